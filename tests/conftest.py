@@ -1,0 +1,100 @@
+"""A Llama of two layers and a byte tokenizer: everything the real model has, in a fraction of a second."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from storyforge.assets import Origin
+from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
+from storyforge.model.training import LoopParams
+from storyforge.records import Exchange
+from storyforge.text.chat import FORMATS
+
+CONTROL = sorted({
+    piece.text for chat in FORMATS.values() for piece in (*chat.begin, *chat.turn) if piece.control
+} | {stop for chat in FORMATS.values() for stop in chat.stops})  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory):
+    """What `model.origin: folder:…` needs: weights, configuration and tokenizer, the same in every run."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(CONTROL)
+    # As in SmolLM2, padding is the end-of-turn token: a mask made from token ids would lose the end.
+    end = "<|im_end|>"
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end)
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.1,
+        bos_token_id=None, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model_params(tiny_model_dir):
+    return ModelParams(
+        name="tests/tiny-llama", origin=Origin.parse(f"folder:{tiny_model_dir}"), sha256=None, chat="smollm2",
+        system="Tell a story.", precision="fp32", quantization="none", attention="eager", threads=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def encoder(model_params):
+    return load_encoder(model_params)
+
+
+@pytest.fixture
+def base(model_params):
+    return load_base(model_params)
+
+
+@pytest.fixture
+def lora():
+    return LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear")
+
+
+@pytest.fixture
+def tuned(base, lora):
+    """Base and an adapter that says something: LoRA's B starts at zero, so a fresh one would be silent."""
+    model = attach(base, lora, seed=1)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+    return model
+
+
+@pytest.fixture
+def loop_params():
+    return LoopParams(
+        seed=3, epochs=2, max_steps=None, batch_stories=3, max_tokens=200, micro_batch_tokens=300,
+        learning_rate=1e-2, schedule="cosine", warmup_share=0.1, weight_decay=0.0, max_gradient_norm=1.0,
+        gradient_checkpointing=False, validate_every=2, validation_stories=None, patience=None, checkpoint_every=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def exchanges():
+    """Nine short stories of different lengths, three groups."""
+    return [
+        Exchange(
+            id=f"story-{n}", source="made", group=f"group-{n % 3}", prompt=f"Tell of {n} birds.",
+            story="\n".join(f"Bird {k} sang of rain number {n}." for k in range(n % 4 + 1)), ended=n % 2 == 0,
+        )
+        for n in range(9)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def encoded(encoder, exchanges):
+    return [encoder.exchange(exchange, max_tokens=200) for exchange in exchanges]
