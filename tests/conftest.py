@@ -11,9 +11,10 @@ from storyforge.model.training import LoopParams
 from storyforge.records import Exchange
 from storyforge.text.chat import FORMATS
 
-CONTROL = sorted({
-    piece.text for chat in FORMATS.values() for piece in (*chat.begin, *chat.turn) if piece.control
-} | {stop for chat in FORMATS.values() for stop in chat.stops})  # fmt: skip
+CONTROL = sorted(
+    {piece.text for chat in FORMATS.values() for piece in (*chat.begin, *chat.turn) if piece.control}
+    | {stop for chat in FORMATS.values() for stop in chat.stops}
+)
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +32,19 @@ def tiny_model_dir(tmp_path_factory):
     fast.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.1,
-        bos_token_id=None, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -42,9 +52,16 @@ def tiny_model_dir(tmp_path_factory):
 @pytest.fixture
 def model_params(tiny_model_dir):
     return ModelParams(
-        name="tests/tiny-llama", origin=Origin.parse(f"folder:{tiny_model_dir}"), sha256=None, chat="smollm2",
-        system="Tell a story.", precision="fp32", quantization="none", attention="eager", threads=1,
-    )  # fmt: skip
+        name="tests/tiny-llama",
+        origin=Origin.parse(f"folder:{tiny_model_dir}"),
+        sha256=None,
+        chat="smollm2",
+        system="Tell a story.",
+        precision="fp32",
+        quantization="none",
+        attention="eager",
+        threads=1,
+    )
 
 
 @pytest.fixture
@@ -77,10 +94,23 @@ def tuned(base, lora):
 @pytest.fixture
 def loop_params():
     return LoopParams(
-        seed=3, epochs=2, max_steps=None, batch_stories=3, max_tokens=200, micro_batch_tokens=300,
-        learning_rate=1e-2, schedule="cosine", warmup_share=0.1, weight_decay=0.0, max_gradient_norm=1.0,
-        gradient_checkpointing=False, validate_every=2, validation_stories=None, patience=None, checkpoint_every=1,
-    )  # fmt: skip
+        seed=3,
+        epochs=2,
+        max_steps=None,
+        batch_stories=3,
+        max_tokens=200,
+        micro_batch_tokens=300,
+        learning_rate=1e-2,
+        schedule="cosine",
+        warmup_share=0.1,
+        weight_decay=0.0,
+        max_gradient_norm=1.0,
+        gradient_checkpointing=False,
+        validate_every=2,
+        validation_stories=None,
+        patience=None,
+        checkpoint_every=1,
+    )
 
 
 @pytest.fixture
@@ -88,11 +118,15 @@ def exchanges():
     """Nine short stories of different lengths, three groups."""
     return [
         Exchange(
-            id=f"story-{n}", source="made", group=f"group-{n % 3}", prompt=f"Tell of {n} birds.",
-            story="\n".join(f"Bird {k} sang of rain number {n}." for k in range(n % 4 + 1)), ended=n % 2 == 0,
+            id=f"story-{n}",
+            source="made",
+            group=f"group-{n % 3}",
+            prompt=f"Tell of {n} birds.",
+            story="\n".join(f"Bird {k} sang of rain number {n}." for k in range(n % 4 + 1)),
+            ended=n % 2 == 0,
         )
         for n in range(9)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture

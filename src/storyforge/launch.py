@@ -1,12 +1,17 @@
 """How a stage starts and ends: paths in, one clear line for a user's mistake, volatile figures kept apart."""
 
 import json
+import logging
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# On import it reports that it found no optional kernel, to people who never asked for 4 bits.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class UserError(Exception):
@@ -19,6 +24,7 @@ def launch(main: Callable[..., dict[str, Any] | None]) -> None:
     Seconds, peak memory and whatever `main` returns go there, so that they never touch a stage's outputs.
     A UserError ends the process with one line on stderr and status 1.
     """
+    warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other, not to our user
     *paths, timing = map(Path, sys.argv[1:])
     start = time.perf_counter()
     try:

@@ -8,7 +8,9 @@ from storyforge.model.encoding import Encoder, collate, micro_batches
 from storyforge.records import Exchange
 from storyforge.text.chat import FORMATS
 
-RAIN = Exchange(id="rain", source="made", group="g", prompt="Begin.", story="Rain fell.\nIt stopped.", ended=True)
+RAIN = Exchange(
+    id="rain", source="made", group="g", prompt="Begin.", story="Rain fell.\nIt stopped.", ended=True
+)
 
 
 def test_prompt_tokens_carry_no_loss(encoder):
@@ -19,7 +21,10 @@ def test_prompt_tokens_carry_no_loss(encoder):
 
 
 def test_the_end_token_is_learned_though_it_is_also_the_padding(encoder):
-    short, long = encoder.exchange(RAIN, 200), encoder.exchange(replace(RAIN, id="x", story="Rain. " * 9), 200)
+    short, long = (
+        encoder.exchange(RAIN, 200),
+        encoder.exchange(replace(RAIN, id="x", story="Rain. " * 9), 200),
+    )
     batch = collate([short, long], "cpu")
     assert encoder.tokenizer.pad_token_id == encoder.end_of_turn
     assert batch.targets.tolist().count(encoder.end_of_turn) == 2

@@ -106,7 +106,7 @@ def choose(logits: Tensor, seen: Tensor, params: SamplingParams, draws: Sequence
     logits = torch.where(seen, penalised, logits)
     if params.temperature == 0:
         return logits.argmax(1)
-    shares, order = (logits / params.temperature).softmax(1).sort(1, descending=True, stable=True)
+    shares, order = (logits / params.temperature).softmax(1).sort(dim=1, descending=True, stable=True)
     before = shares.cumsum(1) - shares
     shares = shares.masked_fill((before >= params.top_p) | (shares < params.min_p * shares[:, :1]), 0.0)
     mass = shares.double().cumsum(1)

@@ -1,8 +1,8 @@
 """The base model, its tokenizer and its LoRA adapter: find, load, attach, save."""
 
+import fcntl
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
-from storyforge.assets import Origin, cache_dir, member_path, snapshot
+from storyforge.assets import Origin, member_path, snapshot
+from storyforge.cache import place
 from storyforge.launch import UserError
 from storyforge.model.encoding import Encoder
 from storyforge.params import Params, Slice
-from storyforge.records import published, read_json
+from storyforge.records import published, published_folder, read_json
 from storyforge.text.chat import FORMATS
 
 FILES = (
@@ -185,9 +186,11 @@ def _base_dir(params: ModelParams) -> Path:
         _refuse_code(folder, params)
         return folder
     gguf = member_path(params.origin, params.sha256)
-    folder = cache_dir() / "converted" / f"{params.sha256[:16]}-{gguf.stem}"
-    if not folder.exists():
-        _convert(gguf, folder)
+    folder = place("converted", f"{params.sha256[:16]}-{gguf.stem}")
+    with place("locks", folder.name).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process converts, others wait
+        if not folder.exists():
+            _convert(gguf, folder)
     return folder
 
 
@@ -209,18 +212,9 @@ def _convert(gguf: Path, folder: Path) -> None:
         config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(loaded.state_dict())
-        beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        try:
+        with published_folder(folder) as beside:
             model.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
-            if not folder.exists():  # another process may have been quicker
-                beside.rename(folder)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: {error.strerror or error}: the converted model needs 600 MB there"
-            ) from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

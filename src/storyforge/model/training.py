@@ -120,18 +120,19 @@ def train_adapter(
         _stop_signals() as stopped,
         tqdm(total=len(plan), initial=run.state.step, unit="step", disable=None) as bar,
     ):
+        if run.state.step == 0:
+            _validate(run, val, log)
         while not _finished(run, plan):
-            if run.state.step % params.validate_every == 0:
-                _validate(run, val, log)
             _step(run, plan[run.state.step], len(plan))
+            log(run.state.step, run.state.train[-1])
             bar.update()
             bar.set_postfix(loss=f"{run.state.train[-1]['loss']:.3f}")
-            log(run.state.step, run.state.train[-1])
+            if run.state.step % params.validate_every == 0 or run.state.step == len(plan):
+                _validate(run, val, log)
             if run.state.step % params.checkpoint_every == 0 or stopped():
                 _checkpoint(run, work)
             if stopped():
                 raise SystemExit(128 + stopped())
-        _validate(run, val, log)
     return run
 
 
@@ -207,9 +208,8 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     finite = math.isfinite(loss) and (math.isfinite(norm) or run.accelerator.scaler is not None)
     if not finite:  # with fp16 an infinite gradient only lowers the scale
         ids = ", ".join(row.id for row in rows)
-        raise UserError(
-            f"step {state.step + 1}: loss {loss}, gradient norm {norm} (stories {ids}): lower learning_rate"
-        )
+        where = f"step {state.step + 1}: loss {loss}, gradient norm {norm} (stories {ids})"
+        raise UserError(f"{where}: lower train.learning_rate")
     run.optimizer.step()
     run.optimizer.zero_grad()
     state.step += 1
@@ -223,7 +223,7 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
 
 
 def _validate(run: Run, val: Sequence[Encoded], log: Callable[[int, dict[str, float]], None]) -> None:
-    """Measure, and keep the adapter if it is the best so far; once a step, also after a resume."""
+    """Measure, and keep the adapter if it is the best so far; a resumed run has measured its step already."""
     state = run.state
     if not val:
         state.best_step, run.best = state.step, adapter_weights(run.model)

@@ -1,1 +1,1 @@
-"""One file a DVC stage: its params, one function named after it, and main(), whose parameters are its files."""
+"""One file a DVC stage: its params, one function named after it, and main(), whose parameters are files."""

@@ -4,14 +4,12 @@ One load of the base serves both writers: the adapter is switched off and on, so
 """
 
 import hashlib
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from peft import PeftModel
 from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
@@ -21,8 +19,10 @@ from storyforge.model.generation import SamplingParams, Written, write
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base, load_encoder
 from storyforge.params import Params
-from storyforge.records import Exchange, read_jsonl, read_yaml, write_json, write_jsonl
+from storyforge.records import Exchange, published_folder, read_jsonl, read_yaml, write_json, write_jsonl
 from storyforge.text.measures import Scored, comparison
+
+MOST_GROUPS = 100  # plays and books are told apart in details.json, thousands of prompts are not
 
 
 class EvaluateParams(Params):
@@ -34,14 +34,14 @@ class EvaluateParams(Params):
 
 
 def evaluate(
-    tuned: PeftModel,
+    tuned,
     encoder: Encoder,
     exchanges: Sequence[Exchange],
     prompts: Sequence[dict[str, str]],
     params: EvaluateParams,
     sampling: SamplingParams,
 ) -> tuple[list[Scored], list[dict[str, Any]]]:
-    """The test stories scored and the prompts answered, by both writers."""
+    """The test stories scored and the prompts answered, by the adapter `tuned` and by the base under it."""
     rows = [encoder.exchange(exchange, params.max_tokens) for exchange in chosen(exchanges, params)]
     with tuned.disable_adapter():
         base_nll = losses(tuned, rows, params.batch_tokens, "base")
@@ -119,12 +119,15 @@ def main(processed: Path, adapter: Path, prompts: Path, evaluated: Path, report:
         scored, pairs = evaluate(
             tuned, load_encoder(model_params), exchanges, read_yaml(prompts)["prompts"], params, sampling
         )
-    shutil.rmtree(evaluated, ignore_errors=True)
-    write_jsonl(evaluated / "stories.jsonl", scored)
-    write_jsonl(evaluated / "samples.jsonl", pairs)
-    settings = sampling.model_dump(mode="json")
-    groups = {name: comparison(stories, params.seed) for name, stories in _by(scored, "group").items()}
-    write_json(evaluated / "details.json", {"sampling": settings, "groups": dict(list(groups.items())[:200])})
+    groups = _by(scored, "group") if len({story.group for story in scored}) <= MOST_GROUPS else {}
+    details = {
+        "sampling": sampling.model_dump(mode="json"),
+        "groups": {name: comparison(stories, params.seed) for name, stories in groups.items()},
+    }
+    with published_folder(evaluated) as folder:
+        write_jsonl(folder / "stories.jsonl", scored)
+        write_jsonl(folder / "samples.jsonl", pairs)
+        write_json(folder / "details.json", details)
     write_json(report, metrics(scored, params.seed))
     return {"tokens_per_second": round(2 * sum(s.tokens for s in scored) / (time.perf_counter() - begin), 1)}
 

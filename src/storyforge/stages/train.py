@@ -27,7 +27,7 @@ from storyforge.model.loading import (
 )
 from storyforge.model.training import LoopParams, Run, train_adapter
 from storyforge.params import Params
-from storyforge.records import Exchange, published, read_jsonl, write_json
+from storyforge.records import Exchange, published, published_folder, read_jsonl, write_json
 from storyforge.tracking import tracked
 
 LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers")
@@ -108,21 +108,14 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
                 "the code or data of this stage changed while it ran: run it again, so that they match"
             )
         if run.accelerator.is_main_process:
-            _publish(run, adapter, model_params)
+            with published_folder(adapter) as folder:
+                save_adapter(folder, run.model, run.best, model_params)
             write_json(metrics, figures)
             _write_tsv(train_curve, run.state.train)
             _write_tsv(val_curve, run.state.val)
         shutil.rmtree(work)
     seconds = time.perf_counter() - begin
     return {"machine": machine_class(model_params), "tokens_per_second": round(run.state.tokens / seconds, 1)}
-
-
-def _publish(run: Run, adapter: Path, model_params: ModelParams) -> None:
-    beside = adapter.with_name(f".{adapter.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    save_adapter(beside, run.model, run.best, model_params)
-    shutil.rmtree(adapter, ignore_errors=True)
-    beside.rename(adapter)
 
 
 def _write_tsv(path: Path, rows: Sequence[dict[str, float]]) -> None:

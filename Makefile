@@ -1,0 +1,28 @@
+# Each verb sets up what it needs; a second call does no work twice.
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint recipe setup
+
+repro: setup ## run whatever stages are out of date
+	$(BIN)/dvc repro
+
+test: setup ## the test suite, offline
+	$(BIN)/pytest
+
+lint: setup ## style and format
+	$(BIN)/ruff check && $(BIN)/ruff format --check
+
+recipe: ## make recipe NAME=llama-3.1-8b: that file becomes params.yaml
+	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
+	  echo "error: no recipe '$(NAME)'; there are: $(RECIPES)" >&2; exit 1)
+
+setup: $(BIN)/.ready
+
+$(BIN)/.ready: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later, not " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@touch $@

@@ -1,0 +1,231 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from storyforge.assets import Origin
+from storyforge.launch import UserError
+from storyforge.model import loading
+from storyforge.model.encoding import collate
+from storyforge.model.likelihood import story_nll, summed_nll
+from storyforge.model.loading import (
+    adapter_weights,
+    attach,
+    load_adapter,
+    load_base,
+    load_encoder,
+    save_adapter,
+)
+
+
+def test_a_saved_adapter_gives_the_same_losses(tuned, model_params, encoded, tmp_path):
+    before = story_nll(tuned, collate(encoded, "cpu"))
+    save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
+    again = load_adapter(load_base(model_params), tmp_path / "a", model_params)
+    assert story_nll(again, collate(encoded, "cpu")) == before
+    with again.disable_adapter():
+        off = story_nll(again, collate(encoded, "cpu"))
+    assert off == story_nll(load_base(model_params), collate(encoded, "cpu")) != before
+
+
+def test_adapters_from_one_seed_are_the_same_bytes_whatever_was_drawn_before(model_params, lora, tmp_path):
+    for name, waste in (("a", 0), ("b", 17)):
+        torch.manual_seed(99)
+        torch.rand(waste)
+        model = attach(load_base(model_params), lora, seed=4)
+        save_adapter(tmp_path / name, model, adapter_weights(model), model_params)
+    for file in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_an_adapter_folder_is_the_same_bytes_under_any_hash_seed(tiny_model_dir, tmp_path):
+    script = f"""
+import sys
+from pathlib import Path
+from storyforge.assets import Origin
+from storyforge.model.loading import *
+origin = Origin.parse("folder:{tiny_model_dir}")
+params = ModelParams(name="t", origin=origin, sha256=None, chat="smollm2", system="S", precision="fp32",
+                     quantization="none", attention="eager", threads=1)
+model = attach(load_base(params), LoraParams(r=2, alpha=4, dropout=0, targets="all-linear"), seed=1)
+save_adapter(Path(sys.argv[1]), model, adapter_weights(model), params)
+"""
+    source = Path(loading.__file__).parents[2]
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(source)}
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / seed)], check=True, env=environment)
+    one, two = (sorted((tmp_path / seed).iterdir()) for seed in ("1", "2"))
+    assert [path.name for path in one] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_the_adapter_names_its_base_by_name_not_by_path(tuned, model_params, tmp_path):
+    save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
+    config = (tmp_path / "a" / "adapter_config.json").read_text()
+    assert json.loads(config)["base_model_name_or_path"] == "tests/tiny-llama"
+    assert model_params.origin.name not in config
+
+
+def test_an_adapter_of_another_base_is_refused(tuned, model_params, tmp_path):
+    save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
+    other = model_params.model_copy(update={"name": "tests/another"})
+    with pytest.raises(UserError, match="was trained on tests/tiny-llama, but model.name is tests/another"):
+        load_adapter(load_base(model_params), tmp_path / "a", other)
+
+
+def test_unknown_targets_are_an_error_that_names_the_key(base, lora):
+    with pytest.raises(UserError, match="train.lora.targets = .*nowhere"):
+        attach(base, lora.model_copy(update={"targets": ("nowhere",)}), seed=1)
+
+
+@pytest.mark.parametrize("key", ["auto_map", "_attn_implementation_internal"])
+def test_a_model_that_brings_code_is_refused(tiny_model_dir, tmp_path, model_params, key):
+    for file in tiny_model_dir.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: "evil.Model"}))
+    with pytest.raises(UserError, match=key):
+        load_base(model_params.model_copy(update={"origin": Origin.parse(f"folder:{tmp_path}")}))
+
+
+def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded):
+    """bitsandbytes repacks 4-bit weights at the first evaluation on some CPUs: gradients then vanish."""
+    params = model_params.model_copy(update={"quantization": "nf4"})
+    model = attach(load_base(params), lora, seed=1)
+    batch = collate(encoded, "cpu")
+
+    def gradient():
+        model.train().zero_grad()
+        summed_nll(model, batch).backward()
+        return [w.grad.clone() for n, w in model.named_parameters() if w.requires_grad and "lora_B" in n]
+
+    fresh = gradient()
+    story_nll(model.eval(), batch)
+    assert all(one.abs().max() > 0 for one in fresh)
+    assert all(torch.equal(one, other) for one, other in zip(fresh, gradient(), strict=True))
+
+
+def write_gguf(path, tokens):
+    """A Llama of one layer in Q4_1 and Q8_0, as llama.cpp's converter lays it out; returns nothing."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(128)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_token_merges(["a b"])
+    for add in (writer.add_eos_token_id, writer.add_pad_token_id):
+        add(tokens.index("<|im_end|>"))
+    for add in (writer.add_bos_token_id, writer.add_unk_token_id):
+        add(tokens.index("<|endoftext|>"))
+    shapes = {
+        "attn_q": (64, 64),
+        "attn_k": (32, 64),
+        "attn_v": (32, 64),
+        "attn_output": (64, 64),
+        "ffn_gate": (96, 64),
+        "ffn_up": (96, 64),
+        "ffn_down": (64, 96),
+    }
+    rng = np.random.default_rng(0)
+    kinds = {"token_embd.weight": ((len(tokens), 64), gguf.GGMLQuantizationType.Q8_0)}
+    kinds |= {f"blk.0.{n}.weight": (s, gguf.GGMLQuantizationType.Q4_1) for n, s in shapes.items()}
+    for name, (shape, kind) in kinds.items():
+        values = rng.normal(size=shape).astype(np.float32)
+        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    for name in ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"):
+        writer.add_tensor(name, np.ones(64, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def dequantised(path):
+    """GGUF tensor name → (rows, columns) float32, by gguf's own reader."""
+    return {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors}
+
+
+def hub_name(name):
+    """GGUF's tensor names, in transformers' words."""
+    if name.startswith("blk."):
+        _, layer, part, _ = name.split(".")
+        part = {
+            "attn_q": "self_attn.q_proj",
+            "attn_k": "self_attn.k_proj",
+            "attn_v": "self_attn.v_proj",
+            "attn_output": "self_attn.o_proj",
+            "ffn_gate": "mlp.gate_proj",
+            "ffn_up": "mlp.up_proj",
+            "ffn_down": "mlp.down_proj",
+            "attn_norm": "input_layernorm",
+            "ffn_norm": "post_attention_layernorm",
+        }[part]
+        return f"model.layers.{layer}.{part}.weight"
+    return {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}[name]
+
+
+def unpermuted(rows, heads):
+    """llama.cpp interleaves the two halves of each rotary head; transformers keeps them apart."""
+    return rows.reshape(heads, -1, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def assert_converted(path, folder, heads, kv_heads):
+    converted, tensors = load_file(folder / "model.safetensors"), dequantised(path)
+    assert {hub_name(name) for name in tensors} == set(converted)
+    for name, values in tensors.items():
+        if ".attn_q." in name or ".attn_k." in name:
+            values = unpermuted(values, heads if ".attn_q." in name else kv_heads)
+        assert torch.equal(converted[hub_name(name)], torch.from_numpy(values.copy())), name
+
+
+def test_a_converted_gguf_holds_exactly_the_files_dequantised_values(tmp_path):
+    letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
+    write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
+    loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
+    assert_converted(tmp_path / "m.gguf", tmp_path / "converted", heads=4, kv_heads=2)
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
+    letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
+    write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
+
+    def full(self, folder):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.mark.slow
+def test_the_default_base_is_converted_exactly_and_speaks_its_own_format():
+    """On the real model of params.yaml, from the cache that `make repro` filled."""
+    params = loading.ModelParams.load(Path(__file__).parents[2] / "params.yaml")
+    folder = loading._base_dir(params)
+    assert_converted(loading.member_path(params.origin, params.sha256), folder, heads=9, kv_heads=3)
+    encoder = load_encoder(params)
+    messages = [
+        {"role": "system", "content": params.system},
+        {"role": "user", "content": "Write a scene.\nNow."},
+    ]
+    theirs = encoder.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    assert encoder.prompt("Write a scene.\nNow.") == list(theirs["input_ids"])

@@ -1,0 +1,161 @@
+"""Rules of the code: what may import what, and how large a thing may grow.
+
+Here and in the other rules_ files, a rule takes the root folder and yields what is wrong, one line a breach.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+LAYERS = {
+    "text": 1,
+    "model": 2,
+    "stages": 3,
+    "cli": 4,
+    "demo": 4,
+}  # what else stands beside them is ground, 0
+HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors.torch")
+GROUND = {"pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "storyforge"}
+OUTSIDE = {
+    "os",
+    "io",
+    "sys",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "subprocess",
+    "socket",
+    "logging",
+    "tqdm",
+    "rich",
+}
+TALK = {"open", "print", "input", "read_text", "read_bytes", "write_text", "write_bytes"}
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Dotted name of every module, packages included, and its file."""
+    files = sorted((root / "src").rglob("*.py"))
+    dotted = {file: ".".join(file.relative_to(root / "src").with_suffix("").parts) for file in files}
+    return {name.removesuffix(".__init__"): file for file, name in dotted.items()}
+
+
+def imported(file: Path) -> set[str]:
+    """Every name a file imports, wherever in it: `from a.b import c` gives a.b.c."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+    return names
+
+
+def first_party(file: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of ours that a file imports."""
+    found = set()
+    for name in imported(file):
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        found |= {name} - {""}
+    return found
+
+
+def closure(module: str, known: dict[str, Path]) -> set[str]:
+    """The module and all of ours that importing it imports, packages' docstrings aside."""
+    seen: set[str] = set()
+    ahead = {module}
+    while ahead:
+        seen |= ahead
+        ahead = {name for each in ahead for name in first_party(known[each], known)} - seen
+    return {name for name in seen if known[name].name != "__init__.py"}
+
+
+def layer(module: str) -> int:
+    return LAYERS.get(f"{module}.".split(".")[1], 0)
+
+
+def layers(root: Path) -> Iterator[str]:
+    known = modules(root)
+    for module, file in known.items():
+        for target in sorted(first_party(file, known)):
+            if layer(target) > layer(module):
+                yield f"{module} imports {target}, from a later layer"
+            elif layer(target) >= LAYERS["stages"] and target != module:
+                yield f"{module} imports {target}: what two stages share moves to an earlier layer"
+        if any(name.startswith(".") for name in imported(file)):
+            yield f"{module} has a relative import"
+
+
+def torch_in_one_folder(root: Path) -> Iterator[str]:
+    for module, file in modules(root).items():
+        for name in sorted(imported(file)):
+            if layer(module) != LAYERS["model"] and any(
+                f"{name}.".startswith(f"{heavy}.") for heavy in HEAVY
+            ):
+                yield f"{module} imports {name}"
+
+
+def light_ground(root: Path) -> Iterator[str]:
+    for module, file in modules(root).items():
+        for name in sorted(imported(file)):
+            top = name.split(".")[0]
+            if layer(module) == 0 and top not in GROUND | sys.stdlib_module_names:
+                yield f"{module} imports {name}"
+
+
+def pinned(root: Path) -> Iterator[str]:
+    """What our code and tests import, requirements.txt names: nothing else would keep it there."""
+    providers = packages_distributions()
+    pins = {normal(line) for line in (root / "requirements.txt").read_text("utf-8").splitlines()}
+    ours = {file.stem for folder in ("src", "tests") for file in (root / folder).rglob("*")}
+    for file in sorted(file for folder in ("src", "tests") for file in (root / folder).rglob("*.py")):
+        tops = {name.split(".")[0] for name in imported(file)} - sys.stdlib_module_names - ours
+        for top in sorted(tops - {""}):
+            if not pins & set(map(normal, providers.get(top, [top]))):
+                yield f"{file.relative_to(root)} imports {top}: requirements.txt does not name it"
+
+
+def normal(requirement: str) -> str:
+    """The name in a requirement, as pip compares names."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]*", requirement)[0]).lower()
+
+
+def silent_text(root: Path) -> Iterator[str]:
+    """text/ neither opens files nor prints."""
+    for module, file in modules(root).items():
+        if layer(module) != LAYERS["text"]:
+            continue
+        for name in sorted(imported(file)):
+            if name.split(".")[0] in OUTSIDE or re.match(
+                r"storyforge\.records\.(read|write|published)", name
+            ):
+                yield f"{module} imports {name}"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = getattr(called, "id", None) or getattr(called, "attr", None)
+            if name in TALK:
+                yield f"{module}, line {node.lineno}: calls {name}"
+
+
+def docstring_inits(root: Path) -> Iterator[str]:
+    for module, file in modules(root).items():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        if file.name == "__init__.py" and (len(tree.body) != 1 or ast.get_docstring(tree) is None):
+            yield f"{module}: an __init__ is a docstring, and nothing else"
+
+
+def sizes(root: Path) -> Iterator[str]:
+    for module, file in modules(root).items():
+        source = file.read_text(encoding="utf-8")
+        if (length := len(source.splitlines())) > 280:
+            yield f"{module}: {length} lines, more than 280"
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if (length := node.end_lineno - node.lineno + 1) > 50:
+                yield f"{module}.{node.name}: {length} lines, more than 50"
+            if (count := len(node.args.posonlyargs + node.args.args)) > 5 and node.name != "main":
+                yield f"{module}.{node.name}: {count} positional parameters, more than 5"

@@ -1,0 +1,167 @@
+import json
+import shutil
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from storyforge.launch import UserError, launch
+from storyforge.records import write_jsonl
+from storyforge.stages import train
+
+TRAIN = {
+    "seed": 3,
+    "epochs": 2,
+    "max_steps": None,
+    "batch_stories": 3,
+    "max_tokens": 200,
+    "micro_batch_tokens": 300,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "warmup_share": 0.1,
+    "weight_decay": 0.0,
+    "max_gradient_norm": 1.0,
+    "gradient_checkpointing": False,
+    "validate_every": 2,
+    "validation_stories": None,
+    "patience": None,
+    "checkpoint_every": 1,
+    "wandb": False,
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"},
+}
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, exchanges, model_params):
+    """A folder with params.yaml and processed stories; returns a function that runs the stage there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORYFORGE_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
+    write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:2])
+
+    def run(**changes):
+        params = {"model": model_params.model_dump(mode="json"), "train": {**TRAIN, **changes}}
+        YAML().dump(params, tmp_path / "params.yaml")
+        (tmp_path / "models").mkdir(exist_ok=True)
+        names = ("models/tuned", "train.json", "train.tsv", "val.tsv")
+        return train.main(tmp_path / "processed", *(tmp_path / name for name in names))
+
+    run.folder = tmp_path
+    return run
+
+
+def outputs(folder):
+    files = [
+        *sorted((folder / "models/tuned").iterdir()),
+        *(folder / n for n in ("train.json", "train.tsv", "val.tsv")),
+    ]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
+    figures = workspace()
+    found = outputs(workspace.folder)
+    assert list(found)[:2] == ["adapter_config.json", "adapter_model.safetensors"]
+    report = json.loads(found["train.json"])
+    assert report["steps"] == 6 and report["stories"] == 14
+    assert report["validation"]["best_loss"] < report["validation"]["base_loss"]
+    weights = load_file(workspace.folder / "models/tuned/adapter_model.safetensors")
+    assert report["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
+    assert found["train.tsv"].decode().splitlines()[0] == "step\tloss\tlearning_rate\tgradient_norm"
+    assert len(found["train.tsv"].decode().splitlines()) == 7
+    assert [line.split("\t")[0] for line in found["val.tsv"].decode().splitlines()] == [
+        "step",
+        "0",
+        "2",
+        "4",
+        "6",
+    ]
+    assert figures["tokens_per_second"] > 0 and figures["machine"]["device"] == "cpu"
+
+
+def test_what_varies_between_runs_is_in_no_output(workspace):
+    workspace()
+    first = outputs(workspace.folder)
+    shutil.rmtree(workspace.folder / "models")
+    workspace()
+    assert outputs(workspace.folder) == first
+
+
+def test_no_work_is_left_behind_after_success(workspace):
+    workspace()
+    assert list((workspace.folder / "checkpoints").iterdir()) == []
+    assert [path.name for path in (workspace.folder / "models").iterdir()] == ["tuned"]
+
+
+def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypatch, capsys):
+    def crash(*_):
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(train, "save_adapter", crash)
+        workspace()
+    workspace(learning_rate=0.02)
+    assert "resumed" not in capsys.readouterr().out
+    workspace()
+    assert "resumed from step 6" in capsys.readouterr().out
+
+
+def test_code_that_changes_under_a_run_is_not_recorded_as_its_code(workspace, monkeypatch):
+    keys = iter(["before", "after"])
+    monkeypatch.setattr(train, "run_key", lambda **_: next(keys))
+    with pytest.raises(UserError, match="changed while it ran"):
+        workspace()
+    assert not (workspace.folder / "models/tuned").exists()
+
+
+def test_no_training_stories_is_an_error_that_says_where_to_look(workspace):
+    write_jsonl(workspace.folder / "processed" / "train.jsonl", [])
+    with pytest.raises(UserError, match="train.jsonl is empty"):
+        workspace()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"learning_rat": 1}, "params.yaml: train.learning_rat is not a known key"),
+        ({"learning_rate": "fast"}, "params.yaml: train.learning_rate = 'fast': "),
+        ({"learning_rate": -1}, "params.yaml: train.learning_rate = -1: "),
+        ({"schedule": "cosin"}, "params.yaml: train.schedule = 'cosin': .*'constant', 'linear' or 'cosine'"),
+        (
+            {"lora": {"r": 0, "alpha": 8, "dropout": 0, "targets": "all-linear"}},
+            "params.yaml: train.lora.r = 0: ",
+        ),
+    ],
+)
+def test_a_wrong_param_is_named_with_its_value_and_what_is_allowed(workspace, changes, message):
+    with pytest.raises(UserError, match=message):
+        workspace(**changes)
+
+
+def test_a_users_mistake_is_one_line_and_status_1(workspace, monkeypatch, capsys):
+    workspace_files = [
+        str(workspace.folder / name) for name in ("gone", "models/tuned", "a", "b", "c", "timing.json")
+    ]
+    YAML().dump({"model": {}}, workspace.folder / "params.yaml")
+    monkeypatch.setattr(sys, "argv", ["train", *workspace_files])
+    with pytest.raises(SystemExit) as ended:
+        launch(train.main)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: params.yaml: model.name is missing") and error.count("\n") == 1
+
+
+def test_wandb_writes_an_offline_run_that_holds_the_losses_and_no_secret(workspace, monkeypatch):
+    """Read back from the file that `wandb sync` would upload."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(workspace.folder))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(train.shutil, "rmtree", lambda path, **_: None)
+    workspace(wandb=True)
+    content = next(workspace.folder.glob("checkpoints/*/wandb/offline-run-*/*.wandb")).read_bytes()
+    assert all(
+        name in content for name in (b"val_loss", b"learning_rate", b"gradient_norm", b"tests/tiny-llama")
+    )
+    assert b"hf_secret" not in content

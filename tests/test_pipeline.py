@@ -1,0 +1,57 @@
+"""`dvc repro` runs what it must, and nothing else."""
+
+from dataclasses import replace
+
+import pytest
+from pipeline import STAGES
+
+AFTER = {stage: STAGES[i:] for i, stage in enumerate(STAGES)}
+
+
+@pytest.fixture(scope="module")
+def here(built, tmp_path_factory):
+    """One clone for the tests of this file; each leaves it as it was committed."""
+    return built.clone(tmp_path_factory.mktemp("here") / "storyforge", cache=True)
+
+
+def test_repro_gives_every_declared_output_and_a_clean_tree(here):
+    assert here.dvc("status") == "Data and pipelines are up to date.\n"
+    assert here.git("status", "--short") == ""
+    assert "adapter_model.safetensors" in here.digest("models/tuned")
+    assert here.metrics().keys() == {"preprocess.json", "train.json", "evaluate.json"}
+    assert here.digest("reports").keys() == {"comparison.md", "loss.png"}
+
+
+def test_second_repro_runs_nothing(here):
+    assert here.repro() == []
+
+
+@pytest.mark.slow
+def test_another_place_and_time_zone_and_hash_seed_give_the_same_bytes(built, tmp_path):
+    varied = {**built.env, "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "1604", "LC_ALL": "C"}
+    there = replace(built.clone(tmp_path / "a longer path" / "to the clone"), env=varied)
+    assert there.repro() == STAGES[:-1]  # the report is in git, and what it is made of is the same
+    assert there.git("status", "--short") == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("collect.max_reject_share", 0.03, ["collect"]),
+        ("train.learning_rate", 5e-3, AFTER["train"]),
+        ("sampling.temperature", 0.9, AFTER["evaluate"]),
+        pytest.param("evaluate.seed", 7, AFTER["evaluate"], marks=pytest.mark.slow),
+        pytest.param("model.system", "Tell a story.", AFTER["train"], marks=pytest.mark.slow),
+        pytest.param("preprocess.split.salt", 1604, AFTER["preprocess"], marks=pytest.mark.slow),
+    ],
+)
+def test_changed_choice_runs_what_it_touches_and_the_run_cache_takes_it_back(here, key, value, expected):
+    params = here.root / "params.yaml"
+    before = params.read_bytes()
+    here.choose({key: value})
+    try:
+        assert here.repro() == expected
+    finally:
+        params.write_bytes(before)
+    assert set(here.repro()) <= {"report"}  # its outputs are in git, not in the run cache
+    assert here.git("status", "--short") == ""
