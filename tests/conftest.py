@@ -11,6 +11,8 @@ from storyforge.model.training import LoopParams
 from storyforge.records import Exchange
 from storyforge.text.chat import FORMATS
 
+pytest_plugins = ["pipeline"]
+
 CONTROL = sorted(
     {piece.text for chat in FORMATS.values() for piece in (*chat.begin, *chat.turn) if piece.control}
     | {stop for chat in FORMATS.values() for stop in chat.stops}

@@ -160,8 +160,7 @@ WHY = [
 def environment(tmp_path_factory) -> dict[str, str]:
     """A home of its own, no network, and the programs beside this Python first.
 
-    PYTHONPATH is relative, so that each checkout runs its own code. Git is configured in the home, since
-    `dvc exp` ignores GIT_CONFIG_GLOBAL.
+    Git is configured in the home, since `dvc exp` ignores GIT_CONFIG_GLOBAL.
     """
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text(

@@ -462,6 +462,11 @@ def test_what_pip_brings_is_verified_again(monkeypatch):
     assert parts() == []
 
 
+def test_package_without_a_sha256_is_not_fetched():
+    with pytest.raises(UserError, match="package:tales==1.0: a package needs its sha256"):
+        archive(Origin.parse("package:tales==1.0"), None)
+
+
 def test_damaged_package_in_the_cache_is_fetched_again(package):
     path = archive(*package)
     path.chmod(0o644)

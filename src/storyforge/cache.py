@@ -39,6 +39,21 @@ def blob(name: str, is_whole: Callable[[Path], bool], bring: Callable[[Path], No
     return path
 
 
+def link(path: Path, target: Path) -> None:
+    """A relative link at `path`, where there is not already this one."""
+    relative = os.path.relpath(target, path.parent)
+    if path.is_symlink() and os.readlink(path) == relative:
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(relative)
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: set STORYFORGE_CACHE to another disk") from None
+
+
 def place(kind: str, name: str = "") -> Path:
     """Where the cache keeps it; the folder is made."""
     folder = cache_dir() / kind

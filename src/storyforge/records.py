@@ -46,6 +46,15 @@ class Exchange:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A held-out prompt of data/prompts.yaml: asked of every writer, answered by no story that is trained on."""
+
+    id: str
+    kind: str
+    prompt: str
+
+
 def dumps(value: Any) -> str:
     """Canonical JSON on one line: sorted keys, no spaces, no escapes beyond the necessary, no NaN."""
     value = asdict(value) if is_dataclass(value) else value
@@ -132,3 +141,23 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="safe").load(path)
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """UserError names the entry that is no prompt, or whose id stands twice."""
+    content = read_yaml(path)
+    entries = content.get("prompts") if isinstance(content, dict) else None
+    prompts: dict[str, Prompt] = {}
+    for number, entry in enumerate(entries or [], 1):
+        try:
+            prompt = Prompt(**entry)
+        except TypeError:
+            prompt = None
+        if prompt is None or not all(isinstance(word, str) and word.strip() for word in entry.values()):
+            raise UserError(f"{path}: prompt {number} must have the texts id, kind and prompt, and no others")
+        if prompt.id in prompts:
+            raise UserError(f"{path}: prompt {number}: the id {prompt.id!r} stands twice")
+        prompts[prompt.id] = prompt
+    if not prompts:
+        raise UserError(f"{path}: there is no list of prompts in it")
+    return list(prompts.values())

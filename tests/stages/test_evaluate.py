@@ -5,7 +5,7 @@ from ruamel.yaml import YAML
 
 from storyforge.launch import UserError
 from storyforge.model.loading import adapter_weights, load_adapter, load_base, load_encoder, save_adapter
-from storyforge.records import read_jsonl, write_jsonl
+from storyforge.records import Prompt, read_jsonl, write_jsonl
 from storyforge.stages import evaluate
 from storyforge.text.measures import Scored
 
@@ -111,7 +111,7 @@ def test_a_wanted_number_of_stories_is_chosen_by_hash_not_by_position(exchanges)
 
 def test_an_empty_test_set_is_an_error_that_names_the_remedy(workspace):
     write_jsonl(workspace.folder / "processed" / "test.jsonl", [])
-    with pytest.raises(UserError, match="test.jsonl is empty: raise preprocess.test_share"):
+    with pytest.raises(UserError, match="test.jsonl is empty: raise preprocess.split.test"):
         workspace()
 
 
@@ -124,7 +124,8 @@ def test_a_missing_adapter_is_one_clear_line(workspace, model_params):
 
 def test_the_prompts_keep_their_seed_when_others_come(encoder):
     sampling = evaluate.SamplingParams(**SAMPLING)
-    assert evaluate._seeds(PROMPTS[1:], sampling) == evaluate._seeds(PROMPTS, sampling)[1:]
+    prompts = [Prompt(**prompt) for prompt in PROMPTS]
+    assert evaluate._seeds(prompts[1:], sampling) == evaluate._seeds(prompts, sampling)[1:]
 
 
 def test_the_tokenizer_alone_needs_no_weights(model_params, monkeypatch):

@@ -161,9 +161,9 @@ def test_words_in_brackets_are_no_tag():
 
 
 def test_writing_prompt_keeps_prompt_and_story_raw_and_its_tags_beside():
-    story = writingprompts("[ WP ] [ cw ] Begin .", "He did n't . <newline> `` No ''")
-    assert (story.prompt, story.text) == ("[ WP ] [ cw ] Begin .", "He did n't . <newline> `` No ''")
-    assert story.meta == {"tags": ["WP", "CW"]}
+    story = writingprompts("[ WP/ip ] [ nsfw ] Begin .", "He did n't . <newline> `` No ''")
+    assert (story.prompt, story.text) == ("[ WP/ip ] [ nsfw ] Begin .", "He did n't . <newline> `` No ''")
+    assert (story.group, story.meta) == ("begin", {"tags": ["WP", "IP", "NSFW"]})
 
 
 def test_prompt_of_tags_alone_is_a_group_of_its_own():

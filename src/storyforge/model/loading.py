@@ -1,11 +1,13 @@
 """The base model, its tokenizer and its LoRA adapter: find, load, attach, save."""
 
 import fcntl
+import io
 import json
 import os
+import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -206,7 +208,9 @@ def _refuse_code(folder: Path, params: ModelParams) -> None:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """GGUF → float32 safetensors, exactly the file's dequantised values: 20 s once, then half a second."""
-    with _quiet():
+    # Its progress bar knows no switch, and a log is no place for it.
+    bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
+    with _quiet(), bar:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)

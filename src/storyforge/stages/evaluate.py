@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,15 @@ from storyforge.model.generation import SamplingParams, Written, write
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base, load_encoder
 from storyforge.params import Params
-from storyforge.records import Exchange, published_folder, read_jsonl, read_yaml, write_json, write_jsonl
+from storyforge.records import (
+    Exchange,
+    Prompt,
+    published_folder,
+    read_jsonl,
+    read_prompts,
+    write_json,
+    write_jsonl,
+)
 from storyforge.text.measures import Scored, comparison
 
 MOST_GROUPS = 100  # plays and books are told apart in details.json, thousands of prompts are not
@@ -37,7 +46,8 @@ def evaluate(
     tuned,
     encoder: Encoder,
     exchanges: Sequence[Exchange],
-    prompts: Sequence[dict[str, str]],
+    prompts: Sequence[Prompt],
+    *,
     params: EvaluateParams,
     sampling: SamplingParams,
 ) -> tuple[list[Scored], list[dict[str, Any]]]:
@@ -61,7 +71,7 @@ def evaluate(
         for row in rows
     ]
     pairs = [
-        {**prompt, "seed": seed, "base": _shown(base), "tuned": _shown(tuned)}
+        {**asdict(prompt), "seed": seed, "base": _shown(base), "tuned": _shown(tuned)}
         for prompt, seed, base, tuned in zip(
             prompts, _seeds(prompts, sampling), base_text, tuned_text, strict=True
         )
@@ -87,12 +97,9 @@ def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[s
     return found
 
 
-def samples(
-    model, encoder: Encoder, prompts: Sequence[dict[str, str]], sampling: SamplingParams
-) -> list[Written]:
-    return write(
-        model, encoder, [prompt["prompt"] for prompt in prompts], sampling, seeds=_seeds(prompts, sampling)
-    )
+def samples(model, encoder: Encoder, prompts: Sequence[Prompt], sampling: SamplingParams) -> list[Written]:
+    texts = [prompt.prompt for prompt in prompts]
+    return write(model, encoder, texts, sampling, seeds=_seeds(prompts, sampling))
 
 
 def metrics(scored: Sequence[Scored], seed: int) -> dict[str, Any]:
@@ -111,13 +118,18 @@ def main(processed: Path, adapter: Path, prompts: Path, evaluated: Path, report:
     exchanges = list(read_jsonl(processed / "test.jsonl", Exchange))
     if not exchanges:
         raise UserError(
-            f"{processed / 'test.jsonl'} is empty: raise preprocess.test_share or hold groups out"
+            f"{processed / 'test.jsonl'} is empty: raise preprocess.split.test or hold groups out"
         )
     begin = time.perf_counter()
     tuned = load_adapter(load_base(model_params), adapter, model_params)
     with accelerator(model_params).autocast():
         scored, pairs = evaluate(
-            tuned, load_encoder(model_params), exchanges, read_yaml(prompts)["prompts"], params, sampling
+            tuned,
+            load_encoder(model_params),
+            exchanges,
+            read_prompts(prompts),
+            params=params,
+            sampling=sampling,
         )
     groups = _by(scored, "group") if len({story.group for story in scored}) <= MOST_GROUPS else {}
     details = {
@@ -139,10 +151,10 @@ def _by(scored: Sequence[Scored], field: str) -> dict[str, list[Scored]]:
     return dict(sorted(parts.items()))
 
 
-def _seeds(prompts: Sequence[dict[str, str]], sampling: SamplingParams) -> list[int]:
+def _seeds(prompts: Sequence[Prompt], sampling: SamplingParams) -> list[int]:
     """A prompt keeps its seed when others come or go."""
     return [
-        int.from_bytes(hashlib.blake2b(f"{sampling.seed}:{prompt['id']}".encode(), digest_size=4).digest())
+        int.from_bytes(hashlib.blake2b(f"{sampling.seed}:{prompt.id}".encode(), digest_size=4).digest())
         for prompt in prompts
     ]
 

@@ -1,15 +1,15 @@
 """Make prose of the raw stories, drop with a reason what is none, and divide the rest.
 
-Reads   data/raw/SOURCE.jsonl of every source that has a profile; data/prompts.yaml, which nothing may give away
-Writes  data/processed: train.jsonl, val.jsonl and test.jsonl in the order of the sources, so that a new story
-        shows as a new line and as nothing else; rejected.jsonl with the reasons; metadata.json; and the metrics
+Reads   data/raw/SOURCE.jsonl of every source that has a profile; data/prompts.yaml, to be kept secret
+Writes  data/processed: train.jsonl, val.jsonl and test.jsonl in the order of the sources, so that a new
+        story shows as a new line and as nothing else; rejected.jsonl with reasons; metadata.json; and the metrics
 Params  preprocess
 """
 
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,15 +70,17 @@ class Bench:
 
     def _examine(self, story: Story, draft: Draft, profile: Profile) -> tuple[Card, bytes]:
         reasons = filters.judged(draft, profile)
-        grams = duplicates.shingles(draft.words, self.shingle_words)
-        if why := contaminated(draft.words, grams, draft.own_prompt, self.held_out):
+        grams = duplicates.shingles(draft.all_words, self.shingle_words)
+        if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
             reasons["contaminated"] = why
         card = Card(
             id=draft.id,
             source=story.source,
             group=story.group,
             words=len(draft.text.split()),
-            fingerprint=duplicates.fingerprint(draft.words),
+            ended=draft.ended,
+            stripped_characters=draft.meta.get("stripped_characters", 0),
+            fingerprint=duplicates.fingerprint(draft.all_words),
             signature=b"" if reasons else duplicates.signature(grams),
             prompt_words=" ".join(WORD.findall(draft.own_prompt.casefold())) if draft.own_prompt else None,
             reasons=reasons,
@@ -125,19 +127,18 @@ def preprocess(
 
 def _examined(bench: Bench, stories: Iterable[Story], processes: int) -> Iterator[tuple[Card, bytes]]:
     """In the order of the stories, however many processes there are."""
-    stories = tqdm(stories, "preprocess", unit=" stories", disable=None)
-    if processes == 1:
-        for story in stories:
-            yield from bench.examine(story)
-        return
+    stories = iter(tqdm(stories, "preprocess", unit=" stories", disable=None))
     batches = iter(lambda: list(islice(stories, BATCH)), [])
-    stories = iter(stories)
+    if processes == 1:
+        for batch in batches:
+            yield from bench.examine_all(batch)
+        return
     with get_context("spawn").Pool(processes) as pool:
         for pairs in pool.imap(bench.examine_all, batches):
             yield from pairs
 
 
-def _shingles_of(spool: BinaryIO, starts: Sequence[int], length: int):
+def _shingles_of(spool: BinaryIO, starts: Sequence[int], length: int) -> Callable[[int], frozenset[str]]:
     """Reads a draft's shingles from the spool again; the last few are at hand."""
 
     @lru_cache(maxsize=256)
@@ -156,10 +157,11 @@ def _written(cards: Sequence[Card], spool: BinaryIO, folder: Path) -> dict[str, 
             name: stack.enter_context(published(folder / f"{name}.jsonl")) for name in (*SIDES, "rejected")
         }
         for card, line in zip(cards, spool, strict=True):
-            row = json.loads(line)
-            ledgers.setdefault(card.source, Ledger(RULES)).enter(row, card.side, card.words, card.reasons)
-            row = row | ({"reasons": card.reasons} if card.reasons else {"group": card.key})
-            files["rejected" if card.reasons else card.side].write(dumps(row).encode() + b"\n")
+            ledgers.setdefault(card.source, Ledger(RULES)).enter(card, line)
+            if card.reasons or card.key != card.group:
+                row = json.loads(line) | ({"reasons": card.reasons} if card.reasons else {"group": card.key})
+                line = dumps(row).encode() + b"\n"
+            files["rejected" if card.reasons else card.side].write(line)
     return ledgers
 
 
@@ -167,7 +169,7 @@ def _require_moderate_rules(ledgers: Mapping[str, Ledger], max_share: float) -> 
     for source, ledger in ledgers.items():
         for rule, count in ledger.dropped.items():
             if ledger.drafts >= FEW and rule not in CHOSEN_AWAY and count > max_share * ledger.drafts:
-                example = ledger.examples[rule].items[0][2]
+                example = ledger.examples[rule].entries()[0]
                 raise UserError(
                     f"{source}: rule '{rule}' drops {count:,} of {ledger.drafts:,}, more than "
                     f"preprocess.max_rule_share = {max_share} allows (for one: {example['opening']!r}: "
@@ -180,7 +182,7 @@ def _require_moderate_rules(ledgers: Mapping[str, Ledger], max_share: float) -> 
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
-    """The sources' files in the order of the profiles; UserError for one nothing is known about, or none at all."""
+    """The sources' files in the order of the profiles; UserError for one without, or if there is none."""
     found = {path.stem: path for path in raw.glob("*.jsonl") if path.stem != "rejects"}
     if unknown := sorted(set(found).difference(profiles)):
         raise UserError(f"{found[unknown[0]]}: params.yaml has no preprocess.profiles.{unknown[0]}")

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from accelerate import PartialState
 
 from storyforge.launch import UserError, launch
 from storyforge.model.checkpoints import keyed_inputs, run_key, work_directory
@@ -28,7 +27,7 @@ from storyforge.model.loading import (
 from storyforge.model.training import LoopParams, Run, train_adapter
 from storyforge.params import Params
 from storyforge.records import Exchange, published, published_folder, read_jsonl, write_json
-from storyforge.tracking import tracked
+from storyforge.tracking import Log, tracked
 
 LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers")
 
@@ -44,8 +43,9 @@ def train(
     splits: dict[str, Sequence[Exchange]],
     model_params: ModelParams,
     params: TrainParams,
+    *,
     work: Path,
-    log,
+    log: Log,
 ) -> tuple[Run, dict[str, Any]]:
     """The finished run, whose `best` is the adapter to keep, and its report."""
     stories = {
@@ -101,8 +101,10 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     splits = {file.stem: list(read_jsonl(file, Exchange)) for file in files}
     with work_directory(started) as work:
         config = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
-        with tracked(params.wandb and PartialState().is_main_process, started, work, config) as log:
-            run, figures = train(load_encoder(model_params), splits, model_params, params, work, log)
+        with tracked(
+            params.wandb and accelerator(model_params).is_main_process, started, work, config
+        ) as log:
+            run, figures = train(load_encoder(model_params), splits, model_params, params, work=work, log=log)
         if key() != started:
             raise UserError(
                 "the code or data of this stage changed while it ran: run it again, so that they match"

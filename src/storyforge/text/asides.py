@@ -8,10 +8,11 @@ import re
 # Lines of ornaments, smileys, and the numbers some authors sign with.
 ORNAMENT = re.compile(r"[-*_=~#+•—–|\s]{2,}|[*_=~#+•—]|[:;=] ?-?[()DPp3]|[-–—~]\d+")
 QUOTED = re.compile(r"^[\s*_\[(]*(?:``|''|[\"'“‘])")
+ITALIC = re.compile(r"\*[^*]+\*")
 WORDS = {
-    "<work>": "(?:post|wp|entry|submission|response|reply|prompt|story|attempt|times?|try|go|shot|writing|short)",
+    "<work>": "(?:post|wp|entry|submission|response|reply|prompt|story|attempt|times?|try|writing|short)",
     "<criticism>": "(?:feedback|critiques?|critiquing|criti[cs]isms?|c ?& ?c)",
-    "<more>": "(?:enjoy(?:ed)?|liked? (?:it|this|my)|interested|(?:read|see) more|more of|continued?|keep going)",
+    "<more>": "(?:enjoy(?:ed)?|liked? (?:it|this|my)|(?:read|see) more|more of|continue|keep going)",
     "<handheld>": "(?:mobile|i?phone|ipad|tablet)",
     "<typed>": "(?:wrote|written|typed|typing|writing|done|made)",
     "<flaw>": "(?:format|spelling|gramma|typo|mistakes|errors|english|mobile|length|rushed|written|writing)",
@@ -40,8 +41,8 @@ ASIDE = _any(
     r"|be nice|love[dly]?|always|hope)\b",
     r"\b(?:please|any|some|welcome|appreciate|love|want|like|constructive|open to)\b.{0,40}\b<criticism>\b",
     r"\bfeel free to (?:critique|criticize|comment|check|add|point|correct|give|leave|tear|visit|read)\b",
-    r"\bmy (?:\w+ ){0,2}first (?:ever )?<work>\b.{0,60}(?:\b(?:post|writ|prompt|response|reply|here\b|sub\b|wp\b"
-    r"|kind\b|gentle|english|hope|sorry)|$)",
+    r"\bmy (?:\w+ ){0,2}first (?:ever )?<work>\b.{0,60}(?:\b(?:post|writ|prompt|response|reply|here\b|sub\b"
+    r"|wp\b|kind\b|gentle|english|hope|sorry)|$)",
     r"^\W*(?:first|long) <work>\b.{0,60}(?:post|writ|prompt|here\b|sub\b|lurk|kind\b|gentle)",
     r"\bnew (?:here|to (?:this|writing|the sub|wp|/?r/))",
     r"\b(?:sorry|pardon|excuse|apologi[sz]e|apologies|forgive)\b.{0,50}\b<flaw>",
@@ -83,7 +84,7 @@ CUE = re.compile(
 )
 PROMPT = re.compile(r"\bprompts?\b", re.IGNORECASE)
 EDGE_LINES = 8
-LONGEST = 60  # words; a longer paragraph without brackets or a rule around it is the story
+LONGEST = 60  # words; a longer paragraph that is not set apart by brackets, italics or a rule is the story
 
 
 def without_asides(lines: list[str]) -> tuple[list[str], bool]:
@@ -120,7 +121,8 @@ def _is_aside(lines: list[str]) -> bool:
         return not QUOTED.match(line)
     bracketed = bool(re.match(r"\W{0,3}[(\[{^]", line) and re.search(r"[)\]}]\W{0,3}$|\^", line))
     beyond_a_rule = bool(ORNAMENT.fullmatch(next(filter(None, lines[1:]), "")))
-    if not bracketed and not beyond_a_rule and line.count(" ") >= LONGEST:
+    apart = bracketed or beyond_a_rule or bool(ITALIC.fullmatch(line))
+    if line.count(" ") >= LONGEST and not apart:
         return False
     plain = _plain(line)
     cues = len(CUE.findall(plain)) if bracketed or beyond_a_rule else 0

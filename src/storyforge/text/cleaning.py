@@ -28,20 +28,21 @@ END_OF_TEXT = re.compile(r"<\|\s*end_?of_?text\s*\|>", re.IGNORECASE)
 
 def repaired(text: str) -> str:
     """The text in NFC with its encoding mended, no entities, control tokens or invisible characters."""
+    text = spaced(text)
     while (better := _mended(text)) != text:  # an entity may hide an entity, a control token or mojibake
-        text = better
+        text = spaced(better)
     return text
 
 
 def _mended(text: str) -> str:
+    text = INVISIBLE.sub("", text)
     if text.isascii() and not any(mark in text for mark in "&<["):
-        return spaced(INVISIBLE.sub("", text))
+        return text
     text = LOST_BYTE.sub("”", text)
     if MOJIBAKE.search(text):
         text = ftfy.fix_encoding(text)
     text = ENTITY.sub(lambda match: html.unescape(f"&{match[1]};"), text)
-    text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
-    return spaced(without_control_tokens(text))
+    return unicodedata.normalize("NFC", without_control_tokens(text))
 
 
 def without_control_tokens(text: str) -> str:

@@ -21,7 +21,7 @@ RULES = ("copy", "near_copy", "split_conflict", "crowded_prompt", "not_chosen") 
 
 class CorpusParams(Slice):
     shingle_words: Annotated[int, Field(ge=1, strict=True)]
-    min_jaccard: Annotated[float, Field(gt=0, le=1)]
+    min_jaccard: Annotated[float, Field(ge=0.6, le=1)]  # below, the signatures would miss pairs
     max_stories_a_prompt: Annotated[int, Field(ge=1, strict=True)] | None
 
 
@@ -33,6 +33,8 @@ class Card:
     source: str
     group: str
     words: int
+    ended: bool
+    stripped_characters: int
     fingerprint: bytes
     signature: bytes
     prompt_words: str | None  # of the source's own prompt
@@ -51,8 +53,8 @@ def settle(
 ) -> None:
     """Give every card its side, and a reason to those that go; `shingles` reads the text of one again.
 
-    A draft that is rejected already takes part in nothing. Of several that cannot all stay, those held out come
-    first, then those of the lowest hash: the order of the cards never matters.
+    A draft that is rejected already takes part in nothing. Of several that cannot all stay, those held out
+    come first, then those of the lowest hash: the order of the cards never matters.
     """
     for card in cards:
         card.side = side(card.source, card.group, split)
@@ -129,7 +131,7 @@ def _merged(families: Iterable[set[str]]) -> list[set[str]]:
 
 
 def _drop_conflicts(cards: Sequence[Card]) -> None:
-    """A cluster on two sides keeps the one held out most; the rest goes, since to move it would undo the split."""
+    """A cluster on two sides keeps the one held out most; the rest goes, since it must not move."""
     sides: dict[str, set[str]] = defaultdict(set)
     prompted = [card for card in _staying(cards) if card.prompt_words]
     for card in prompted:

@@ -63,9 +63,19 @@ class Draft:
     meta: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def folded(self) -> str:
+        """What is judged, casefolded."""
+        return (self.text if self.body is None else self.body).casefold()
+
+    @cached_property
     def words(self) -> list[str]:
-        """Casefolded; an apostrophe inside belongs to its word."""
-        return WORD.findall((self.text if self.body is None else self.body).casefold())
+        """Of the folded text; an apostrophe inside belongs to its word."""
+        return WORD.findall(self.folded)
+
+    @cached_property
+    def all_words(self) -> list[str]:
+        """Of the whole text, judged or not."""
+        return self.words if self.body is None else WORD.findall(self.text.casefold())
 
     @cached_property
     def numbered(self) -> Numbered:
@@ -73,7 +83,7 @@ class Draft:
 
     @cached_property
     def lines(self) -> list[str]:
-        return [line for line in (self.text if self.body is None else self.body).split("\n") if line]
+        return [line for line in self.folded.split("\n") if line]
 
 
 def drafts(story: Story, profile: Profile) -> list[Draft]:

@@ -5,7 +5,10 @@ The rule's name is the function's. Bounds are the profile's; their sources stand
 
 import html
 import re
+from collections import Counter
 from collections.abc import Callable
+
+import numpy as np
 
 from storyforge.text import repetition
 from storyforge.text.cleaning import CONTROL_TOKEN, END_OF_TEXT
@@ -15,15 +18,24 @@ from storyforge.text.language import english
 Rule = Callable[[Draft, Profile], str | None]
 
 REMOVED = re.compile(
-    r"\A\W*\[?\s*(?:removed|deleted)\s*\]?\W*\Z|this (?:submission|comment|post) has been removed"
-    r"|top-level comments must be|off-topic discussion\W+(?:reply|all)|\bI am a bot\b",
-    re.IGNORECASE,
+    r"\A\W*(?:removed|deleted)\W*\Z|this (?:submission|comment|post) has been removed"
+    r"|top-level comments must be|off-topic discussion\W+(?:reply|all)|i am a bot\b"
 )
 HARMLESS = re.compile(rf"{END_OF_TEXT.pattern}|</?s>|\[(?:MASK|CLS|SEP)\]|<(?:unk|pad|mask)>", re.IGNORECASE)
 BROKEN = re.compile(r"[âÃÂ]€|Ã[\x80-\xbf ¡-¿]|â€|�|†|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]")
 ENDING = re.compile(r"(?:[.!?…—\"'”’)\]*:~]|\bThe End|\bFin|[\U0001f300-\U0001faff])\s*\Z", re.IGNORECASE)
 SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,4}\s*\Z")  # of a letter: Best,⏎Your son
 PROMOTION = re.compile(r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|sub ?reddit|upvote|subscribe to my")
+PROMOTED = (
+    "http",
+    "www.",
+    "r/",
+    "u/",
+    "patreon",
+    "reddit",
+    "upvote",
+    "subscribe",
+)  # what PROMOTION looks for
 LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
 MARKED = frozenset({"NSFW", "NSFL"})
 MARK = re.compile(r"\bNSF[WL]\b")
@@ -45,7 +57,7 @@ def empty(draft: Draft, _: Profile) -> str | None:
 
 def removed(draft: Draft, _: Profile) -> str | None:
     """What moderators leave behind (lindenmg/Writing-Prompts-Dataset-Creator, data_pruning)."""
-    found = REMOVED.search(draft.raw[:2000])
+    found = REMOVED.search(draft.raw[:2000].lower())
     return f"says {found[0]!r}" if found else None
 
 
@@ -120,7 +132,10 @@ def one_character(draft: Draft, profile: Profile) -> str | None:
     if profile.max_one_character is None or not draft.text:
         return None
     letters = "".join(draft.text.split())
-    character, count = max(((c, letters.count(c)) for c in set(letters)), key=lambda pair: (pair[1], pair[0]))
+    bytes_of_each = np.bincount(np.frombuffer(letters.encode(), np.uint8))
+    if bytes_of_each.max() <= profile.max_one_character * len(letters):
+        return None  # no byte is that frequent, so no character is
+    character, count = Counter(letters).most_common(1)[0]
     return _above(count / len(letters), profile.max_one_character, f"of the characters are {character!r}")
 
 
@@ -154,9 +169,9 @@ def repeated_passages(draft: Draft, profile: Profile) -> str | None:
 
 def promotion(draft: Draft, profile: Profile) -> str | None:
     """Links and calls to follow that cleaning could not take off."""
-    return _above(
-        len(PROMOTION.findall(draft.text.lower())), profile.max_promotions, "links or calls to follow"
-    )
+    if profile.max_promotions is None or not any(word in draft.folded for word in PROMOTED):
+        return None
+    return _above(len(PROMOTION.findall(draft.folded)), profile.max_promotions, "links or calls to follow")
 
 
 def shouting(draft: Draft, profile: Profile) -> str | None:

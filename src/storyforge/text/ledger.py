@@ -1,5 +1,6 @@
 """What became of the drafts: counts both ways, examples, and a few of those kept to read."""
 
+import json
 import re
 import textwrap
 from collections import Counter, defaultdict
@@ -19,22 +20,28 @@ PRIVATE = re.compile(r"\S+@\S+\.\w+|https?:\S+|(?<![\w/])/?u/[\w-]+|\b\d{3}[-. ]
 
 
 @dataclass
-class Lowest:
-    """The few items of the lowest rank: a sample that no order of arrival changes."""
+class Sample:
+    """The few drafts of the lowest rank: no order of arrival changes which."""
 
     size: int
-    items: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
+    shown: list[tuple[int, dict[str, str]]] = field(default_factory=list)
 
-    def offer(self, place: int, identity: str, item: dict[str, str]) -> None:
-        if len(self.items) < self.size or place < self.items[-1][0]:
-            self.items = sorted([*self.items, (place, identity, item)], key=lambda entry: entry[:2])[
-                : self.size
-            ]
+    def offer(self, card: Card, line: bytes, **more: str) -> None:
+        """`line` is the draft as JSON, read only if it is to be shown."""
+        place = rank(card.id, seed=0)
+        if len(self.shown) == self.size and place >= self.shown[-1][0]:
+            return
+        row = json.loads(line)
+        entry = {"id": card.id, "prompt": shortened(row["prompt"]), "opening": shortened(row["story"])}
+        self.shown = sorted([*self.shown, (place, entry | more)], key=lambda pair: pair[0])[: self.size]
+
+    def entries(self) -> list[dict[str, str]]:
+        return [entry for _, entry in self.shown]
 
 
 @dataclass
 class Ledger:
-    """One source's account; `drafts` = kept + dropped, or something was lost."""
+    """One source's account."""
 
     rules: Sequence[str]  # in the order of the pipeline
     drafts: int = 0
@@ -43,50 +50,46 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)  # by the first rule that fired
     alone: Counter[str] = field(default_factory=Counter)  # by every rule that fired
     stripped_characters: int = 0
-    unended: int = 0
+    cut_short: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
-    examples: dict[str, Lowest] = field(default_factory=lambda: defaultdict(lambda: Lowest(EXAMPLES)))
-    openings: Lowest = field(default_factory=lambda: Lowest(OPENINGS))
+    examples: dict[str, Sample] = field(default_factory=lambda: defaultdict(lambda: Sample(EXAMPLES)))
+    openings: Sample = field(default_factory=lambda: Sample(OPENINGS))
 
-    def enter(self, row: Mapping[str, Any], side: str, words: int, reasons: Mapping[str, str]) -> None:
+    def enter(self, card: Card, line: bytes) -> None:
         self.drafts += 1
-        self.alone.update(reasons.keys())
-        place = rank(row["id"], seed=0)
-        if reasons:
-            first = next(rule for rule in self.rules if rule in reasons)
+        self.alone.update(card.reasons.keys())
+        if card.reasons:
+            first = next(rule for rule in self.rules if rule in card.reasons)
             self.dropped[first] += 1
-            item = {"id": row["id"], "reason": shortened(reasons[first]), "opening": shortened(row["story"])}
-            self.examples[first].offer(place, row["id"], item)
+            self.examples[first].offer(card, line, reason=shortened(card.reasons[first]))
             return
-        self.kept[side] += 1
-        self.words[side] += words
-        self.lengths[words] += 1
-        self.unended += not row["ended"]
-        self.stripped_characters += row["meta"].get("stripped_characters", 0)
-        item = {"id": row["id"], "prompt": shortened(row["prompt"]), "opening": shortened(row["story"])}
-        self.openings.offer(place, row["id"], item)
+        self.kept[card.side] += 1
+        self.words[card.side] += card.words
+        self.lengths[card.words] += 1
+        self.cut_short += not card.ended
+        self.stripped_characters += card.stripped_characters
+        self.openings.offer(card, line)
 
     def report(self) -> dict[str, Any]:
-        assert self.drafts == self.kept.total() + self.dropped.total(), (
-            f"{self.drafts} drafts, some of them lost"
-        )
-        fired = [rule for rule in self.rules if self.alone[rule]]
+        accounted = self.kept.total() + self.dropped.total()
+        assert self.drafts == accounted, f"{accounted} of {self.drafts} drafts are accounted for"
         return {
             "drafts": self.drafts,
-            "kept": dict(self.kept),
-            "words": dict(self.words),
-            "cut_short": self.unended,
+            "kept": {side: self.kept[side] for side in SIDES},
+            "words": {side: self.words[side] for side in SIDES},
+            "cut_short": self.cut_short,
             "stripped_characters": self.stripped_characters,
             "words_per_story": quantiles(self.lengths),
             "rules": {
                 rule: {
                     "dropped": self.dropped[rule],
                     "would_drop_alone": self.alone[rule],
-                    "examples": [item for _, _, item in self.examples[rule].items],
+                    "examples": self.examples[rule].entries(),
                 }
-                for rule in fired
+                for rule in self.rules
+                if self.alone[rule]
             },
-            "openings": [item for _, _, item in self.openings.items],
+            "openings": self.openings.entries(),
         }
 
 
@@ -98,13 +101,14 @@ def report(ledgers: Mapping[str, Ledger], cards: Sequence[Card], split: SplitPar
         groups[card.source].add(card.group)
         if card.prompt_words and not card.reasons:
             together[card.key].add(card.group)
+    copies = Counter(card.original for card in cards if card.original)
     return {
         "splits": {side: _sizes(card for card in cards if card.side == side) for side in SIDES},
         "sources": {
             source: ledger.report() | {"held_out_but_absent": absent(source, groups[source], split)}
             for source, ledger in ledgers.items()
         },
-        "copies_of_one_story": _histogram(Counter(card.original for card in cards if card.original).values()),
+        "copies_of_one_story": _histogram(copies.values()),
         "groups_of_one_prompt": _histogram(map(len, together.values())),
     }
 
@@ -124,6 +128,11 @@ def summary(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def shortened(text: str) -> str:
+    """The beginning, on one line, without addresses, links, user names or telephone numbers."""
+    return textwrap.shorten(PRIVATE.sub("[…]", text[: 4 * SHORTENED]), SHORTENED, placeholder=" …")
+
+
 def _sizes(cards: Iterable[Card]) -> dict[str, int]:
     kept = [card for card in cards if not card.reasons]
     return {
@@ -136,8 +145,3 @@ def _sizes(cards: Iterable[Card]) -> dict[str, int]:
 def _histogram(sizes: Iterable[int]) -> dict[str, int]:
     """Size → how many have it."""
     return {str(size): count for size, count in sorted(Counter(sizes).items())}
-
-
-def shortened(text: str) -> str:
-    """The beginning, on one line, without addresses, links, user names or telephone numbers."""
-    return textwrap.shorten(PRIVATE.sub("[…]", text[: 4 * SHORTENED]), SHORTENED, placeholder=" …")

@@ -44,7 +44,7 @@ def prose_passages(text: str, max_words: int) -> list[Passage]:
     units = [unit for paragraph in text.split("\n\n") for unit in _split_paragraph(paragraph, max_words)]
     cuts = _even_cuts([_words(unit) for unit in units], max_words)
     return [
-        Passage("".join(units[start:end]).strip(), start == 0, end == len(units))
+        Passage(_joined(units[start:end]), start == 0, end == len(units))
         for start, end in zip(cuts, cuts[1:], strict=False)
     ]
 
@@ -56,7 +56,12 @@ def opening_part(text: str, max_words: int) -> Passage:
     while taken < len(units) and (taken == 0 or length + _words(units[taken]) <= max_words):
         length += _words(units[taken])
         taken += 1
-    return Passage("".join(units[:taken]).strip(), opens=True, ends=taken == len(units))
+    return Passage(_joined(units[:taken]), opens=True, ends=taken == len(units))
+
+
+def _joined(units: Sequence[str]) -> str:
+    """Without the rule between scenes where a cut has left it at an end."""
+    return "".join(units).strip().removeprefix("***").removesuffix("***").strip()
 
 
 def _split_paragraph(paragraph: str, max_words: int) -> Iterator[str]:

@@ -20,7 +20,7 @@ URL = re.compile(
 )  # the tokeniser leaves a space after `http:` and after `?`
 EMPHASIS = re.compile(r"(\*{1,3}|~~)([^*~\n]*[^*~\s])( ?)\1")
 UNDERLINED = re.compile(r"(?<![\w_/])_{1,2}(?=[^\s_/])([^_\n]*[^\s_/])_{1,2}(?![\w_/])")
-STRAY_MARK = re.compile(r"(?<!\w)\*+|\*+(?!\w)|\^ ?(?=[\w(])|\\(?=[*_~#^>\[\](){}|.!-])")
+STRAY_MARK = re.compile(r"\*(?<!\w\*)\**+|\*++(?!\w)|\^ ?(?=[\w(])|\\(?=[*_~#^>\[\](){}|.!-])")
 LINE_MARK = re.compile(r"^(?:(?:> ?)+|(?:# ?)+(?!\d))", re.MULTILINE)
 RULE = "***"  # between scenes
 
@@ -66,7 +66,9 @@ def unmarked(text: str) -> str:
         text = URL.sub("", LINK.sub(r"\1", text))
     lines = ["\0" if ORNAMENT.fullmatch(line) else line for line in LINE_MARK.sub("", text).split("\n")]
     text = "\n".join(lines).strip("\0\n ")
-    if any(mark in text for mark in "*_~^\\"):
+    if "*" in text or "~~" in text:
         text = EMPHASIS.sub(r"\2\3", EMPHASIS.sub(r"\2\3", text))
-        text = STRAY_MARK.sub("", UNDERLINED.sub(r"\1", text))
+    if "_" in text:
+        text = UNDERLINED.sub(r"\1", text)
+    text = STRAY_MARK.sub("", text)
     return re.sub(r"\0(?:\s*\0)*", RULE, text)

@@ -33,9 +33,9 @@ HEADING = re.compile(
 )
 TITLE = re.compile(r"^# +(.+?) *$", re.MULTILINE)
 SPEAKER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)
-TAG = re.compile(
-    r"\[\s*(WP|OT|IP|HP|TT|FF|CW|EU|SP|PM|PI|MP|RF|CC|MODPOST|PUNCH)\s*\]", re.IGNORECASE
-)  # r/WritingPrompts wiki, with the spaces the corpus puts inside
+# Of the wiki of r/WritingPrompts, and those that writers use besides.
+TAGS = "WP OT IP HP TT FF CW CS EU SP PM PI MP RF CC NANO NSFW NSFL PUNCH MODPOST".split()
+TAG = re.compile(r"\[\s*((?:TAG)(?:\s*/\s*(?:TAG))*)\s*\]".replace("TAG", "|".join(TAGS)), re.IGNORECASE)
 
 
 def story_id(source: str, text: str) -> str:
@@ -82,7 +82,7 @@ def _speakers(scene: str) -> list[str]:
 def writingprompts(prompt: str, story: str) -> Story:
     """Grouped by what the prompt says, whatever its tags, case, punctuation and spaces."""
     require_text(prompt, "prompt")
-    tags = [tag.upper() for tag in TAG.findall(prompt)]
+    tags = [tag.strip().upper() for marks in TAG.findall(prompt) for tag in marks.split("/")]
     return _story("writingprompts", story, prompt=prompt, group=prompt_group(prompt), meta={"tags": tags})
 
 

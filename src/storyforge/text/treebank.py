@@ -9,19 +9,20 @@ BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{"
 BRACKET = re.compile("|".join(BRACKETS))
 CLITIC = re.compile(r" '(s|m|d|re|ve|ll)\b(?!')", re.I)
 DOUBLED_CLITIC = re.compile(r"''(?<=\w'') (s|m|d|re|ve|ll|t)\b")  # What'' s
-CURLY_CLITIC = re.compile(r" ?’ ?(s|m|d|re|ve|ll|t)\b(?!’)", re.I)
+CURLY_CLITIC = re.compile(r"’ (s|m|d|re|ve|ll|t)\b(?!’)", re.I)
+CURLY_APART = re.compile(r" ’(?=(?:s|m|d|re|ve|ll|t)\b(?!’))", re.I)
 CURLY_START = re.compile(r" ’ (?=(?:til|em|cause|tis|twas|bout|round|cuz)\b)", re.I)
-SPLIT_WORD = re.compile(r" (?:(na|NA)|(ta|TA)|(me|ME)|(not|NOT)(?! only))\b")
-HALVES = {"na": ("gon", "wan"), "ta": ("got",), "me": ("gim", "lem"), "not": ("can",)}
+SPLIT_WORDS = ("gon na", "wan na", "got ta", "gim me", "lem me", "can not")
+SPLIT_WORD = re.compile(r"\b(gon|wan|got|gim|lem|can) (na|ta|me|not)\b(?! only)", re.I)
 TIS = re.compile(r" '([tT]) (?=(?:is|was|were|will)\b)")
-QUOTE = re.compile(r"( *)(``|''|\")( *)")
+QUOTE = re.compile(r"(``|''|\")")
 # An opening single quote that lost the space before it; a closing one must follow, so that o'clock is safe.
 STUCK = re.compile(
-    r"'(?<=[,;:?!…]')(?=[A-Za-z]{2})"
-    r"|'(?:(?<=[a-z]{3}')|(?<=[.]'))(?!(?:s|t|m|d|re|ve|ll)\b)(?=[A-Za-z][^'\n]{0,150}'(?!\w))"
+    r"'(?!(?:s|t|m|d|re|ve|ll)\b)(?:(?<=[,;:?!…]')(?=[A-Za-z])"
+    r"|(?:(?<=[a-z]{3}')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|my|of|or|to)'))"
+    r"(?=[A-Za-z][^'\n]{0,150}'(?!\w)))"
 )
-SPACE_BEFORE = re.compile(r" +(?=[,;:?!%)\]}…”]|\.(?!\d)|’(?!\w))")
-SPACE_AFTER = re.compile(r"([(\[{“‘$£€]) +|# +(?=\d)")
+CLOSING, OPENING = ",;:?!%)]}…”", "([{“‘$£€"  # no space before, none after
 DASH = re.compile(r" ?--(?<!---)-?(?!-) ?")
 
 
@@ -33,43 +34,53 @@ def detokenised(text: str) -> str:
     text = TIS.sub(r" '\1", text)
     text = DOUBLED_CLITIC.sub(r"'\1", CLITIC.sub(r"'\1", text))
     if "’" in text:
-        text = CURLY_START.sub(" ’", CURLY_CLITIC.sub(r"’\1", text))
-    text = SPLIT_WORD.sub(_joined, text)
+        text = CURLY_APART.sub("’", CURLY_CLITIC.sub(r"’\1", text))
+        text = CURLY_START.sub(" ’", text)
+    if any(pair in text.lower() for pair in SPLIT_WORDS):
+        text = SPLIT_WORD.sub(_joined, text)
     text = "\n".join(map(_quoted, text.split("\n")))
     if "`" in text:
         text = re.sub(r"` ?", "'", text)
     text = re.sub(r" '(?=[\s,.;:?!]|$)(?<=\w '|[.,!?] ')", "'", STUCK.sub(" '", text))
-    text = SPACE_AFTER.sub(lambda match: match[1] or "#", SPACE_BEFORE.sub("", text))
-    return DASH.sub("—", text).replace(". . .", "...")
+    return _closed_up(text)
 
 
 def _joined(match: re.Match[str]) -> str:
-    """`gon na` as gonna, `can not` as cannot; any other `me` or `not` as it stands."""
-    half = match.string[max(0, match.start() - 4) : match.start()].lower()
-    joins = any(
-        half.endswith(first) and not half[:-3].isalpha() for first in HALVES[match[0].strip().lower()]
-    )
-    return match[0].strip() if joins else match[0]
+    """`gon na` as gonna; what is no word, as `got me`, as it stands."""
+    return match[1] + match[2] if match[0].lower() in SPLIT_WORDS else match[0]
 
 
 def _quoted(line: str) -> str:
     """Double quotes opened and closed: by turns where they are even, else as the tokeniser guessed."""
-    count = len(QUOTE.findall(line))
-    if not count:
-        return line
-    turns = iter(range(count))
-
-    def quote(match: re.Match[str]) -> str:
-        before, after = line[: match.start()][-1:], line[match.end() :][:1]
-        turn = next(turns)
-        if turn % 2 == 0 if count % 2 == 0 else _opens(match, before, after):
-            return '"' if not before or before in "([{—-" else ' "'
-        return '" ' if match[3] or after.isalnum() else '"'
-
-    return QUOTE.sub(quote, line).strip()
+    text, *rest = QUOTE.split(line)
+    marks, pieces = rest[::2], rest[1::2]
+    for turn, (mark, piece) in enumerate(zip(marks, pieces, strict=True)):
+        opens = turn % 2 == 0 if len(marks) % 2 == 0 else _opens(mark, text, piece)
+        before, after = text.rstrip(" "), piece.lstrip(" ")
+        if opens:
+            text = before + ('"' if not before or before[-1] in "([{—-" else ' "') + after
+        else:
+            text = before + ('" ' if piece[:1] == " " or piece[:1].isalnum() else '"') + after
+    return text.strip()
 
 
-def _opens(match: re.Match[str], before: str, after: str) -> bool:
-    if match[2] == '"':
-        return bool(match[1] or not before) and not match[3]
-    return not before or (match[2] == "``" and after not in ("", ",", "."))
+def _opens(mark: str, before: str, after: str) -> bool:
+    if mark == '"':
+        return before[-1:] in ("", " ") and after[:1] != " "
+    return not before.strip() or mark == "``" and after.strip()[:1] not in ("", ",", ".")
+
+
+def _closed_up(text: str) -> str:
+    """Without spaces where none belong, and dashes as dashes."""
+    text = re.sub(r" {2,}", " ", text) if "  " in text else text
+    for mark in CLOSING:
+        text = text.replace(f" {mark}", mark)
+    for mark in OPENING:
+        text = text.replace(f"{mark} ", mark)
+    if " ." in text:
+        text = re.sub(r" \.(?!\d)", ".", text)
+    if " ’" in text:
+        text = re.sub(r" ’(?!\w)", "’", text)
+    if "# " in text:
+        text = re.sub(r"# (?=\d)", "#", text)
+    return DASH.sub("—", text) if "--" in text else text
