@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Threads that spin while they wait make two PyTorch programs on one machine ten times slower (docs/LOG.md).
+export OMP_WAIT_POLICY := passive
 
 .PHONY: repro test lint recipe setup
 

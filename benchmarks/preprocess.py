@@ -3,8 +3,8 @@
     python benchmarks/preprocess.py data/raw
 
 `data/raw` holds some rows of writingprompts and tinystories, as many as you like; their lines are shuffled
-into 30,000 stories of about 734 words and 20,000 of about 170. Aim: 60 s on two cores, and memory for an index
-of signatures and not for the texts.
+into 30,000 stories of about 734 words and 20,000 of about 170. Aim: 60 s on two cores, and memory for an
+index of signatures and not for the texts.
 """
 
 import random

@@ -13,12 +13,14 @@ from storyforge import records
 from storyforge.launch import UserError
 from storyforge.records import (
     Exchange,
+    Prompt,
     Story,
     dumps,
     published,
     published_folder,
     read_json,
     read_jsonl,
+    read_prompts,
     read_yaml,
     write_json,
     write_jsonl,
@@ -159,3 +161,32 @@ def test_folder_survives_what_a_killed_run_left(tmp_path):
         "out",
         "out/new",
     ]
+
+
+def test_prompts_are_read_in_their_order(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "prompts: [{id: b, kind: horror, prompt: Tell.}, {id: a, kind: x, prompt: Go.}]"
+    )
+    assert read_prompts(tmp_path / "p.yaml") == [Prompt("b", "horror", "Tell."), Prompt("a", "x", "Go.")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no list of prompts"),
+        ("- a", "no list of prompts"),
+        ("prompts: []", "no list of prompts"),
+        ("prompts: [{id: a, prompt: Tell.}]", "prompt 1 must have the texts id, kind and prompt"),
+        ("prompts: [{id: a, kind: x, prompt: Tell., mood: grim}]", "prompt 1 must have"),
+        ("prompts: [{id: a, kind: x, prompt: 7}]", "prompt 1 must have"),
+        ("prompts: [Tell.]", "prompt 1 must have"),
+        (
+            "prompts: [{id: a, kind: x, prompt: T}, {id: a, kind: x, prompt: U}]",
+            "prompt 2: the id 'a' stands twice",
+        ),
+    ],
+)
+def test_a_prompt_of_another_shape_is_named(tmp_path, content, message):
+    (tmp_path / "p.yaml").write_text(content)
+    with pytest.raises(UserError, match=f"p.yaml: .*{message}"):
+        read_prompts(tmp_path / "p.yaml")

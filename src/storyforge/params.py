@@ -25,7 +25,7 @@ class Params(Slice):
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:
-        """Read this section as YAML 1.2 (PyYAML takes 2e-05 for text); UserError names file, key and value."""
+        """Read this section as YAML 1.2: PyYAML takes 2e-05 for text. UserError names file, key and value."""
         try:
             sections = YAML(typ="safe").load(path)
         except (OSError, YAMLError, UnicodeDecodeError) as error:

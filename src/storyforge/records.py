@@ -48,7 +48,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A held-out prompt of data/prompts.yaml: asked of every writer, answered by no story that is trained on."""
+    """A held-out prompt of data/prompts.yaml: every writer is asked, no story trained on answers it."""
 
     id: str
     kind: str

@@ -2,7 +2,7 @@
 
 Reads   data/raw/SOURCE.jsonl of every source that has a profile; data/prompts.yaml, to be kept secret
 Writes  data/processed: train.jsonl, val.jsonl and test.jsonl in the order of the sources, so that a new
-        story shows as a new line and as nothing else; rejected.jsonl with reasons; metadata.json; and the metrics
+        story shows as a new line and as nothing else; rejected.jsonl with reasons; metadata.json; the metrics
 Params  preprocess
 """
 
@@ -30,7 +30,7 @@ from storyforge.records import (
     published,
     published_folder,
     read_jsonl,
-    read_yaml,
+    read_prompts,
     write_json,
 )
 from storyforge.text import corpus, duplicates, filters
@@ -122,7 +122,7 @@ def preprocess(
         ledgers = _written(cards, file, folder)
     spool.unlink()
     _require_moderate_rules(ledgers, params.max_rule_share)
-    return report(ledgers, cards, params.split) | {"params": params.model_dump(mode="json")}
+    return report(ledgers, cards, params.split)
 
 
 def _examined(bench: Bench, stories: Iterable[Story], processes: int) -> Iterator[tuple[Card, bytes]]:
@@ -201,16 +201,8 @@ def stories_of(files: Iterable[Path]) -> Iterator[Story]:
             yield story
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The held-out prompts' texts; UserError where the file has another shape."""
-    try:
-        return [str(entry["prompt"]) for entry in read_yaml(path)["prompts"]]
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: wanted a list 'prompts' of entries with id, kind and prompt") from None
-
-
 def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, Any]:
-    params, held_out = PreprocessParams.load(), read_prompts(prompts)
+    params, held_out = PreprocessParams.load(), [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
     processes = (os.cpu_count() or 1) if large else 1

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-
 from storyforge.launch import UserError, launch
 from storyforge.model.checkpoints import keyed_inputs, run_key, work_directory
 from storyforge.model.encoding import Encoded, Encoder

@@ -73,7 +73,9 @@ def _staying(cards: Iterable[Card], salt: int | None = None) -> list[Card]:
     staying = [card for card in cards if not card.reasons]
     if salt is None:
         return staying
-    return sorted(staying, key=lambda card: (-SIDES.index(card.side), rank(card.id, salt), card.id))
+    return sorted(
+        staying, key=lambda card: (-SIDES.index(card.side), rank(card.id, salt), card.id, card.group)
+    )
 
 
 def _drop_copies(

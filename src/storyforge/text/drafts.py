@@ -92,7 +92,7 @@ def drafts(story: Story, profile: Profile) -> list[Draft]:
 
 
 def _scene(story: Story, profile: Profile) -> list[Draft]:
-    known = {key: story.meta.get(key) or "" for key in ("genre", "place", "play", "act", "scene")}
+    known = {key: repaired(story.meta.get(key) or "") for key in ("genre", "place", "play", "act", "scene")}
     spoken = speeches(repaired(story.text), known["scene"])
     found = scene_passages(spoken, profile.max_words or len(story.text)) or [Passage("", True, True)]
     meta = {key: known[key] for key in ("play", "act", "scene") if known[key]}

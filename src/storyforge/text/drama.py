@@ -68,7 +68,7 @@ def _marked(markdown: str) -> Iterator[tuple[str, str]]:
         if line.startswith("**"):
             yield "name", tidy(line.strip("* ").replace(":", "")).replace(" & ", " and ").upper()
         elif line and (line[0] in "_*" or UNOPENED.fullmatch(line)):
-            yield "direction", f"[{tidy(line.strip('_*[]').replace('_', ''))}]"
+            yield "direction", f"[{tidy(re.sub(r'[_*]', '', line).strip('[] '))}]"
         elif line.strip("#_* "):
             yield "line", tidy(re.sub(r"[_*]", "", line))
 
@@ -88,7 +88,7 @@ def tidy(line: str) -> str:
 def _repaired_names(marked: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Names whose first half lost its emphasis made whole; a play's epilogue given its name."""
     half = ""
-    for (kind, text), (following, _) in zip(marked, [*marked[1:], ("end", "")], strict=True):
+    for (kind, text), (following, _) in zip(marked, [*marked[1:], ("end", "")], strict=False):
         if kind == "name":
             yield kind, f"{half.upper()} {text}".strip()
             half = ""

@@ -129,7 +129,7 @@ def word_length(draft: Draft, profile: Profile) -> str | None:
 
 def one_character(draft: Draft, profile: Profile) -> str | None:
     """Keyboard mashing: one character makes up a quarter of the text."""
-    if profile.max_one_character is None or not draft.text:
+    if profile.max_one_character is None or not draft.text.strip():
         return None
     letters = "".join(draft.text.split())
     bytes_of_each = np.bincount(np.frombuffer(letters.encode(), np.uint8))

@@ -18,9 +18,9 @@ LINK = re.compile(
 URL = re.compile(
     r"\(? ?(?:https? ?: ?//|www\.)[^\s)]+(?:\? [^\s)]*=[^\s)]*)?(?: ?\))?", re.IGNORECASE
 )  # the tokeniser leaves a space after `http:` and after `?`
-EMPHASIS = re.compile(r"(\*{1,3}|~~)([^*~\n]*[^*~\s])( ?)\1")
-UNDERLINED = re.compile(r"(?<![\w_/])_{1,2}(?=[^\s_/])([^_\n]*[^\s_/])_{1,2}(?![\w_/])")
-STRAY_MARK = re.compile(r"\*(?<!\w\*)\**+|\*++(?!\w)|\^ ?(?=[\w(])|\\(?=[*_~#^>\[\](){}|.!-])")
+EMPHASIS = re.compile(r"(?<![\w*~\\])(\*{1,3}|~~)([^*~\n]*[^*~\s\\])( ?)\1(?!\w)")
+UNDERLINED = re.compile(r"_(?<![\w/]_)_?(?=[^\s_/])([^_\n]*[^\s_/])_{1,2}(?![\w/])")
+STRAY_MARK = re.compile(r"\*(?<![\w*]\*)\**+|\*++(?!\w)|\^ ?(?=[\w(])|\\([*_~#^>\[\](){}|.!-])")
 LINE_MARK = re.compile(r"^(?:(?:> ?)+|(?:# ?)+(?!\d))", re.MULTILINE)
 RULE = "***"  # between scenes
 
@@ -67,8 +67,9 @@ def unmarked(text: str) -> str:
     lines = ["\0" if ORNAMENT.fullmatch(line) else line for line in LINE_MARK.sub("", text).split("\n")]
     text = "\n".join(lines).strip("\0\n ")
     if "*" in text or "~~" in text:
-        text = EMPHASIS.sub(r"\2\3", EMPHASIS.sub(r"\2\3", text))
+        text = EMPHASIS.sub(r"\2\3", EMPHASIS.sub(r"\2\3", text))  # twice: bold around italics
     if "_" in text:
         text = UNDERLINED.sub(r"\1", text)
-    text = STRAY_MARK.sub("", text)
+    if any(mark in text for mark in "*^\\"):
+        text = STRAY_MARK.sub(r"\1", text)
     return re.sub(r"\0(?:\s*\0)*", RULE, text)

@@ -12,9 +12,12 @@ DOUBLED_CLITIC = re.compile(r"''(?<=\w'') (s|m|d|re|ve|ll|t)\b")  # What'' s
 CURLY_CLITIC = re.compile(r"’ (s|m|d|re|ve|ll|t)\b(?!’)", re.I)
 CURLY_APART = re.compile(r" ’(?=(?:s|m|d|re|ve|ll|t)\b(?!’))", re.I)
 CURLY_START = re.compile(r" ’ (?=(?:til|em|cause|tis|twas|bout|round|cuz)\b)", re.I)
-SPLIT_WORDS = ("gon na", "wan na", "got ta", "gim me", "lem me", "can not")
-SPLIT_WORD = re.compile(r"\b(gon|wan|got|gim|lem|can) (na|ta|me|not)\b(?! only)", re.I)
-TIS = re.compile(r" '([tT]) (?=(?:is|was|were|will)\b)")
+SPLIT_WORDS = tuple(
+    (f"{half} {rest}", re.compile(rf"{half}(?<!\w{half}) {rest}\b(?! only)"), half + rest)
+    for pair in ("gon na", "wan na", "got ta", "gim me", "lem me", "can not")
+    for half, rest in (pair.split(), pair.capitalize().split(), pair.upper().split())
+)
+TIS = re.compile(r"('(?<!\w')[tT]) (?=(?:is|was|were|will)\b)")
 QUOTE = re.compile(r"(``|''|\")")
 # An opening single quote that lost the space before it; a closing one must follow, so that o'clock is safe.
 STUCK = re.compile(
@@ -23,7 +26,7 @@ STUCK = re.compile(
     r"(?=[A-Za-z][^'\n]{0,150}'(?!\w)))"
 )
 CLOSING, OPENING = ",;:?!%)]}…”", "([{“‘$£€"  # no space before, none after
-DASH = re.compile(r" ?--(?<!---)-?(?!-) ?")
+DASH = re.compile(r"--(?<!---)-?(?!-)")
 
 
 def detokenised(text: str) -> str:
@@ -31,23 +34,19 @@ def detokenised(text: str) -> str:
     text = BRACKET.sub(lambda match: BRACKETS[match[0]], text)
     for token in (" n't", " N'T", " n’t", " n ’ t"):
         text = text.replace(token, token.replace(" ", ""))
-    text = TIS.sub(r" '\1", text)
+    text = TIS.sub(r"\1", text)
     text = DOUBLED_CLITIC.sub(r"'\1", CLITIC.sub(r"'\1", text))
     if "’" in text:
         text = CURLY_APART.sub("’", CURLY_CLITIC.sub(r"’\1", text))
         text = CURLY_START.sub(" ’", text)
-    if any(pair in text.lower() for pair in SPLIT_WORDS):
-        text = SPLIT_WORD.sub(_joined, text)
+    for pair, split, whole in SPLIT_WORDS:
+        if pair in text:
+            text = split.sub(whole, text)
     text = "\n".join(map(_quoted, text.split("\n")))
     if "`" in text:
         text = re.sub(r"` ?", "'", text)
     text = re.sub(r" '(?=[\s,.;:?!]|$)(?<=\w '|[.,!?] ')", "'", STUCK.sub(" '", text))
     return _closed_up(text)
-
-
-def _joined(match: re.Match[str]) -> str:
-    """`gon na` as gonna; what is no word, as `got me`, as it stands."""
-    return match[1] + match[2] if match[0].lower() in SPLIT_WORDS else match[0]
 
 
 def _quoted(line: str) -> str:
@@ -83,4 +82,6 @@ def _closed_up(text: str) -> str:
         text = re.sub(r" ’(?!\w)", "’", text)
     if "# " in text:
         text = re.sub(r"# (?=\d)", "#", text)
-    return DASH.sub("—", text) if "--" in text else text
+    if "--" in text:
+        text = DASH.sub("—", text.replace(" --", "--").replace("-- ", "--"))
+    return text
