@@ -25,18 +25,21 @@ from storyforge.text.language import english
 
 SHAPES = {"writingprompts": (30_000, 734), "tinystories": (20_000, 170)}
 RULE_SAMPLE = 1_000
+OLD_STORIES = 6  # that a new one is made of: enough words, and no more odd characters than one author has
 REPOSITORY = Path(__file__).parents[1]
 
 
 def shuffled(rows: Sequence[Story], count: int, words: int, rng: random.Random) -> Iterator[Story]:
-    """New stories out of old lines, their lengths spread as the corpora's are: log-normally."""
-    lines = [line for row in rows for line in row.text.splitlines(keepends=True) if line.strip()]
+    """Each out of the lines of a few old ones, their lengths spread as the corpora's are: log-normally."""
+    lines = [[line for line in row.text.splitlines(keepends=True) if line.strip()] for row in rows]
     prompts, prompt = [word for row in rows for word in (row.prompt or "").split()], None
     for number in range(count):
         wanted = words * rng.lognormvariate(-0.18, 0.6)
-        taken: list[str] = []
-        while wanted > 0:
-            taken.append(rng.choice(lines))
+        pool = [line for old in rng.sample(lines, min(OLD_STORIES, len(lines))) for line in old]
+        rng.shuffle(pool)
+        taken = []
+        while wanted > 0 and pool:
+            taken.append(pool.pop())
             wanted -= len(taken[-1].split())
         if rows[0].prompt and number % 2 == 0:  # two stories a prompt
             prompt = "[ WP ] " + " ".join(rng.choices(prompts, k=28))

@@ -176,6 +176,8 @@ def test_prompts_are_read_in_their_order(tmp_path):
         ("", "no list of prompts"),
         ("- a", "no list of prompts"),
         ("prompts: []", "no list of prompts"),
+        ("prompts: 3", "no list of prompts"),
+        ("prompts: {id: a, kind: x, prompt: T}", "no list of prompts"),
         ("prompts: [{id: a, prompt: Tell.}]", "prompt 1 must have the texts id, kind and prompt"),
         ("prompts: [{id: a, kind: x, prompt: Tell., mood: grim}]", "prompt 1 must have"),
         ("prompts: [{id: a, kind: x, prompt: 7}]", "prompt 1 must have"),

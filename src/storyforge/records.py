@@ -148,7 +148,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     content = read_yaml(path)
     entries = content.get("prompts") if isinstance(content, dict) else None
     prompts: dict[str, Prompt] = {}
-    for number, entry in enumerate(entries or [], 1):
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         try:
             prompt = Prompt(**entry)
         except TypeError:

@@ -206,7 +206,6 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
     write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
 
     def full(self, folder):
-        folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

@@ -39,6 +39,12 @@ def test_the_verdict_claims_no_more_than_the_interval(low, high, words):
     assert words in said and f"{low:.3f} to {high:.3f}" in said and "6 groups" in said
 
 
+def test_one_group_makes_no_claim():
+    gain = {**GAIN, "low": None, "high": None, "groups": 1}
+    said = report.verdict({**EVALUATION, "improvement": gain})
+    assert "better" not in said and "too few for an interval" in said
+
+
 def test_a_writers_words_are_never_markup():
     text = report.report(TRAIN, EVALUATION, DETAILS, [PAIR])
     assert "<script>" not in text and "&lt;script&gt;alert(1)&lt;/script&gt;<br>It | rained." in text

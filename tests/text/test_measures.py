@@ -31,6 +31,11 @@ def test_groups_not_stories_are_drawn_again():
     assert found["groups"] == 2
 
 
+def test_one_group_gives_no_interval():
+    found = comparison([story(n, "a", 10, 20.0, 10.0) for n in range(5)], seed=1)["improvement"]
+    assert found == {"nats_per_token": 1.0, "low": None, "high": None, "groups": 1}
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     """Forty groups with a true mean of 0.1: the 95 % interval should hold it in about 19 of 20 worlds."""
     import numpy as np

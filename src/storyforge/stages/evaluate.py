@@ -30,6 +30,7 @@ from storyforge.records import (
     write_jsonl,
 )
 from storyforge.text.measures import Scored, comparison
+from storyforge.text.selection import rank
 
 MOST_GROUPS = 100  # plays and books are told apart in details.json, thousands of prompts are not
 
@@ -81,11 +82,7 @@ def evaluate(
 
 def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchange]:
     """The same stories whatever order or company they come in: the lowest hashes of seed and id."""
-
-    def rank(exchange: Exchange) -> bytes:
-        return hashlib.blake2b(f"{params.seed}:{exchange.id}".encode()).digest()
-
-    return sorted(exchanges, key=rank)[: params.stories]
+    return sorted(exchanges, key=lambda story: (rank(story.id, params.seed), story.id))[: params.stories]
 
 
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:

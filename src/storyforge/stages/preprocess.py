@@ -77,7 +77,7 @@ class Bench:
             id=draft.id,
             source=story.source,
             group=story.group,
-            words=len(draft.text.split()),
+            words=len(draft.tokens),
             ended=draft.ended,
             stripped_characters=draft.meta.get("stripped_characters", 0),
             fingerprint=duplicates.fingerprint(draft.all_words),

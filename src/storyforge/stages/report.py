@@ -40,10 +40,15 @@ def report(
 def verdict(evaluation: dict[str, Any]) -> str:
     """One sentence, no stronger than the interval."""
     gain = evaluation["improvement"]
+    heldout = f"on {evaluation['stories']:,} held-out stories"
+    if gain["low"] is None:
+        return (
+            f"{gain['nats_per_token']:+.3f} nats a token {heldout} of one group: too few for an interval.\n"
+        )
     span = (
         f"{gain['nats_per_token']:.3f} nats a token (95 % interval {gain['low']:.3f} to {gain['high']:.3f})"
     )
-    heldout = f"on {evaluation['stories']:,} held-out stories of {gain['groups']} groups"
+    heldout += f" of {gain['groups']} groups"
     if gain["low"] > 0:
         return f"The tuned writer predicts the text better, {heldout}: by {span}.\n"
     if gain["high"] < 0:

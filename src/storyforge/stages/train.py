@@ -26,6 +26,7 @@ from storyforge.model.loading import (
 from storyforge.model.training import LoopParams, Run, train_adapter
 from storyforge.params import Params
 from storyforge.records import Exchange, published, published_folder, read_jsonl, write_json
+from storyforge.text.selection import rank
 from storyforge.tracking import Log, tracked
 
 LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers")
@@ -55,7 +56,9 @@ def train(
         raise UserError(
             "data/processed/train.jsonl is empty: metadata.json beside it says what was dropped and why"
         )
-    val = sorted(stories["val"], key=lambda row: row.id)[: params.validation_stories]
+    val = sorted(stories["val"], key=lambda row: (rank(row.id, params.seed), row.id))[
+        : params.validation_stories
+    ]
     model = attach(load_base(model_params), params.lora, params.seed)
     if params.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -15,7 +15,7 @@ from storyforge.text import duplicates
 from storyforge.text.selection import rank
 from storyforge.text.split import SIDES, SplitParams, most_held_out, side
 
-PROMPT_SHINGLE = 3  # words; prompts are short (data reference, section 2.4, step 11)
+PROMPT_SHINGLE = 3  # words; prompts are short
 RULES = ("copy", "near_copy", "split_conflict", "crowded_prompt", "not_chosen")  # in this order
 
 

@@ -63,6 +63,11 @@ class Draft:
     meta: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def tokens(self) -> list[str]:
+        """What stands between spaces, in the whole text."""
+        return self.text.split()
+
+    @cached_property
     def folded(self) -> str:
         """What is judged, casefolded."""
         return (self.text if self.body is None else self.body).casefold()
@@ -141,7 +146,8 @@ def _prose(story: Story, profile: Profile) -> list[Draft]:
 
 
 def _fitted(text: str, profile: Profile) -> list[Passage]:
-    if profile.max_words is None or profile.longer == "drop" or len(text.split()) <= profile.max_words:
+    most_words = text.count(" ") + text.count("\n") + 1  # far quicker than counting them
+    if profile.max_words is None or profile.longer == "drop" or most_words <= profile.max_words:
         return [Passage(text, True, True)]
     if profile.longer == "first":
         return [opening_part(text, profile.max_words)]

@@ -100,7 +100,7 @@ def short(draft: Draft, profile: Profile) -> str | None:
 def long(draft: Draft, profile: Profile) -> str | None:
     """Where longer ones are not cut."""
     bound = profile.max_words if profile.longer == "drop" else None
-    return _above(len(draft.text.split()), bound, "words")
+    return _above(len(draft.tokens), bound, "words")
 
 
 def broken(draft: Draft, profile: Profile) -> str | None:
@@ -131,7 +131,7 @@ def one_character(draft: Draft, profile: Profile) -> str | None:
     """Keyboard mashing: one character makes up a quarter of the text."""
     if profile.max_one_character is None or not draft.text.strip():
         return None
-    letters = "".join(draft.text.split())
+    letters = "".join(draft.tokens)
     bytes_of_each = np.bincount(np.frombuffer(letters.encode(), np.uint8))
     if bytes_of_each.max() <= profile.max_one_character * len(letters):
         return None  # no byte is that frequent, so no character is
@@ -176,7 +176,7 @@ def promotion(draft: Draft, profile: Profile) -> str | None:
 
 def shouting(draft: Draft, profile: Profile) -> str | None:
     """Words in capitals, of four letters or more so that initials and I do not count."""
-    long_words = [word for word in draft.text.split() if len(word) > 3]
+    long_words = [word for word in draft.tokens if len(word) > 3]
     share = sum(map(str.isupper, long_words)) / max(1, len(long_words))
     return _above(share, profile.max_capitals, "of the words are in capitals")
 

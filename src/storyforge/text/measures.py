@@ -29,12 +29,13 @@ def per_token(scored: Sequence[Scored], writer: str) -> dict[str, float]:
     return {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
 
 
-def improvement(scored: Sequence[Scored], seed: int, draws: int = 2000) -> dict[str, float]:
+def improvement(scored: Sequence[Scored], seed: int, draws: int = 2000) -> dict[str, float | None]:
     """Nats a token that tuning saves, with a 95 % interval: whole groups are drawn again, with replacement.
 
     Paired: both writers read the same tokens. Stories of one play or one prompt resemble each other, so
     resampling single stories would promise too much (Miller 2024, arXiv:2411.00640, section 2.2). With a
-    handful of groups even this interval is on the narrow side: `groups` stands beside it.
+    handful of groups even this interval is on the narrow side: `groups` stands beside it. One group says
+    nothing of others: no interval.
     """
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for story in scored:
@@ -43,12 +44,12 @@ def improvement(scored: Sequence[Scored], seed: int, draws: int = 2000) -> dict[
     groups = np.array([sums[group] for group in sorted(sums)])
     drawn = np.random.default_rng(seed).integers(len(groups), size=(draws, len(groups)))
     saved, tokens = groups[drawn].sum(axis=1).T
-    low, high = np.quantile(saved / tokens, [0.025, 0.975])
+    low, high = np.quantile(saved / tokens, [0.025, 0.975]) if len(groups) > 1 else (None, None)
     total = groups.sum(axis=0)
     return {"nats_per_token": total[0] / total[1], "low": low, "high": high, "groups": len(groups)}
 
 
-def comparison(scored: Sequence[Scored], seed: int) -> dict[str, dict[str, float]]:
+def comparison(scored: Sequence[Scored], seed: int) -> dict[str, dict[str, float | None]]:
     """base, tuned and improvement of one set of stories, rounded to six digits after the point."""
     parts = {
         "base": per_token(scored, "base"),
@@ -60,5 +61,5 @@ def comparison(scored: Sequence[Scored], seed: int) -> dict[str, dict[str, float
     }
 
 
-def _rounded(value: float) -> float | int:
-    return value if isinstance(value, int) else round(float(value), 6)
+def _rounded(value: float | None) -> float | None:
+    return value if value is None or isinstance(value, int) else round(float(value), 6)

@@ -56,8 +56,12 @@ def story(text: str) -> Stripped:
     text = repaired(text.replace("<newline>", "\n"))
     lines, goes_on = without_asides(text.split("\n"))
     kept = "\n".join(lines)
-    taken = len("".join(text.split())) - len("".join(kept.split()))
+    taken = _letters(text) - _letters(kept) if len(kept) < len(text) else 0
     return Stripped(repaired(detokenised(unmarked(kept))), taken, goes_on)
+
+
+def _letters(text: str) -> int:
+    return len(text) - text.count(" ") - text.count("\n")
 
 
 def unmarked(text: str) -> str:
