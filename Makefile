@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Threads that spin while they wait make two PyTorch programs on one machine ten times slower (docs/LOG.md).
-export OMP_WAIT_POLICY := passive
+# Threads that spin while they wait, libgomp's default, make two PyTorch programs on two cores ten times slower;
+# that sleep at once, a third slower alone (docs/LOG.md).
+export GOMP_SPINCOUNT := 20000
 
 .PHONY: repro test lint recipe setup
 

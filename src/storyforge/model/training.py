@@ -72,6 +72,7 @@ class Run:
     params: LoopParams
     state: State
     best: dict[str, Tensor]
+    resumed_tokens: int = 0  # those an earlier process trained on
 
     def write(self, directory: Path) -> None:
         save_file(adapter_weights(self.model), directory / "adapter.safetensors")
@@ -88,6 +89,7 @@ class Run:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(torch.load(directory / "scaler.pt", weights_only=True))
         self.state = State(**json.loads((directory / "state.json").read_text()))
+        self.resumed_tokens = self.state.tokens
 
 
 def train_adapter(

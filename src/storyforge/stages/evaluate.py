@@ -3,7 +3,6 @@
 One load of the base serves both writers: the adapter is switched off and on, so they read the same tokens.
 """
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -82,7 +81,7 @@ def evaluate(
 
 def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchange]:
     """The same stories whatever order or company they come in: the lowest hashes of seed and id."""
-    return sorted(exchanges, key=lambda story: (rank(story.id, params.seed), story.id))[: params.stories]
+    return sorted(exchanges, key=lambda story: rank(story.id, params.seed))[: params.stories]
 
 
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:
@@ -150,10 +149,7 @@ def _by(scored: Sequence[Scored], field: str) -> dict[str, list[Scored]]:
 
 def _seeds(prompts: Sequence[Prompt], sampling: SamplingParams) -> list[int]:
     """A prompt keeps its seed when others come or go."""
-    return [
-        int.from_bytes(hashlib.blake2b(f"{sampling.seed}:{prompt.id}".encode(), digest_size=4).digest())
-        for prompt in prompts
-    ]
+    return [rank(prompt.id, sampling.seed) >> 32 for prompt in prompts]
 
 
 def _shown(written: Written) -> dict[str, Any]:

@@ -56,9 +56,7 @@ def train(
         raise UserError(
             "data/processed/train.jsonl is empty: metadata.json beside it says what was dropped and why"
         )
-    val = sorted(stories["val"], key=lambda row: (rank(row.id, params.seed), row.id))[
-        : params.validation_stories
-    ]
+    val = sorted(stories["val"], key=lambda row: rank(row.id, params.seed))[: params.validation_stories]
     model = attach(load_base(model_params), params.lora, params.seed)
     if params.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -119,7 +117,8 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             _write_tsv(val_curve, run.state.val)
         shutil.rmtree(work)
     seconds = time.perf_counter() - begin
-    return {"machine": machine_class(model_params), "tokens_per_second": round(run.state.tokens / seconds, 1)}
+    rate = (run.state.tokens - run.resumed_tokens) / seconds
+    return {"machine": machine_class(model_params), "tokens_per_second": round(rate, 1)}
 
 
 def _write_tsv(path: Path, rows: Sequence[dict[str, float]]) -> None:
