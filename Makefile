@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
+PEERS := .venv/peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Threads that spin while they wait, libgomp's default, make two PyTorch programs on two cores ten times slower;
 # that sleep at once, a third slower alone (docs/LOG.md).
 export GOMP_SPINCOUNT := 20000
 
-.PHONY: repro test lint recipe setup
+.PHONY: repro test lint bench recipe setup
 
 repro: setup ## run whatever stages are out of date
 	$(BIN)/dvc repro
@@ -17,6 +18,9 @@ test: setup ## the test suite, offline
 
 lint: setup ## style and format
 	$(BIN)/ruff check && $(BIN)/ruff format --check
+
+bench: repro $(PEERS)/.ready ## our engine beside TRL and Unsloth on this CPU; writes benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/train.py
 
 recipe: ## make recipe NAME=llama-3.1-8b: that file becomes params.yaml
 	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
@@ -28,4 +32,11 @@ $(BIN)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later, not " + sys.version)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(PEERS)/.ready: benchmarks/requirements-peers.txt | setup
+	@rm -rf $(PEERS) && mkdir -p $(PEERS)
+	@grep -v '^#' $< | while read -r peer; do \
+	  $(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) "$$peer" \
+	    || echo "$$peer does not install: the table will say so" >&2; done
 	@touch $@

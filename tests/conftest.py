@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from storyforge.assets import Origin
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
-from storyforge.model.training import LoopParams
+from storyforge.model.schedule import LoopParams
 from storyforge.records import Exchange
 from storyforge.text.chat import FORMATS
 

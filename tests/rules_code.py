@@ -13,9 +13,10 @@ from pathlib import Path
 LAYERS = {
     "text": 1,
     "model": 2,
-    "stages": 3,
-    "cli": 4,
-    "demo": 4,
+    "commands": 3,
+    "stages": 4,
+    "cli": 5,
+    "demo": 5,
 }  # what else stands beside them is ground, 0
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors.torch")
 GROUND = {"pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "storyforge"}
@@ -85,6 +86,8 @@ def layers(root: Path) -> Iterator[str]:
                 yield f"{module} imports {target}, from a later layer"
             elif layer(target) >= LAYERS["stages"] and target != module:
                 yield f"{module} imports {target}: what two stages share moves to an earlier layer"
+            elif layer(module) == LAYERS["stages"] and layer(target) == LAYERS["commands"]:
+                yield f"{module} imports {target}: a stage knows nothing of the command line"
         if any(name.startswith(".") for name in imported(file)):
             yield f"{module} has a relative import"
 

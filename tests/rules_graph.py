@@ -8,9 +8,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from rules_code import closure, modules
 
-START = (
-    "PYTHONPATH=src python -m"  # its own checkout's code, whichever one the environment was installed from
-)
+START = "exec env PYTHONPATH=src python -m"  # its own code; and the child of DVC itself
+
+CODE = (".py", ".c")  # a module may compile a file of its own name
 
 
 def graph(root: Path) -> dict[str, dict[str, Any]]:
@@ -46,8 +46,9 @@ def code_deps(root: Path) -> Iterator[str]:
     """The code a stage declares is the code it imports."""
     known = modules(root)
     for name, stage in graph(root).items():
-        needed = {file.relative_to(root).as_posix() for file in code_of(stage, known)}
-        code = {dep for dep in declared(stage, "deps") if dep.endswith(".py")}
+        files = {file for python in code_of(stage, known) for file in (python, python.with_suffix(".c"))}
+        needed = {file.relative_to(root).as_posix() for file in files if file.exists()}
+        code = {dep for dep in declared(stage, "deps") if dep.endswith(CODE)}
         yield from differences(f"dvc.yaml: {name}: deps", needed, code)
 
 
@@ -66,7 +67,7 @@ def commands(root: Path) -> Iterator[str]:
     known = modules(root)
     for name, stage in graph(root).items():
         module, *paths, timing = stage["cmd"].removeprefix(START).split()
-        data = {dep for dep in declared(stage, "deps") if not dep.endswith(".py")}
+        data = {dep for dep in declared(stage, "deps") if not dep.endswith(CODE)}
         data |= declared(stage, "outs", "metrics", "plots")
         yield from differences(f"dvc.yaml: {name}: cmd", data, set(paths))
         if not stage["cmd"].startswith(f"{START} storyforge.stages.{name} "):

@@ -32,7 +32,7 @@ DVC_YAML = """
 stages:
   train:
     cmd: >-
-      PYTHONPATH=src python -m storyforge.stages.train data/in models/out metrics/train.json
+      exec env PYTHONPATH=src python -m storyforge.stages.train data/in models/out metrics/train.json
       metrics/timing/train.json
     deps:
       - data/in

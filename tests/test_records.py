@@ -116,13 +116,13 @@ def test_file_appears_only_when_it_is_whole(tmp_path):
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
-def test_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+def test_file_is_synced_before_it_is_renamed_and_its_name_after(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
         done = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, done=done: (calls.append(name), done(*args)))
     write_json(tmp_path / "a.json", 1)
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storyforge.launch import UserError
+from storyforge.records import sync
 
 
 def cache_dir() -> Path:
@@ -72,15 +73,10 @@ def _set_aside(path: Path) -> None:
 
 
 def _publish(part: Path, path: Path) -> None:
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(part)
     part.chmod(0o444)
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def require_space(folder: Path, bytes_needed: int) -> None:
@@ -93,7 +89,7 @@ def require_space(folder: Path, bytes_needed: int) -> None:
         )
 
 
-def digest(path: Path, like: str) -> str:
+def digest(path: Path, like: str = 64 * "0") -> str:
     """A file's digest in hex, of the kind that `like` is: 64 digits are sha256, 40 git's blob sha1."""
 
     def hasher():

@@ -72,6 +72,7 @@ def published(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+        sync(path.parent)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}: nothing was written there") from error
     finally:
@@ -86,15 +87,32 @@ def published_folder(path: Path) -> Iterator[Path]:
     try:
         beside.mkdir(parents=True)
         yield beside
+        sync_folder(beside)
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
             os.replace(path, old)
         os.replace(beside, path)
+        sync(path.parent)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}: nothing was written there") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Put a file's bytes, or the names in a directory, on the disk: power may fail after this."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """The same of all that is in it: libraries that write files do not."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> int:

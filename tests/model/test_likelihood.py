@@ -14,16 +14,16 @@ def plain_nll(model, row):
 
 
 def test_the_loss_is_that_of_each_story_alone(tuned, encoded):
-    batched = story_nll(tuned, collate(encoded, "cpu"))
+    batched = story_nll(tuned, encoded)
     for row, nll in zip(encoded, batched, strict=True):
         assert nll == pytest.approx(plain_nll(tuned, row).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("budget", [1, 200, 500, 10_000])
 def test_stories_score_the_same_in_any_batch(tuned, encoded, budget):
-    alone = {row.id: story_nll(tuned, collate([row], "cpu"))[0] for row in encoded}
+    alone = {row.id: story_nll(tuned, [row])[0] for row in encoded}
     for cut in micro_batches(encoded, budget):
-        for row, nll in zip(cut, story_nll(tuned, collate(cut, "cpu")), strict=True):
+        for row, nll in zip(cut, story_nll(tuned, cut), strict=True):
             assert nll == pytest.approx(alone[row.id], rel=1e-6)
 
 

@@ -26,13 +26,13 @@ from storyforge.model.loading import (
 
 
 def test_a_saved_adapter_gives_the_same_losses(tuned, model_params, encoded, tmp_path):
-    before = story_nll(tuned, collate(encoded, "cpu"))
+    before = story_nll(tuned, encoded)
     save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
     again = load_adapter(load_base(model_params), tmp_path / "a", model_params)
-    assert story_nll(again, collate(encoded, "cpu")) == before
+    assert story_nll(again, encoded) == before
     with again.disable_adapter():
-        off = story_nll(again, collate(encoded, "cpu"))
-    assert off == story_nll(load_base(model_params), collate(encoded, "cpu")) != before
+        off = story_nll(again, encoded)
+    assert off == story_nll(load_base(model_params), encoded) != before
 
 
 def test_adapters_from_one_seed_are_the_same_bytes_whatever_was_drawn_before(model_params, lora, tmp_path):
@@ -107,7 +107,7 @@ def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded):
         return [w.grad.clone() for n, w in model.named_parameters() if w.requires_grad and "lora_B" in n]
 
     fresh = gradient()
-    story_nll(model.eval(), batch)
+    story_nll(model.eval(), encoded)
     assert all(one.abs().max() > 0 for one in fresh)
     assert all(torch.equal(one, other) for one, other in zip(fresh, gradient(), strict=True))
 

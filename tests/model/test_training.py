@@ -15,7 +15,8 @@ from storyforge.launch import UserError
 from storyforge.model import training
 from storyforge.model.checkpoints import newest
 from storyforge.model.loading import adapter_weights, attach, load_base
-from storyforge.model.training import batches, gradients, learning_rate, mean_nll, train_adapter
+from storyforge.model.schedule import batches, learning_rate
+from storyforge.model.training import gradients, mean_nll, train_adapter
 
 
 class Killed(Exception):
@@ -130,7 +131,8 @@ import torch
 from accelerate import Accelerator
 from storyforge.assets import Origin
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
-from storyforge.model.training import LoopParams, mean_nll, train_adapter
+from storyforge.model.schedule import LoopParams
+from storyforge.model.training import mean_nll, train_adapter
 from storyforge.records import Exchange, read_jsonl
 from pathlib import Path
 accelerator = Accelerator(cpu=True, mixed_precision="no")
@@ -181,10 +183,7 @@ def test_two_processes_train_what_one_does(trained, loop_params, model_params, e
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_stories(trained, loop_params, monkeypatch):
-    def broken(model, batch):
-        return math.nan * sum(weight.sum() for weight in model.parameters() if weight.requires_grad)
-
-    monkeypatch.setattr(training, "summed_nll", broken)
+    monkeypatch.setattr(training, "add_gradients", lambda *arguments: math.nan)
     with pytest.raises(UserError, match=r"step 1: loss nan.*stories story-\d.*lower train.learning_rate"):
         trained(loop_params)
 
@@ -264,10 +263,9 @@ def test_checkpointed_activations_do_not_change_the_gradient(tuned, encoded, loo
 
 def test_stories_do_not_see_each_other(tuned, encoded, accelerator):
     """A neighbour of the same length is exchanged: the first story's loss must not move at all."""
-    from storyforge.model.encoding import collate
     from storyforge.model.likelihood import story_nll
 
     neighbour = replace(encoded[1], ids=tuple(reversed(encoded[1].ids)))
-    one = story_nll(tuned, collate([encoded[0], encoded[1]], "cpu"))
-    other = story_nll(tuned, collate([encoded[0], neighbour], "cpu"))
+    one = story_nll(tuned, [encoded[0], encoded[1]])
+    other = story_nll(tuned, [encoded[0], neighbour])
     assert one[0] == other[0] and one[1] != other[1]

@@ -3,10 +3,12 @@ import shutil
 import sys
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from storyforge.launch import UserError, launch
+from storyforge.model import training
 from storyforge.records import write_jsonl
 from storyforge.stages import train
 
@@ -107,9 +109,36 @@ def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypat
     assert "resumed from step 6" in capsys.readouterr().out
 
 
+def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):
+    """What a whole run with half the budget gives; the figures say which it was."""
+    assert workspace(micro_batch_tokens=400, checkpoint_every=3)["micro_batch_tokens"] == 400
+    half, real, full = outputs(workspace.folder), training.add_gradients, iter([False, True])
+    shutil.rmtree(workspace.folder / "models")
+
+    def gradients(*arguments):
+        if next(full, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "add_gradients", gradients)
+    figures = workspace(micro_batch_tokens=800, checkpoint_every=3)
+    assert figures["micro_batch_tokens"] == 400 and outputs(workspace.folder) == half
+    assert "out of memory with 800 tokens at once" in capsys.readouterr().out
+
+
+def test_memory_too_small_for_one_story_is_an_error_and_leaves_nothing_half_written(workspace, monkeypatch):
+    def gradients(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "add_gradients", gradients)
+    with pytest.raises(UserError, match="gradient_checkpointing"):
+        workspace()
+    assert list((workspace.folder / "models").iterdir()) == []
+
+
 def test_code_that_changes_under_a_run_is_not_recorded_as_its_code(workspace, monkeypatch):
-    keys = iter(["before", "after"])
-    monkeypatch.setattr(train, "run_key", lambda **_: next(keys))
+    code = iter([{"a.py": "before"}, {}, {"a.py": "after"}, {}])
+    monkeypatch.setattr(train, "hashes", lambda *_: next(code))
     with pytest.raises(UserError, match="changed while it ran"):
         workspace()
     assert not (workspace.folder / "models/tuned").exists()
@@ -158,9 +187,8 @@ def test_wandb_writes_an_offline_run_that_holds_the_losses_and_no_secret(workspa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(workspace.folder))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(train.shutil, "rmtree", lambda path, **_: None)
     workspace(wandb=True)
-    content = next(workspace.folder.glob("checkpoints/*/wandb/offline-run-*/*.wandb")).read_bytes()
+    content = next(workspace.folder.glob("wandb/offline-run-*/*.wandb")).read_bytes()
     assert all(
         name in content for name in (b"val_loss", b"learning_rate", b"gradient_norm", b"tests/tiny-llama")
     )

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from storyforge.text.measures import Scored, comparison, improvement, per_token
+from storyforge.text.measures import Scored, comparison, difference, improvement, per_token
 
 
 def story(n, group, tokens, base, tuned):
@@ -58,3 +58,20 @@ def test_numbers_are_short_enough_to_read_in_a_diff():
     scored = [story(n, f"g{n % 5}", 10 + n, 20.0 + n / 3, 15.0) for n in range(20)]
     for part in comparison(scored, seed=2).values():
         assert all(value == round(value, 6) for value in part.values())
+
+
+def test_a_difference_is_a_mean_over_weights_not_over_groups():
+    """Group a has three samples 1 apart in all, group b one sample 3 apart: 4 over 4."""
+    found = difference([("a", 0.0, 2), ("a", 1.0, 1), ("b", 3.0, 1)], seed=1)
+    assert (found["value"], found["low"], found["high"], found["groups"]) == (
+        1.0,
+        pytest.approx(1 / 3, abs=1e-6),
+        3.0,
+        2,
+    )
+
+
+def test_the_improvement_is_the_difference_of_the_losses():
+    scored = [story(n, f"g{n % 5}", 10 + n, 20.0 + n, 15.0) for n in range(20)]
+    found = difference([(s.group, s.base - s.tuned, s.tokens) for s in scored], seed=2)
+    assert improvement(scored, seed=2) == {"nats_per_token": found.pop("value"), **found}

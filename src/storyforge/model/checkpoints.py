@@ -10,79 +10,108 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from safetensors import SafetensorError
+
+from storyforge.cache import digest
 from storyforge.launch import UserError
-from storyforge.records import dumps
+from storyforge.records import dumps, sync, sync_folder
 
+PACKAGE = Path(__file__).resolve().parents[1]
 MANIFEST = "MANIFEST.json"
-KEPT = 2  # valid checkpoints that rotation leaves: one to fall back on
+KEPT = 2  # checkpoints that rotation leaves: one to fall back on
+REMEMBERED = 4  # unfinished runs of other keys that keep their checkpoints, by last use
+WAIT_S = 30  # for a run that is ending: an orphan saves a last checkpoint
 
 
 def run_key(**parts: Any) -> str:
-    """What a checkpoint may be resumed under: 16 hex digits of everything that decides the bytes of a run.
-
-    `parts` are the params, inputs and machine; the package's own loaded source is always added.
-    """
-    sources = {
-        name: module.__file__ for name, module in sys.modules.items() if name.startswith("storyforge.")
-    }
-    code = {name: sha256(Path(file)) for name, file in sources.items() if file}
-    return hashlib.sha256(dumps({**parts, "code": code}).encode()).hexdigest()[:16]
+    """What a checkpoint may be resumed under: 16 hex digits of everything that decides the bytes of a run."""
+    return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sources() -> list[Path]:
+    """The files of this package that the process has loaded, the stage's own too: the code of the run."""
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+    return sorted(file for file in map(Path.resolve, map(Path, loaded)) if file.is_relative_to(PACKAGE))
+
+
+def hashes(files: Iterable[Path], root: Path) -> dict[str, str]:
+    """Path below `root` → sha256."""
+    return {file.relative_to(root).as_posix(): digest(file) for file in files}
+
+
+def installed() -> dict[str, str]:
+    """Version of everything installed: what the lock file asks for, as it came true on this machine."""
+    return {str(found.name): found.version for found in distributions()} | {"python": sys.version}
 
 
 @contextmanager
 def work_directory(key: str) -> Iterator[Path]:
-    """This run's own directory, locked against a second process; UserError when another one holds it.
+    """This run's own directory, locked against a second process; UserError when another one keeps it.
 
     In `dvc exp run --temp` and queues DVC_ROOT is the main repository, so every way to run resumes alike.
+    Where several processes make one run, the first of them holds the lock.
     """
-    root = os.environ.get("STORYFORGE_CHECKPOINT_DIR") or Path(
-        os.environ.get("DVC_ROOT", "."), ".checkpoints"
+    root = Path(
+        os.environ.get("STORYFORGE_CHECKPOINT_DIR") or Path(os.environ.get("DVC_ROOT", "."), ".checkpoints")
     )
-    work = Path(root) / key
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{work}: another process is training this very run: wait for it or stop it"
-            ) from None
+    work = root / key
+    if int(os.environ.get("RANK", 0)):
         yield work
+        return
+    try:
+        lock = _locked(work, WAIT_S)
+    except OSError as error:
+        remedy = "set STORYFORGE_CHECKPOINT_DIR to a folder you may write to"
+        raise UserError(f"{work}: {error.strerror}: {remedy}") from None
+    if not lock:
+        raise UserError(f"{work}: another process is training this very run: wait for it or stop it")
+    with lock:
+        for rubbish in (*root.glob(".trash-*"), *work.glob(".trash-*"), work / ".staging"):
+            shutil.rmtree(rubbish, ignore_errors=True)
+        with suppress(OSError):  # another process may be tidying too
+            _forget(root, but=work)
+        yield work
+
+
+def discard(folder: Path) -> None:
+    """Delete a checkpoint or a work directory: renamed first, so that a kill leaves nothing like one."""
+    trash = folder.with_name(f".trash-{folder.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def save(work: Path, step: int, write: Callable[[Path], None]) -> None:
     """Let `write` fill a directory that then appears as the checkpoint of `step`, whole; drop older ones."""
-    staging, final = work / f".staging-{os.getpid()}", _path(work, step)
+    staging, final = work / ".staging", work / f"step-{step:08d}"
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
     try:
+        staging.mkdir()
         write(staging)
-        files = sorted(staging.iterdir())
-        (staging / MANIFEST).write_text(json.dumps({file.name: sha256(file) for file in files}))
-        for file in (*files, staging / MANIFEST, staging):
-            _sync(file)
+        (staging / MANIFEST).write_text(json.dumps(_manifest(staging, work.name, final.name)))
+        sync_folder(staging)
         if final.exists():
-            _discard(final)
+            discard(final)
         staging.rename(final)
-        _sync(work)
-    except OSError as error:
+        sync(work)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' for a full disk
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        free = shutil.disk_usage(work).free
         raise UserError(
-            f"{work}: the checkpoint of step {step} could not be saved: {error.strerror}"
+            f"{work}: step {step} could not be saved, with {free:,} bytes free: {reason}: "
+            "make room, or set STORYFORGE_CHECKPOINT_DIR to a folder on another disk"
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     for old in _checkpoints(work)[KEPT:]:
-        _discard(old)
+        discard(old)
 
 
 def newest(work: Path) -> Path | None:
@@ -90,7 +119,11 @@ def newest(work: Path) -> Path | None:
     for checkpoint in _checkpoints(work):
         if _valid(checkpoint):
             return checkpoint
-        checkpoint.rename(work / f"broken-{checkpoint.name}-{os.getpid()}")
+        print(f"{checkpoint} is damaged: set aside", file=sys.stderr)
+        aside = work / f"broken-{checkpoint.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process of this run was faster
+            checkpoint.rename(aside)
     return None
 
 
@@ -99,35 +132,41 @@ def _checkpoints(work: Path) -> list[Path]:
     return sorted(work.glob("step-*"), reverse=True)
 
 
-def _path(work: Path, step: int) -> Path:
-    return work / f"step-{step:08d}"
-
-
 def _valid(checkpoint: Path) -> bool:
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_bytes())
-        return bool(manifest) and all(
-            sha256(checkpoint / name) == digest for name, digest in manifest.items()
-        )
-    except (OSError, ValueError, AttributeError):
+        return manifest == _manifest(checkpoint, checkpoint.parent.name, checkpoint.name)
+    except (OSError, ValueError, RecursionError):
         return False
 
 
-def _discard(checkpoint: Path) -> None:
-    """Renamed first, so that a kill while deleting leaves nothing that looks like a checkpoint."""
-    trash = checkpoint.with_name(f".trash-{checkpoint.name}-{os.getpid()}")
-    checkpoint.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
+def _manifest(folder: Path, key: str, name: str) -> dict[str, Any]:
+    """What makes a checkpoint this one of this run: no other's files verify in its place."""
+    files = [file for file in sorted(folder.iterdir()) if file.name != MANIFEST]
+    return {"key": key, "name": name, "files": hashes(files, folder)}
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _locked(work: Path, wait_s: float = 0) -> TextIO | None:
+    """The directory's lock, held until closed; None if another process has it for longer than `wait_s`."""
+    end = time.monotonic() + wait_s
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # deleted meanwhile: made again
+            lock = (work / "lock").open("w")  # touched: its date is that of the last use
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock.fileno()), (work / "lock").stat()):
+                    return lock
+            lock.close()
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.1)
 
 
-def keyed_inputs(files: Iterable[Path]) -> dict[str, str]:
-    """File name → sha256, for `run_key`."""
-    return {file.name: sha256(file) for file in files}
+def _forget(root: Path, but: Path) -> None:
+    """Delete the work of runs that were left longest ago; one that is running holds its lock and stays."""
+    left = sorted(root.glob("[!.]*/lock"), key=lambda lock: lock.stat().st_mtime, reverse=True)
+    for work in [lock.parent for lock in left if lock.parent != but][REMEMBERED:]:
+        if lock := _locked(work):
+            with lock:
+                discard(work)

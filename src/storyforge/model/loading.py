@@ -15,13 +15,20 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from pydantic import Field, PositiveInt
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from safetensors.torch import save
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+)
 from transformers.utils import logging
 
 from storyforge.assets import Origin, member_path, snapshot
 from storyforge.cache import place
 from storyforge.launch import UserError
+from storyforge.model import cuda, kernels
 from storyforge.model.encoding import Encoder
 from storyforge.params import Params, Slice
 from storyforge.records import published, published_folder, read_json
@@ -89,6 +96,7 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
         "device": here.type,
         "processor": name,
         "precision": precision(params),
+        "kernels": kernels.identity() if here.type == "cpu" else cuda.fused_kernels(),
         "threads": params.threads or os.cpu_count(),
         "torch": torch.__version__,
     }
@@ -99,6 +107,11 @@ def load_encoder(params: ModelParams) -> Encoder:
     with _quiet():
         tokenizer = AutoTokenizer.from_pretrained(_base_dir(params), trust_remote_code=False)
     return Encoder(tokenizer, FORMATS[params.chat], params.system)
+
+
+def base_config(params: ModelParams) -> PretrainedConfig:
+    """The base's architecture; no weights are read."""
+    return AutoConfig.from_pretrained(_base_dir(params), trust_remote_code=False).get_text_config()
 
 
 def load_base(params: ModelParams):
@@ -112,6 +125,8 @@ def load_base(params: ModelParams):
     attention = params.attention
     if attention == "auto":  # bf16 SDPA on CPU took 36 % of a step at 350 tokens, eager 20 % (docs/LOG.md)
         attention = "eager" if here.type == "cpu" else "sdpa"
+    if attention == "sdpa" and here.type == "cuda":
+        attention = cuda.attention()
     with _quiet():
         model = AutoModelForCausalLM.from_pretrained(
             _base_dir(params),
@@ -123,6 +138,8 @@ def load_base(params: ModelParams):
             use_safetensors=True,
         )
     _keep_four_bit_unpacked(model)
+    if here.type == "cuda":
+        cuda.fuse(model)
     return model.requires_grad_(False).eval()
 
 
@@ -165,7 +182,8 @@ def save_adapter(
         "inference_mode": True,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(dict(weights), directory / "adapter_model.safetensors", metadata={"format": "pt"})
+    with published(directory / "adapter_model.safetensors") as file:
+        file.write(save(dict(weights), metadata={"format": "pt"}))
     with published(directory / "adapter_config.json") as file:
         file.write(json.dumps(config, indent=2, sort_keys=True, default=sorted).encode() + b"\n")
 

@@ -3,49 +3,31 @@
 import hashlib
 import json
 import math
-import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel, set_peft_model_state_dict
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from storyforge.launch import UserError
 from storyforge.model.checkpoints import newest, save
-from storyforge.model.encoding import Encoded, collate, micro_batches
-from storyforge.model.likelihood import story_nll, summed_nll
+from storyforge.model.cuda import repeatable
+from storyforge.model.encoding import Encoded, micro_batches
+from storyforge.model.likelihood import add_gradients, story_nll
 from storyforge.model.loading import adapter_weights
-from storyforge.params import Slice
+from storyforge.model.schedule import LoopParams, batches, learning_rate
+from storyforge.model.sharding import own_part, shard
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class LoopParams(Slice):
-    seed: NonNegativeInt
-    epochs: PositiveInt
-    max_steps: PositiveInt | None  # an earlier end; the schedule is laid over what is really trained
-    batch_stories: PositiveInt
-    max_tokens: PositiveInt
-    micro_batch_tokens: PositiveInt
-    learning_rate: PositiveFloat
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup_share: Share
-    weight_decay: NonNegativeFloat
-    max_gradient_norm: PositiveFloat
-    gradient_checkpointing: bool
-    validate_every: PositiveInt
-    validation_stories: PositiveInt | None
-    patience: PositiveInt | None
-    checkpoint_every: PositiveInt
+T = TypeVar("T")
 
 
 @dataclass
@@ -107,19 +89,22 @@ def train_adapter(
     The best adapter is that of the lowest validation loss; without validation stories, the last.
     UserError on a loss that is not finite. SIGTERM and SIGINT end it after a saved step, status 143 or 130.
     """
+    shard(model, accelerator)
     optimizer = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad],
         lr=params.learning_rate,
         weight_decay=params.weight_decay,
         fused=accelerator.device.type != "mps",
     )
-    run = Run(model, accelerator.prepare(optimizer), accelerator, params, State(), adapter_weights(model))
-    if checkpoint := newest(work):
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    run = Run(model, optimizer, accelerator, params, State(), adapter_weights(model))
+    if checkpoint := _agreed(newest(work) if accelerator.is_main_process else None, accelerator):
         run.read(checkpoint)
         tqdm.write(f"resumed from step {run.state.step}")
     plan = batches(train, params)
     with (
         _stop_signals() as stopped,
+        repeatable(),
         tqdm(total=len(plan), initial=run.state.step, unit="step", disable=None) as bar,
     ):
         if run.state.step == 0:
@@ -131,31 +116,12 @@ def train_adapter(
             bar.set_postfix(loss=f"{run.state.train[-1]['loss']:.3f}")
             if run.state.step % params.validate_every == 0 or run.state.step == len(plan):
                 _validate(run, val, log)
-            if run.state.step % params.checkpoint_every == 0 or stopped():
+            last, asked = run.state.step == len(plan), _agreed(stopped(), accelerator)
+            if last or asked or run.state.step % params.checkpoint_every == 0:
                 _checkpoint(run, work)
-            if stopped():
-                raise SystemExit(128 + stopped())
+            if asked:
+                raise SystemExit(128 + asked)
     return run
-
-
-def batches(train: Sequence[Encoded], params: LoopParams) -> list[list[Encoded]]:
-    """The global batch of every step: each epoch a new order, drawn from the seed and the epoch alone."""
-    steps: list[list[Encoded]] = []
-    for epoch in range(params.epochs):
-        order = sorted(train, key=lambda row: row.id)
-        random.Random(f"{params.seed}:{epoch}").shuffle(order)
-        steps += [order[at : at + params.batch_stories] for at in range(0, len(order), params.batch_stories)]
-    return steps[: params.max_steps]
-
-
-def learning_rate(step: int, steps: int, params: LoopParams) -> float:
-    """The rate of `step` (from 0): a linear warm-up, then the schedule down to zero after the last step."""
-    warmup = math.ceil(params.warmup_share * steps)
-    if step < warmup:
-        return params.learning_rate * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - warmup)
-    decay = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-    return params.learning_rate * decay[params.schedule]
 
 
 def gradients(
@@ -169,11 +135,8 @@ def gradients(
     tokens = sum(row.reply_tokens for row in rows)
     cuts = micro_batches(rows, params.micro_batch_tokens)
     total = torch.zeros((), dtype=torch.float64)
-    for cut in cuts[accelerator.process_index :: accelerator.num_processes]:
-        with accelerator.autocast():
-            nll = summed_nll(model, collate(cut, accelerator.device))
-        accelerator.backward(nll / tokens)
-        total += nll.detach().cpu()
+    for cut, counts in own_part(cuts, accelerator):
+        total += counts * add_gradients(model, cut, counts / tokens, accelerator)
     if accelerator.num_processes > 1:
         for weight in model.parameters():
             if weight.requires_grad:
@@ -189,9 +152,9 @@ def mean_nll(model, rows: Sequence[Encoded], max_tokens: int, accelerator: Accel
     """Token-weighted NLL of the replies, in nats a token: the same for every way to batch them."""
     model.eval()
     total = torch.zeros(1, dtype=torch.float64)
-    for cut in micro_batches(rows, max_tokens)[accelerator.process_index :: accelerator.num_processes]:
+    for cut, counts in own_part(micro_batches(rows, max_tokens), accelerator):
         with accelerator.autocast():
-            total += sum(story_nll(model, collate(cut, accelerator.device)))
+            total += counts * sum(story_nll(model, cut))
     if accelerator.num_processes > 1:
         total = accelerator.reduce(total.to(accelerator.device, torch.float32), "sum").cpu()
     return total.item() / sum(row.reply_tokens for row in rows)
@@ -199,7 +162,8 @@ def mean_nll(model, rows: Sequence[Encoded], max_tokens: int, accelerator: Accel
 
 def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     params, state = run.params, run.state
-    run.model.train()
+    if not run.model.training:  # walking a thousand modules takes 3 % of a small step
+        run.model.train()
     torch.manual_seed(_step_seed(params.seed, state.step))  # dropout by step: resuming is exact
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, steps, params)
@@ -207,8 +171,9 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     norm = run.accelerator.clip_grad_norm_(
         [weight for weight in run.model.parameters() if weight.requires_grad], params.max_gradient_norm
     )
-    finite = math.isfinite(loss) and (math.isfinite(norm) or run.accelerator.scaler is not None)
-    if not finite:  # with fp16 an infinite gradient only lowers the scale
+    scaler = run.accelerator.scaler  # with fp16 an infinite gradient lowers the scale, down to 1
+    finite = math.isfinite(loss) and (math.isfinite(norm) or scaler and scaler.get_scale() >= 1)
+    if not finite:
         ids = ", ".join(row.id for row in rows)
         where = f"step {state.step + 1}: loss {loss}, gradient norm {norm} (stories {ids})"
         raise UserError(f"{where}: lower train.learning_rate")
@@ -247,6 +212,11 @@ def _finished(run: Run, plan: Sequence[object]) -> bool:
     )
 
 
+def _agreed(value: T, accelerator: Accelerator) -> T:
+    """What the main process found: all go on from one checkpoint, and end after one step."""
+    return value if accelerator.num_processes == 1 else broadcast_object_list([value])[0]
+
+
 def _checkpoint(run: Run, work: Path) -> None:
     if run.accelerator.is_main_process:
         save(work, run.state.step, run.write)
@@ -261,13 +231,12 @@ def _step_seed(seed: int, step: int) -> int:
 def _stop_signals() -> Iterator[Callable[[], int]]:
     """Yields what tells which signal asked for an end (0: none); the loop ends after a saved step."""
     received = [0]
-
-    def note(number: int, _frame: object) -> None:
-        received[0] = number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    asked = (signal.SIGTERM, signal.SIGINT)
+    before = {
+        number: signal.signal(number, lambda number, frame: received.append(number)) for number in asked
+    }
     try:
-        yield lambda: received[0]
+        yield lambda: received[-1]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

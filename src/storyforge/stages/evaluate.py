@@ -1,24 +1,27 @@
-"""Reads the test stories, the adapter and the held-out prompts; writes losses and samples of both writers.
+"""Reads the processed stories, the adapter, the held-out prompts and general text; writes how two writers do.
 
-One load of the base serves both writers: the adapter is switched off and on, so they read the same tokens.
+How well they predict stories, general text, and stories under other prompts than their own; and what they
+write themselves. One load of the base serves both: the adapter is switched off and on, so they read the
+same tokens.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from storyforge.launch import UserError, launch
-from storyforge.model.encoding import Encoded, Encoder, collate, micro_batches
+from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.generation import SamplingParams, Written, write
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base, load_encoder
-from storyforge.params import Params
+from storyforge.model.other_prompts import choices, under_prompts
+from storyforge.params import Params, Slice
 from storyforge.records import (
     Exchange,
     Prompt,
@@ -28,10 +31,21 @@ from storyforge.records import (
     write_json,
     write_jsonl,
 )
+from storyforge.text.copying import RUNS
 from storyforge.text.measures import Scored, comparison
+from storyforge.text.prompt_use import Choice, distractors, prompt_use
 from storyforge.text.selection import rank
+from storyforge.text.writing import Piece, compare
 
 MOST_GROUPS = 100  # plays and books are told apart in details.json, thousands of prompts are not
+MOST_CORPUS = 1000  # held-out texts that writing is held against
+MOST_GENERAL_TOKENS = 2048  # of a general text, which is a paragraph or a few
+
+
+class PromptUseParams(Slice):
+    stories: NonNegativeInt
+    distractors: PositiveInt
+    reply_tokens: PositiveInt
 
 
 class EvaluateParams(Params):
@@ -40,43 +54,58 @@ class EvaluateParams(Params):
     stories: PositiveInt | None
     max_tokens: PositiveInt
     batch_tokens: PositiveInt
+    samples_per_prompt: PositiveInt
+    opening_words: Annotated[int, Field(ge=2 * max(RUNS))]
+    prompt_use: PromptUseParams
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the two writers made of everything they were given."""
+
+    stories: list[Scored]
+    general: list[Scored]
+    choices: list[Choice]
+    samples: list[dict[str, Any]]
 
 
 def evaluate(
     tuned,
     encoder: Encoder,
     exchanges: Sequence[Exchange],
+    general: Sequence[Exchange],
     prompts: Sequence[Prompt],
     *,
     params: EvaluateParams,
     sampling: SamplingParams,
-) -> tuple[list[Scored], list[dict[str, Any]]]:
-    """The test stories scored and the prompts answered, by the adapter `tuned` and by the base under it."""
-    rows = [encoder.exchange(exchange, params.max_tokens) for exchange in chosen(exchanges, params)]
+) -> Evaluation:
+    """Stories and general text scored, prompts answered, by the adapter `tuned` and by the base under it."""
+    stories = chosen(exchanges, params)
+    parts = {
+        "stories": [encoder.exchange(exchange, params.max_tokens) for exchange in stories],
+        "general": [encoder.exchange(exchange, MOST_GENERAL_TOKENS) for exchange in general],
+    }
+    parts["prompts"] = asked_otherwise(encoder, parts["stories"], stories, exchanges, params)
+    asked = requests(prompts, sampling.seed, params.samples_per_prompt)
+    texts, seeds = [row["prompt"] for row in asked], [row["seed"] for row in asked]
+
+    def by(name: str) -> tuple[dict[str, dict[str, float]], list[Written]]:
+        nlls = {
+            part: losses(tuned, rows, params.batch_tokens, f"{name}, {part}") for part, rows in parts.items()
+        }
+        return nlls, write(tuned, encoder, texts, sampling, seeds=seeds)
+
     with tuned.disable_adapter():
-        base_nll = losses(tuned, rows, params.batch_tokens, "base")
-        base_text = samples(tuned, encoder, prompts, sampling)
-    tuned_nll = losses(tuned, rows, params.batch_tokens, "tuned")
-    tuned_text = samples(tuned, encoder, prompts, sampling)
-    scored = [
-        Scored(
-            row.id,
-            row.source,
-            row.group,
-            row.reply_tokens,
-            row.reply_bytes,
-            base_nll[row.id],
-            tuned_nll[row.id],
-        )
-        for row in rows
-    ]
-    pairs = [
-        {**asdict(prompt), "seed": seed, "base": _shown(base), "tuned": _shown(tuned)}
-        for prompt, seed, base, tuned in zip(
-            prompts, _seeds(prompts, sampling), base_text, tuned_text, strict=True
-        )
-    ]
-    return scored, pairs
+        base_nlls, base_texts = by("base")
+    tuned_nlls, tuned_texts = by("tuned")
+    return Evaluation(
+        *(scored(parts[part], base_nlls[part], tuned_nlls[part]) for part in ("stories", "general")),
+        choices(parts["prompts"], base_nlls["prompts"], tuned_nlls["prompts"]),
+        [
+            row | {"base": _shown(base), "tuned": _shown(other)}
+            for row, base, other in zip(asked, base_texts, tuned_texts, strict=True)
+        ],
+    )
 
 
 def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchange]:
@@ -85,59 +114,133 @@ def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchan
 
 
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:
-    """Story id → NLL of its reply, in nats: no different for other batches, but for rounding."""
+    """Id → NLL of its reply, in nats: no different for other batches, but for rounding."""
     found: dict[str, float] = {}
     for cut in tqdm(micro_batches(rows, max_tokens), desc=name, unit="batch", disable=None):
-        batch = collate(cut, next(model.parameters()).device)
-        found |= zip((row.id for row in cut), story_nll(model, batch), strict=True)
+        found |= zip((row.id for row in cut), story_nll(model, cut), strict=True)
     return found
 
 
-def samples(model, encoder: Encoder, prompts: Sequence[Prompt], sampling: SamplingParams) -> list[Written]:
-    texts = [prompt.prompt for prompt in prompts]
-    return write(model, encoder, texts, sampling, seeds=_seeds(prompts, sampling))
+def asked_otherwise(
+    encoder: Encoder,
+    rows: Sequence[Encoded],
+    stories: Sequence[Exchange],
+    exchanges: Sequence[Exchange],
+    params: EvaluateParams,
+) -> list[Encoded]:
+    """The first of the stories, each under its own prompt and under those of others."""
+    use, found = params.prompt_use, []
+    for row, story in list(zip(rows, stories, strict=True))[: use.stories]:
+        others = distractors(story, exchanges, use.distractors, params.seed)
+        found += under_prompts(encoder, row, [story.prompt, *others], use.reply_tokens)
+    return found
 
 
-def metrics(scored: Sequence[Scored], seed: int) -> dict[str, Any]:
-    """Overall and by source; small enough to read in a diff."""
-    sources = _by(scored, "source")
+def requests(prompts: Sequence[Prompt], seed: int, each: int) -> list[dict[str, Any]]:
+    """Every prompt `each` times; it keeps its seeds when others come or go, or more samples are wanted."""
+    return [
+        {**asdict(prompt), "sample": number, "seed": _chance(prompt.id, number, seed)}
+        for prompt in prompts
+        for number in range(each)
+    ]
+
+
+def scored(rows: Sequence[Encoded], base: Mapping[str, float], tuned: Mapping[str, float]) -> list[Scored]:
+    return [
+        Scored(row.id, row.source, row.group, row.reply_tokens, row.reply_bytes, base[row.id], tuned[row.id])
+        for row in rows
+    ]
+
+
+def writing(
+    samples: Sequence[Mapping[str, Any]],
+    exchanges: Sequence[Exchange],
+    training: Iterable[Exchange],
+    params: EvaluateParams,
+) -> dict[str, Any]:
+    """What was written, measured beside held-out texts."""
+    base, tuned = (
+        [Piece(row["id"], row["prompt"], row[writer]["text"], row[writer]["ended"]) for row in samples]
+        for writer in ("base", "tuned")
+    )
+    corpus = chosen(exchanges, params.model_copy(update={"stories": MOST_CORPUS}))
+    return compare(
+        base,
+        tuned,
+        [Piece(story.group, story.prompt, story.story, story.ended) for story in corpus],
+        training=(story.story for story in training),
+        opening_words=params.opening_words,
+        seed=params.seed,
+    )
+
+
+def metrics(found: Evaluation, written: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What a person reads in a diff; intervals and ranges of the writing are in details.json."""
+    measures = written["measures"]
     return {
-        **comparison(scored, seed),
-        "stories": len(scored),
-        "reply_tokens": sum(story.tokens for story in scored),
-        "sources": {name: comparison(stories, seed) for name, stories in sources.items()},
+        **comparison(found.stories, seed),
+        "stories": len(found.stories),
+        "reply_tokens": sum(story.tokens for story in found.stories),
+        "general": comparison(found.general, seed),
+        "prompt_use": prompt_use(found.choices, seed),
+        "writing": {
+            "samples": written["samples"],
+            "compared": written["compared"],
+            **{
+                writer: {name: row[writer] for name, row in measures.items()}
+                | {"outside_corpus": sum(writer in row["outside"] for row in measures.values())}
+                for writer in ("base", "tuned")
+            },
+        },
+        "sources": {
+            name: comparison(stories, seed) for name, stories in _by(found.stories, "source").items()
+        },
     }
 
 
-def main(processed: Path, adapter: Path, prompts: Path, evaluated: Path, report: Path) -> dict[str, Any]:
+def main(
+    processed: Path, adapter: Path, prompts: Path, general: Path, evaluated: Path, report: Path
+) -> dict[str, Any]:
     model_params, params, sampling = ModelParams.load(), EvaluateParams.load(), SamplingParams.load()
-    exchanges = list(read_jsonl(processed / "test.jsonl", Exchange))
-    if not exchanges:
-        raise UserError(
-            f"{processed / 'test.jsonl'} is empty: raise preprocess.split.test or hold groups out"
-        )
+    exchanges = _read(processed / "test.jsonl", "raise preprocess.split.test or hold groups out")
     begin = time.perf_counter()
     tuned = load_adapter(load_base(model_params), adapter, model_params)
     with accelerator(model_params).autocast():
-        scored, pairs = evaluate(
+        found = evaluate(
             tuned,
             load_encoder(model_params),
             exchanges,
+            _read(general, "take it from the repository: `git checkout` it"),
             read_prompts(prompts),
             params=params,
             sampling=sampling,
         )
-    groups = _by(scored, "group") if len({story.group for story in scored}) <= MOST_GROUPS else {}
+    seconds = time.perf_counter() - begin
+    written = writing(found.samples, exchanges, read_jsonl(processed / "train.jsonl", Exchange), params)
+    groups = _by(found.stories, "group")
     details = {
         "sampling": sampling.model_dump(mode="json"),
-        "groups": {name: comparison(stories, params.seed) for name, stories in groups.items()},
+        "writing": written,
+        "groups": _compared(groups if len(groups) <= MOST_GROUPS else {}, params.seed),
+        "general": _compared(_by(found.general, "source"), params.seed),
     }
     with published_folder(evaluated) as folder:
-        write_jsonl(folder / "stories.jsonl", scored)
-        write_jsonl(folder / "samples.jsonl", pairs)
+        for name in ("stories", "general", "choices", "samples"):
+            write_jsonl(folder / f"{name}.jsonl", getattr(found, name))
         write_json(folder / "details.json", details)
-    write_json(report, metrics(scored, params.seed))
-    return {"tokens_per_second": round(2 * sum(s.tokens for s in scored) / (time.perf_counter() - begin), 1)}
+    write_json(report, metrics(found, written, params.seed))
+    return {"tokens_per_second": round(2 * sum(s.tokens for s in found.stories) / seconds, 1)}
+
+
+def _read(path: Path, remedy: str) -> list[Exchange]:
+    rows = list(read_jsonl(path, Exchange))
+    if not rows:
+        raise UserError(f"{path} is empty: {remedy}")
+    return rows
+
+
+def _compared(parts: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, Any]:
+    return {name: comparison(stories, seed) for name, stories in parts.items()}
 
 
 def _by(scored: Sequence[Scored], field: str) -> dict[str, list[Scored]]:
@@ -147,9 +250,8 @@ def _by(scored: Sequence[Scored], field: str) -> dict[str, list[Scored]]:
     return dict(sorted(parts.items()))
 
 
-def _seeds(prompts: Sequence[Prompt], sampling: SamplingParams) -> list[int]:
-    """A prompt keeps its seed when others come or go."""
-    return [rank(prompt.id, sampling.seed) >> 32 for prompt in prompts]
+def _chance(prompt: str, sample: int, seed: int) -> int:
+    return rank(f"{prompt}\0{sample}" if sample else prompt, seed) >> 32
 
 
 def _shown(written: Written) -> dict[str, Any]:

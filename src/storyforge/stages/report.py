@@ -1,142 +1,137 @@
-"""Reads what the other stages measured; writes the samples side by side and the loss curves as a picture."""
+"""Reads what the other stages made and measured; writes the report, as Markdown and as one HTML file, its
+pictures, and the model card.
+
+The card stands here and not beside the adapter: it holds what was measured of the adapter after that was
+written and hashed. `storyforge export` puts it where the hub looks for it. Seconds, memory and cost are not
+in the report: they differ from run to run, and its bytes do not.
+"""
 
 import csv
-import html
-from collections.abc import Iterable, Sequence
+import hashlib
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from storyforge.launch import UserError, launch
-from storyforge.records import published, read_json, read_jsonl
+from storyforge.records import Exchange, published_folder, read_json, read_jsonl, read_yaml
+from storyforge.text import lineage, pictures, results
+from storyforge.text.card import card
+from storyforge.text.document import Block, Folded, Heading, Picture, Text, markdown, page
+from storyforge.text.lineage import Lineage
+from storyforge.text.pictures import DARK, LIGHT, Theme
 
-BASE, TUNED = "#8a8f98", "#b5432a"
-WINDOW = 20  # steps a point of the training curve is averaged over
+SIDES = ("train", "val", "test")
+DOTS_PER_INCH = 160
 
 
 def report(
-    train: dict[str, Any],
-    evaluation: dict[str, Any],
-    details: dict[str, Any],
-    pairs: Sequence[dict[str, Any]],
-) -> str:
-    """The comparison as Markdown: the verdict, the numbers, then every prompt answered by both writers."""
-    parts = [
-        "# Base and tuned, side by side\n",
-        verdict(evaluation),
-        table(evaluation),
-        f"Trained on {train['stories']:,} stories ({train['tokens']:,} tokens) in {train['steps']:,} steps; "
-        f"the best adapter is that of step {train['validation']['best_step']:,}.\n",
-        "![Loss while training](loss.png)\n",
-        "## Samples\n",
-        f"Both writers have the same prompts, seeds and settings: {settings(details['sampling'])}. "
-        "Nothing was picked: each prompt is answered once.\n",
-        *map(sample, pairs),
+    of: Lineage, evaluation: Mapping[str, Any], details: Mapping[str, Any], samples: list[dict[str, Any]]
+) -> list[Block]:
+    """The report: findings first, then what they rest on."""
+    opening_words = of.choices["evaluate"]["opening_words"]
+    return [
+        Heading(title(of), 1),
+        Text(lineage.made_from(of)),
+        results.summary(evaluation, details),
+        Heading("How well stories are predicted"),
+        results.losses(evaluation),
+        Picture(
+            "improvement",
+            "What tuning saves, in nats a token, with 95 % intervals. Hollow: one group, no interval.",
+        ),
+        Heading("General text", 3),
+        *results.of_general(details),
+        Heading("What it writes"),
+        *results.of_measures(details["writing"], opening_words),
+        Heading("Samples"),
+        *results.samples(samples, details),
+        Heading("What this does not show"),
+        results.limits(evaluation),
+        Heading("Training"),
+        *lineage.training(of),
+        Heading("Data"),
+        *lineage.data(of),
+        Heading("Lineage"),
+        *lineage.lineage(of),
     ]
-    return "\n".join(parts)
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
-    """One sentence, no stronger than the interval."""
-    gain = evaluation["improvement"]
-    heldout = f"on {evaluation['stories']:,} held-out stories"
-    if gain["low"] is None:
-        return (
-            f"{gain['nats_per_token']:+.3f} nats a token {heldout} of one group: too few for an interval.\n"
-        )
-    span = (
-        f"{gain['nats_per_token']:.3f} nats a token (95 % interval {gain['low']:.3f} to {gain['high']:.3f})"
-    )
-    heldout += f" of {gain['groups']} groups"
-    if gain["low"] > 0:
-        return f"The tuned writer predicts the text better, {heldout}: by {span}.\n"
-    if gain["high"] < 0:
-        return f"The tuned writer predicts the text worse, {heldout}: by {span}.\n"
-    return f"No difference that this test can tell, {heldout}: {span}.\n"
-
-
-def table(evaluation: dict[str, Any]) -> str:
-    lines = [
-        "| | loss, nats a token | perplexity | bits a byte |",
-        "|---|---|---|---|",
-    ]
-    parts = {"": evaluation, **{f" ({name})": part for name, part in evaluation["sources"].items()}}
-    for name, part in parts.items() if len(evaluation["sources"]) > 1 else [("", evaluation)]:
-        for writer in ("base", "tuned"):
-            row = part[writer]
-            numbers = f"{row['loss']:.3f} | {row['perplexity']:.2f} | {row['bits_per_byte']:.3f}"
-            lines.append(f"| {writer}{name} | {numbers} |")
-    return "\n".join(lines) + "\n"
-
-
-def settings(sampling: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sampling.items())
-
-
-def sample(pair: dict[str, Any]) -> str:
-    """Two columns of escaped text: a writer's words are never markup."""
-    cells = "".join(f'<td width="50%">{_cell(pair[writer])}</td>' for writer in ("base", "tuned"))
-    return (
-        f"### {pair['kind'].capitalize()}\n\n> {_quoted(pair['prompt'])}\n\n"
-        f'<table>\n<tr><th>base</th><th>tuned</th></tr>\n<tr valign="top">{cells}</tr>\n</table>\n\n'
-        f"<sub>seed {pair['seed']}</sub>\n"
-    )
-
-
-def loss_picture(train: Iterable[dict[str, float]], val: Sequence[dict[str, float]]) -> Figure:
-    """Training loss smoothed over WINDOW steps, validation as measured, the base as a line."""
-    rows = list(train)
-    losses = [row["loss"] for row in rows]
-    smooth = [
-        sum(part) / len(part)
-        for part in (losses[max(0, at - WINDOW + 1) : at + 1] for at in range(len(rows)))
-    ]
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([row["step"] for row in rows], losses, color=BASE, alpha=0.25, linewidth=0.8)
-    axes.plot([row["step"] for row in rows], smooth, color=BASE, label=f"training, mean of {WINDOW} steps")
-    if val:
-        axes.axhline(val[0]["loss"], color="black", linestyle=":", linewidth=1, label="base on validation")
-        axes.plot(
-            [row["step"] for row in val], [row["loss"] for row in val], "o-", color=TUNED, label="validation"
-        )
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss, nats a reply token")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure
+def title(of: Lineage) -> str:
+    return f"{of.choices['model']['name'].rpartition('/')[2]}, tuned to tell stories"
 
 
 def main(
+    params: Path,
+    raw: Path,
+    processed: Path,
+    adapter: Path,
     evaluated: Path,
     train_curve: Path,
     val_curve: Path,
     train: Path,
     evaluation: Path,
-    comparison: Path,
-    picture: Path,
+    reports: Path,
 ) -> None:
-    text = report(
-        read_json(train),
-        read_json(evaluation),
-        read_json(evaluated / "details.json"),
-        list(read_jsonl(evaluated / "samples.jsonl", dict)),
+    of = Lineage(
+        choices=read_yaml(params),
+        collected=read_json(raw / "collection_report.json"),
+        accounts=read_json(processed / "metadata.json"),
+        train=read_json(train),
+        hashes={path.as_posix(): fingerprint(path) for path in (params, raw, processed, adapter, evaluated)},
     )
-    with published(comparison) as file:
-        file.write(text.encode())
-    with published(picture) as file:
-        figure = loss_picture(_read_tsv(train_curve), _read_tsv(val_curve))
-        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    numbers, details = read_json(evaluation), read_json(evaluated / "details.json")
+    blocks = report(of, numbers, details, list(read_jsonl(evaluated / "samples.jsonl", dict)))
+    blocks.append(Folded("Every choice of the run: params.yaml", params.read_text(encoding="utf-8")))
+    figures: dict[str, Callable[[Theme], Figure]] = {
+        "improvement": partial(pictures.improvement, numbers, details["groups"]),
+        "writing": partial(pictures.writing, results.pictured(details["writing"])),
+        "loss": partial(pictures.loss, _read_tsv(train_curve), _read_tsv(val_curve)),
+        "funnel": partial(pictures.funnel, of.accounts["sources"]),
+        "lengths": partial(pictures.lengths, _lengths(processed)),
+    }
+    shown = [block.name for block in blocks if isinstance(block, Picture)]
+    drawn = {name: (png(figures[name](LIGHT)), png(figures[name](DARK))) for name in shown}
+    with published_folder(reports) as folder:
+        for name, (light, _) in drawn.items():
+            (folder / f"{name}.png").write_bytes(light)
+        (folder / "report.html").write_text(page(title(of), blocks, drawn), encoding="utf-8")
+        (folder / "report.md").write_text(markdown(blocks), encoding="utf-8")
+        (folder / "MODEL_CARD.md").write_text(card(of, numbers, details), encoding="utf-8")
 
 
-def _cell(written: dict[str, Any]) -> str:
-    text = html.escape(written["text"]).replace("\n", "<br>") or "<i>nothing</i>"
-    return text if written["ended"] else f"{text} <i>[cut at {written['tokens']} tokens]</i>"
+def png(figure: Figure) -> bytes:
+    """The same bytes for the same figure: matplotlib would sign it with its version."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
 
 
-def _quoted(text: str) -> str:
-    return html.escape(text, quote=False).replace("\n", "\n> ")
+def fingerprint(path: Path) -> str:
+    """The md5 that dvc.lock records: of a file's bytes, or of a folder's list of files and their md5."""
+    try:
+        if not path.is_dir():
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}: run `dvc repro` or `dvc pull`") from None
+    files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
+    rows = [{"md5": fingerprint(file), "relpath": name} for name, file in files]
+    return hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _lengths(processed: Path) -> dict[str, Counter[int]]:
+    """Source → words of a story → stories."""
+    found: dict[str, Counter[int]] = defaultdict(Counter)
+    for side in SIDES:
+        for exchange in read_jsonl(processed / f"{side}.jsonl", Exchange):
+            found[exchange.source][len(exchange.story.split())] += 1
+    return dict(sorted(found.items()))
 
 
 def _read_tsv(path: Path) -> list[dict[str, float]]:

@@ -3,39 +3,39 @@
 Interrupted at any moment, the same command goes on from the newest valid checkpoint to the same bytes.
 """
 
-import shutil
+import os
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from storyforge.launch import UserError, launch
-from storyforge.model.checkpoints import keyed_inputs, run_key, work_directory
+from storyforge.model.checkpoints import (
+    PACKAGE,
+    discard,
+    hashes,
+    installed,
+    run_key,
+    sources,
+    work_directory,
+)
 from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import (
-    LoraParams,
     ModelParams,
     accelerator,
-    attach,
-    load_base,
     load_encoder,
     machine_class,
     save_adapter,
 )
-from storyforge.model.training import LoopParams, Run, train_adapter
-from storyforge.params import Params
+from storyforge.model.memory import trained
+from storyforge.model.schedule import TrainParams
+from storyforge.model.training import Run
 from storyforge.records import Exchange, published, published_folder, read_jsonl, write_json
 from storyforge.text.selection import rank
 from storyforge.tracking import Log, tracked
 
-LIBRARIES = ("accelerate", "bitsandbytes", "peft", "tokenizers", "torch", "transformers")
-
-
-class TrainParams(LoopParams, Params):
-    section: ClassVar[str] = "train"
-    lora: LoraParams
-    wandb: bool
+# Where W&B keeps its runs: what it could not send outlives the work directory.
+ROOT = Path(os.environ.get("DVC_ROOT", "."))
 
 
 def train(
@@ -57,11 +57,7 @@ def train(
             "data/processed/train.jsonl is empty: metadata.json beside it says what was dropped and why"
         )
     val = sorted(stories["val"], key=lambda row: rank(row.id, params.seed))[: params.validation_stories]
-    model = attach(load_base(model_params), params.lora, params.seed)
-    if params.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-        model.enable_input_require_grads()
-    run = train_adapter(model, stories["train"], val, params, accelerator(model_params), work=work, log=log)
+    run = trained(stories["train"], val, model_params, params, work=work, log=log)
     return run, report(run, stories, val)
 
 
@@ -87,38 +83,42 @@ def report(run: Run, stories: dict[str, list[Encoded]], val: Sequence[Encoded]) 
 
 def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_curve: Path) -> dict[str, Any]:
     model_params, params = ModelParams.load(), TrainParams.load()
-    files = [processed / "train.jsonl", processed / "val.jsonl"]
+    choices = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
+    files, code = [processed / "train.jsonl", processed / "val.jsonl"], sources()
 
-    def key() -> str:
-        return run_key(
-            params={"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")},
-            inputs=keyed_inputs(files),
-            machine=machine_class(model_params),
-            libraries={name: version(name) for name in LIBRARIES},
-        )
+    def written() -> dict[str, str]:
+        return hashes(files, processed) | hashes(code, PACKAGE)
 
-    started, begin = key(), time.perf_counter()
+    started, begin = written(), time.perf_counter()
+    key = run_key(
+        params=choices,
+        files=started,
+        installed=installed(),
+        machine=machine_class(model_params),
+        processes=int(os.environ.get("WORLD_SIZE", 1)),
+    )
     splits = {file.stem: list(read_jsonl(file, Exchange)) for file in files}
-    with work_directory(started) as work:
-        config = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
-        with tracked(
-            params.wandb and accelerator(model_params).is_main_process, started, work, config
-        ) as log:
+    with work_directory(key) as work:
+        with tracked(params.wandb and accelerator(model_params).is_main_process, key, ROOT, choices) as log:
             run, figures = train(load_encoder(model_params), splits, model_params, params, work=work, log=log)
-        if key() != started:
+        if written() != started:
             raise UserError(
                 "the code or data of this stage changed while it ran: run it again, so that they match"
             )
         if run.accelerator.is_main_process:
             with published_folder(adapter) as folder:
                 save_adapter(folder, run.model, run.best, model_params)
-            write_json(metrics, figures)
+            write_json(metrics, {**figures, "machine": machine_class(model_params)})
             _write_tsv(train_curve, run.state.train)
             _write_tsv(val_curve, run.state.val)
-        shutil.rmtree(work)
+            discard(work)
     seconds = time.perf_counter() - begin
     rate = (run.state.tokens - run.resumed_tokens) / seconds
-    return {"machine": machine_class(model_params), "tokens_per_second": round(rate, 1)}
+    return {
+        "machine": machine_class(model_params),
+        "micro_batch_tokens": run.params.micro_batch_tokens,  # what fitted, not what was wished
+        "tokens_per_second": round(rate, 1),
+    }
 
 
 def _write_tsv(path: Path, rows: Sequence[dict[str, float]]) -> None:

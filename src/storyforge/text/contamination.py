@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storyforge.text.drafts import WORD
 from storyforge.text.duplicates import jaccard, shingles
+from storyforge.text.words import WORD
 
 RUN = 12  # words in common that are no accident (datatrove decont/n_grams.py)
 PROMPT_SHINGLE = 3

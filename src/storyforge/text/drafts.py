@@ -1,6 +1,5 @@
 """A story as its source gives it → the exchanges it could become, before anything judges them."""
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -15,10 +14,10 @@ from storyforge.text.drama import speeches
 from storyforge.text.passages import Passage, opening_part, prose_passages, scene_passages
 from storyforge.text.prompts import opening_prompt, scene_prompt
 from storyforge.text.repetition import Numbered, numbered
+from storyforge.text.words import WORD
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 class Profile(Slice):

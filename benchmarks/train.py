@@ -1,0 +1,285 @@
+"""Training on CPU side by side with what others use, then scoring, writing and loading: `make bench`.
+
+    python benchmarks/train.py [STEPS [ENGINE …]]
+
+The engines take one step in turn, on the same stories: what else the machine does, it does to all of them.
+Needs data/processed and models/tuned, as `make repro` leaves them, and the peers of requirements-peers.txt in
+.venv/peers; of a peer that is not there the table says so. Writes RESULTS.md if all engines were asked for.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import date
+from importlib.metadata import distributions
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from figures import flops_a_token, products, spread, table
+from inference import BATCH_TOKENS, NEW_TOKENS, PROMPTS, REPEATS, Setting, compared, no_op_repro
+from peft import PeftModel
+from race import PEERS, QUIET, REPOSITORY, Engine, race
+
+from storyforge.launch import UserError
+from storyforge.model.encoding import Encoded, Encoder
+from storyforge.model.loading import DTYPES, ModelParams, accelerator, load_base, load_encoder, precision
+from storyforge.model.loading import _base_dir as base_folder
+from storyforge.model.schedule import TrainParams, batches
+from storyforge.records import Exchange, published, read_jsonl, read_prompts
+from storyforge.stages.evaluate import losses
+from storyforge.text.selection import rank
+
+ENGINES = {
+    "storyforge": "StoryForge",
+    "trl_defaults": "TRL, its defaults",
+    "trl_tuned": "TRL, tuned",
+    "unsloth": "Unsloth, CPU",
+    "unsloth_compiled": "Unsloth, compiled",
+}
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "trl", "unsloth", "unsloth_zoo", "dvc")
+STEPS, WARM_UP, BATCH = 6, 2, 16
+TOKENS = range(260, 381)  # of a passage with its prompt
+HELD_OUT, SCORED = 16, 24
+CHOSEN = {
+    "epochs": 1,
+    "batch_stories": BATCH,
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "warmup_share": 0.0,
+    "weight_decay": 0.0,
+    "max_gradient_norm": 1.0,
+    "gradient_checkpointing": False,
+    "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"},
+    "validate_every": 10**6,
+    "checkpoint_every": 10**6,
+    "wandb": False,
+}
+HEAD = [
+    "engine",
+    "tokens/s",
+    "StoryForge's lead",
+    "of the limit",
+    "memory, MiB",
+    "start and step 1, s",
+    "loss, step 1",
+    "mean loss",
+    "held out",
+]
+RESULTS = """# Side by side on CPU
+
+Written by `make bench` on {today}, in {minutes:.0f} minutes, at {commit}.
+{machine}; {threads} threads. {versions}.
+
+## Training
+
+{training}
+
+{base}, LoRA r=16 and α=32 on all linear layers, AdamW at 1e-3, {steps} steps of {batch} passages of
+Shakespeare, of {mean_tokens:.0f} tokens with their prompt; padding is not counted. The same stories in
+every engine, step for step. Each engine is a process of its own, and they step in turn. The first {warm_up}
+steps are not in the rates; rates and our lead, step against step, are the median and the least. Memory is
+the process's peak. Held out: nats a reply token of {held_out} passages of plays that no engine saw, our own
+count for each saved adapter; the base has {base_loss:.4f}.
+
+The limit is {limit:.0f} GFLOP/s in products of {precision} matrices, the best of all rounds (their median:
+{usual:.0f}). A token takes {flops:.3f} GFLOP: 4 for each of the {products:.1f} M parameters that multiply,
+the head included although masked tokens need none, and attention; not counted are the adapter's own
+products. So the limit allows {ceiling:.0f} tokens/s.
+
+TRL's defaults are float32 weights under bf16 autocast, and gradient checkpointing; tuned, it has bf16
+weights and no checkpointing. Unsloth is its CPU backend as it loads by default, and with its switch that
+compiles layers. All four take two stories at once, as the faster choice: with the default of 8, a step of TRL
+took 39 s instead of 32 (one step each, in turn, on 2026-11-22).
+
+## Scoring, writing, loading
+
+{inference}
+
+Plain is what the libraries' documentation shows: bf16 `from_pretrained`; {scored} passages one by one,
+their prompts masked in the labels; `generate` for one of {prompts} prompts after another, at most
+{new_tokens} tokens, with the same sampling. Median and least of {repeats} repeats, in turn. Loading is base
+and adapter, without imports and without the first conversion.
+
+`dvc repro` with nothing to do: {repro}.
+"""
+
+
+def passages(split: str, encoder: Encoder, count: int) -> list[tuple[Exchange, Encoded]]:
+    """Of the pipeline's own stories, chosen by hash: some 320 tokens each with their prompt."""
+    stories = read_jsonl(REPOSITORY / f"data/processed/{split}.jsonl", Exchange)
+    found: list[tuple[Exchange, Encoded]] = []
+    for story in sorted(stories, key=lambda story: rank(story.id, 0)):
+        encoded = encoder.exchange(story, TOKENS.stop)
+        if len(encoded.ids) in TOKENS and not encoded.shortened:
+            found.append((story, encoded))
+        if len(found) == count:
+            return found
+    raise SystemExit(
+        f"error: data/processed/{split}.jsonl has {len(found)} passages of {TOKENS}, not {count}"
+    )
+
+
+def job(steps: int, encoder: Encoder, params: ModelParams) -> tuple[dict[str, Any], list[list[Encoded]]]:
+    """What an engine is told, and the stories of each step, in the order our engine takes them."""
+    chosen = passages("train", encoder, steps * BATCH)
+    train = TrainParams.load().model_copy(update={**CHOSEN, "max_steps": steps})
+    plan = batches([encoded for _, encoded in chosen], train)
+    told = {
+        "base": str(base_folder(params)),
+        "threads": params.threads,
+        "train": {**CHOSEN, "max_steps": steps, "seed": train.seed},
+        "exchanges": [asdict(story) for story, _ in chosen],
+        "steps": [[_as_tokens(encoded) for encoded in step] for step in plan],
+    }
+    return told, plan
+
+
+def _as_tokens(encoded: Encoded) -> dict[str, list[int]]:
+    """As TRL takes a story that needs no tokenizer."""
+    ids, start = list(encoded.ids), encoded.reply_start
+    return {"input_ids": ids, "labels": [-100] * start + ids[start:]}
+
+
+def training_row(
+    engine: Engine, ours: Engine, tokens: Sequence[int], ceiling: float, held_out: float
+) -> list[str]:
+    """`ceiling`: tokens a second that the measured limit allows."""
+    rates, reference = engine.rates(tokens)[WARM_UP:], ours.rates(tokens)[WARM_UP:]
+    learned = engine.answers[-1]["losses"]
+    return [
+        engine.title,
+        spread(rates, 0),
+        spread([own / theirs for own, theirs in zip(reference, rates, strict=True)]),
+        f"{median(rates) / ceiling:.0%}",
+        f"{engine.answers[-1]['peak_mib']:,}",
+        f"{engine.answers[0]['seconds']:.0f}",
+        f"{learned[0]:.4f}",
+        f"{mean(learned):.4f}",
+        f"{held_out:.4f}",
+    ]
+
+
+def nll(adapter: Path | None, rows: Sequence[Encoded], params: ModelParams) -> float:
+    """Nats a reply token, by our own count, of the base or of an adapter that any engine saved."""
+    model = load_base(params)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter).eval()
+    with accelerator(params).autocast():
+        found = losses(model, rows, BATCH_TOKENS, adapter.parent.name if adapter else "base")
+    return sum(found.values()) / sum(row.reply_tokens for row in rows)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """The processor and what it multiplies with; no name of the host."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
+    units = [unit for unit in ("avx512_bf16", "amx_bf16") if any(unit in line.split() for line in lines)]
+    return f"{name or platform.machine()}, {' '.join(units) or 'no unit for bf16'}"
+
+
+def versions() -> str:
+    found = {each.name: each.version for each in distributions(path=[*sys.path, str(PEERS)])}
+    return ", ".join(f"{name} {found[name]}" for name in LIBRARIES if name in found)
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+    return f"commit {said}" if said else "no commit"
+
+
+def training(steps: int, names: Sequence[str], encoder: Encoder, params: ModelParams) -> dict[str, Any]:
+    """What RESULTS says of training."""
+    told, plan = job(steps, encoder, params)
+    tokens = [sum(len(story.ids) for story in step) for step in plan]
+    config = json.loads((Path(told["base"]) / "config.json").read_text("utf-8"))
+    flops = flops_a_token(config, [len(story.ids) for step in plan for story in step])
+    unseen = [encoded for _, encoded in passages("val", encoder, HELD_OUT)]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        file = Path(folder) / "job.json"
+        file.write_text(json.dumps(told), "utf-8")
+        engines = [Engine(name, ENGINES[name], file, Path(folder) / name) for name in names]
+        for engine in engines:
+            stack.callback(engine.end)
+        limits = race(engines, tokens, DTYPES[precision(params)])
+        if engines[0].error:
+            raise SystemExit(f"error: {engines[0].title}: {engines[0].error}")
+        ceiling = max(limits) / flops
+        rows = [
+            [engine.title, "does not run", *["–"] * (len(HEAD) - 2)]
+            if engine.error
+            else training_row(engine, engines[0], tokens, ceiling, nll(engine.adapter, unseen, params))
+            for engine in engines
+        ]
+    failures = [f"{engine.title} does not run: {engine.error[:200]}" for engine in engines if engine.error]
+    return {
+        "training": "\n\n".join([table(HEAD, rows), *failures]),
+        "steps": steps,
+        "mean_tokens": sum(tokens) / steps / BATCH,
+        "base_loss": nll(None, unseen, params),
+        "limit": max(limits) / 1e9,
+        "usual": median(limits) / 1e9,
+        "flops": flops / 1e9,
+        "products": products(config) / 1e6,
+        "ceiling": ceiling,
+    }
+
+
+def main(steps: int, names: Sequence[str]) -> None:
+    begin = time.perf_counter()
+    os.chdir(REPOSITORY)
+    os.environ |= QUIET
+    warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
+    params = ModelParams.load().model_copy(update={"threads": cores()})
+    encoder = load_encoder(params)
+    found = training(steps, names, encoder, params)
+    print("scoring, writing, loading", file=sys.stderr)
+    setting = Setting(base_folder(params), Path("models/tuned"), params, encoder)
+    scored = [encoded for _, encoded in passages("test", encoder, SCORED)]
+    prompts = [prompt.prompt for prompt in read_prompts(Path("data/prompts.yaml"))][:PROMPTS]
+    inference = table(["", "StoryForge", "plain", "ratio"], list(compared(setting, scored, prompts)))
+    text = RESULTS.format(
+        **found,
+        inference=inference,
+        repro=no_op_repro(REPOSITORY),
+        today=date.today(),
+        commit=commit(),
+        machine=machine(),
+        threads=cores(),
+        versions=versions(),
+        base=params.name,
+        precision=precision(params),
+        batch=BATCH,
+        warm_up=WARM_UP,
+        held_out=HELD_OUT,
+        scored=SCORED,
+        prompts=PROMPTS,
+        new_tokens=NEW_TOKENS,
+        repeats=REPEATS,
+        minutes=(time.perf_counter() - begin) / 60,
+    )
+    print(text)
+    if list(names) == list(ENGINES):
+        with published(REPOSITORY / "benchmarks/RESULTS.md") as results:
+            results.write(text.encode())
+
+
+if __name__ == "__main__":
+    try:
+        main(int((sys.argv[1:] or [STEPS])[0]), sys.argv[2:] or list(ENGINES))
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None

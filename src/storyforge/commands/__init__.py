@@ -1,0 +1,1 @@
+"""What the command line does, one module a command: functions on values; torch only when called for."""

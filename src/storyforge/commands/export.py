@@ -1,0 +1,250 @@
+"""The tuned writer taken away: merged for transformers and vLLM, as GGUF for llama.cpp and Ollama.
+
+Nothing is exported on trust: each is loaded again, and reads and writes what the adapter does.
+"""
+
+import gc
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from storyforge.commands.repository import section
+from storyforge.commands.writers import PROMPTS, named
+from storyforge.launch import UserError
+from storyforge.records import Exchange, published_folder, read_jsonl, read_prompts, write_json
+from storyforge.text.selection import rank
+from storyforge.text.templates import modelfile
+
+if TYPE_CHECKING:
+    from storyforge.model.encoding import Encoded, Encoder
+    from storyforge.model.loading import ModelParams
+    from storyforge.model.merging import Reading
+
+Type = Literal["f16", "q8_0", "none"]
+EXPORTS = Path("exports")
+TEST = Path("data/processed/test.jsonl")
+RECORD = "export.json"  # marks a folder as one that may be replaced
+ASKED = 3  # standard prompts answered greedily
+REST = 64 << 20  # bytes: tokenizer, configuration, what a file system needs
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be exported, where to, and how much worse it may be."""
+
+    adapter: Path
+    folder: Path
+    type: Type
+    stories: int
+    tolerance: float  # nats a reply token
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name
+
+    @property
+    def gguf(self) -> Path:
+        return Path("gguf") / f"{self.name}-{self.type}.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One form of the writer beside the one it was made from."""
+
+    name: str
+    loss: float
+    worse: float  # nats a reply token
+    same_greedy: int  # of ASKED answers
+    logits: float  # by how much they differ, on average
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    folder: Path
+    loss: float  # the adapter's
+    stories: int
+    tokens: int
+    asked: int
+    forms: list[Measured]
+
+
+def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tolerance: float) -> Task:
+    """UserError before anything is loaded: no adapter, or a folder that holds something else."""
+    if type not in get_args(Type):
+        raise UserError(f"--type {type}: choose one of {', '.join(get_args(Type))}")
+    (found,) = named(adapter).values()
+    folder = to or EXPORTS / found.name
+    if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there, and is no export: choose another --to, or remove it")
+    return Task(found, folder, type, stories, tolerance)
+
+
+def export(task: Task) -> Exported:
+    """Everything is made and measured beside its place; UserError leaves what was there before."""
+    # Threads that spin while they wait starve each other (docs/LOG.md); read once, when torch loads.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    from storyforge.model.generation import SamplingParams
+    from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
+    from storyforge.model.merging import merged, save
+
+    params, sampling = ModelParams.load(), SamplingParams.load()
+    if task.type != "none" and '"""' in params.system:
+        raise UserError('params.yaml: model.system holds """, which a Modelfile cannot: use --type none')
+    encoder = load_encoder(params)
+    _require_space(task, params)
+    reader = Reader(task, params, encoder)
+    reference = reader.read(load_adapter(load_base(params), task.adapter, params), "adapter")
+    with published_folder(task.folder) as beside:
+        model = merged(task.adapter, params)
+        save(beside / "merged", model, encoder, sampling)
+        forms = [reader.merged(beside, reference)]
+        if task.type != "none":
+            from storyforge.model.gguf_file import write_gguf
+
+            (beside / "gguf").mkdir()
+            write_gguf(beside / task.gguf, model, encoder, task.type, task.name)
+            del model
+            parameters = _parameters(sampling)
+            page = modelfile(task.gguf.name, encoder.chat, params.system, parameters)
+            (beside / "gguf" / "Modelfile").write_text(page, encoding="utf-8")
+            forms.append(reader.gguf(beside))
+        found = Exported(
+            task.folder, reference.loss, len(reader.rows), reader.tokens, len(reader.prompts), forms
+        )
+        for file in beside.rglob("*.*"):
+            file.chmod(0o644)  # safetensors lets nobody else read its files
+        write_json(beside / RECORD, record(found, task, params))
+    return found
+
+
+class Reader:
+    """Reads the same stories and prompts with each form of the writer, one in memory at a time."""
+
+    def __init__(self, task: Task, params: "ModelParams", encoder: "Encoder"):
+        self.task, self.params, self.encoder = task, params, encoder
+        measure = section("evaluate")
+        self.batch_tokens = measure["batch_tokens"]
+        stories = sorted(read_jsonl(TEST, Exchange), key=lambda story: rank(story.id, measure["seed"]))
+        if not stories:
+            raise UserError(f"{TEST} is empty: raise preprocess.split.test or hold groups out")
+        self.rows: list[Encoded] = [
+            encoder.exchange(story, measure["max_tokens"]) for story in stories[: task.stories]
+        ]
+        self.prompts = [prompt.prompt for prompt in read_prompts(PROMPTS)[:ASKED]]
+        self.tokens = sum(row.reply_tokens for row in self.rows)
+
+    def read(self, model, name: str) -> "Reading":
+        from storyforge.model.merging import read
+
+        options = {"params": self.params, "batch_tokens": self.batch_tokens, "name": name}
+        reading = read(model, self.encoder, self.rows, self.prompts, **options)
+        gc.collect()  # PEFT's modules refer to each other
+        return reading
+
+    def merged(self, beside: Path, adapter: "Reading") -> Measured:
+        self.whole = self.read(self._load(beside), "merged")
+        return self._measured("merged", self.whole, adapter, _size(beside / "merged"))
+
+    def gguf(self, beside: Path) -> Measured:
+        from storyforge.model.gguf_file import load_gguf
+
+        model = load_gguf(beside / self.task.gguf, self.encoder, self._load(beside))
+        reading = self.read(model, self.task.gguf.name)
+        return self._measured(self.task.gguf.name, reading, self.whole, _size(beside / "gguf"))
+
+    def _load(self, beside: Path):
+        """What was saved, as a user would load it."""
+        from storyforge.assets import Origin
+        from storyforge.model.loading import load_base
+
+        changes = {"origin": Origin.parse(f"folder:{beside / 'merged'}"), "quantization": "none"}
+        return load_base(self.params.model_copy(update=changes))
+
+    def _measured(self, name: str, reading: "Reading", before: "Reading", size: int) -> Measured:
+        worse = reading.loss - before.loss
+        if not worse <= self.task.tolerance:  # nor where it is no number
+            raise UserError(
+                f"{name}: loses {reading.loss:.4f} nats a token, {worse:+.4f} against what it was made from, "
+                f"more than {self.task.tolerance}: nothing was exported"
+            )
+        same = sum(one == other for one, other in zip(reading.greedy, before.greedy, strict=True))
+        return Measured(
+            name, reading.loss, worse, same, (reading.logits - before.logits).abs().mean().item(), size
+        )
+
+
+def lines(found: Exported) -> Iterator[str]:
+    """For a person."""
+    yield f"{found.stories} test stories of {found.tokens:,} tokens, {found.asked} prompts answered greedily"
+    yield f"adapter  {found.loss:.4f} nats a token"
+    for form, before in zip(found.forms, ("adapter", "merged"), strict=False):
+        yield (
+            f"{form.name}  {form.loss:.4f}, {form.worse:+.4f} against {before}; "
+            f"greedy text the same {form.same_greedy} of {found.asked} times, logits within "
+            f"{form.logits:.2g} on average; {form.bytes / (1 << 20):,.0f} MiB"
+        )
+    yield f"{found.folder}: " + ", ".join(sorted(path.name for path in found.folder.iterdir()))
+    if (found.folder / "gguf").exists():
+        yield f"next: cd {found.folder / 'gguf'} && ollama create {found.folder.name} -f Modelfile"
+
+
+def record(found: Exported, task: Task, params: "ModelParams") -> dict[str, Any]:
+    """What was exported from what, and how well; no time, host or path in it."""
+    from storyforge.cache import digest
+
+    return {
+        "base": params.name,
+        "origin": str(params.origin) if params.origin.kind != "folder" else None,
+        "adapter_sha256": digest(task.adapter / "adapter_model.safetensors"),
+        "stories": found.stories,
+        "reply_tokens": found.tokens,
+        "adapter_loss": round(found.loss, 6),
+        "forms": [
+            {
+                "name": form.name,
+                "loss": round(form.loss, 6),
+                "same_greedy": f"{form.same_greedy}/{found.asked}",
+            }
+            for form in found.forms
+        ],
+    }
+
+
+def _parameters(params: Any) -> list[tuple[str, object]]:
+    """The sampling defaults in Ollama's words; our penalty is for the whole reply."""
+    return [
+        ("temperature", params.temperature),
+        ("top_k", 0),
+        ("top_p", params.top_p),
+        ("min_p", params.min_p),
+        ("repeat_penalty", params.repetition_penalty),
+        ("repeat_last_n", params.max_new_tokens),
+        ("num_predict", params.max_new_tokens),
+    ]
+
+
+def _require_space(task: Task, params: "ModelParams") -> None:
+    """UserError where the disk has no room for what will be written, an older export beside it."""
+    from storyforge.model.merging import parameters
+
+    count = parameters(params)
+    needed = 2 * count + REST
+    if task.type != "none":
+        from storyforge.model.gguf_file import gguf_bytes
+
+        needed += gguf_bytes(count, task.type)
+    place = next(folder for folder in (task.folder, *task.folder.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"{task.folder}: {needed / (1 << 30):.1f} GiB are needed and {free / (1 << 30):.1f} are free: "
+            "make room, or choose another disk by --to"
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

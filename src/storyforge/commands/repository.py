@@ -1,0 +1,108 @@
+"""The repository a command works in: where it is, what dvc.lock says of it, who is at work in it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storyforge.launch import UserError
+from storyforge.records import read_yaml
+
+LOCK = Path("dvc.lock")
+BROKEN_LOCK = f"{LOCK}: empty, cut short or no lock file: run `storyforge doctor --fix`"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output as dvc.lock records it."""
+
+    path: Path
+    md5: str  # of a file's bytes, or of a folder's list of files
+    size: int  # bytes, all files together
+    stage: str
+    cached: bool  # False: git keeps it
+
+    @property
+    def is_folder(self) -> bool:
+        return self.md5.endswith(".dir")
+
+
+def enter() -> None:
+    """Make the repository's root the working directory, from wherever in it the user stands."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists() and (folder / "params.yaml").exists():
+            os.chdir(folder)
+            return
+    raise UserError(f"{here}: no dvc.yaml and params.yaml here or above: change into a clone of StoryForge")
+
+
+def outputs() -> list[Output]:
+    """Every output that dvc.lock names, in the order of the stages; UserError where there is no such file."""
+    kept_by_git = not_cached()
+    try:
+        return [
+            Output(path := Path(out["path"]), out["md5"], out.get("size", 0), name, path not in kept_by_git)
+            for name, stage in locked_stages().items()
+            for out in stage.get("outs", [])
+        ]
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(BROKEN_LOCK) from None
+
+
+def locked_stages() -> Mapping[str, Mapping[str, Any]]:
+    """The stages of dvc.lock; UserError names the remedy where there is no such file, or it is broken."""
+    if not LOCK.exists():
+        raise UserError(f"{LOCK}: no run has been recorded: run `dvc repro`")
+    lock = read_yaml(LOCK)
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+        raise UserError(BROKEN_LOCK)
+    return lock["stages"]
+
+
+def section(name: str) -> dict[str, Any]:
+    """A section of params.yaml as it stands there, for what no params class of an earlier layer reads."""
+    sections = read_yaml(Path("params.yaml"))
+    found = sections.get(name) if isinstance(sections, dict) else None
+    if not isinstance(found, dict):
+        raise UserError(f"params.yaml: section '{name}' is missing: compare with recipes/")
+    return found
+
+
+def not_cached() -> set[Path]:
+    """Outputs of dvc.yaml marked `cache: false`."""
+    graph = read_yaml(Path("dvc.yaml"))
+    stages = graph.get("stages") if isinstance(graph, dict) else None
+    kinds = ("outs", "metrics", "plots")
+    entries = [
+        entry
+        for stage in (stages or {}).values()
+        for kind in kinds
+        for entry in stage.get(kind, [])
+        if isinstance(entry, dict)
+    ]
+    return {Path(path) for entry in entries for path, flags in entry.items() if flags.get("cache") is False}
+
+
+def output(*command: str, timeout_s: float = 60) -> str:
+    """What a command prints, without the spaces around it; UserError is its last word on stderr."""
+    try:
+        done = run(*command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"`{' '.join(command)}` has not answered in {timeout_s:.0f} s") from None
+    if done.returncode:
+        words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise UserError(f"`{' '.join(command)}`: {words[-1] if words else f'status {done.returncode}'}")
+    return done.stdout.strip()
+
+
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess:
+    """`subprocess.run` that finds dvc beside this Python, its environment activated or not."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    try:
+        return subprocess.run(command, env={**os.environ, "PATH": path}, **options)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} is not installed, or not on the PATH") from None

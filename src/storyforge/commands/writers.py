@@ -1,0 +1,173 @@
+"""Base, tuned and further adapters, all on one load of the base, asked as `evaluate` asks them."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from storyforge.launch import UserError
+from storyforge.records import Prompt, read_json, read_prompts
+from storyforge.text.selection import rank
+
+if TYPE_CHECKING:
+    from storyforge.model.generation import SamplingParams, Written
+
+BASE, TUNED = "base", "tuned"
+ADAPTER = Path("models/tuned")
+PROMPTS = Path("data/prompts.yaml")
+SIDE_BY_SIDE = 8  # prompts written at once; more need more memory
+BROKEN = "\ufffd"  # how the first bytes of a character decode
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next bit of a reply; the totals are those so far."""
+
+    text: str
+    tokens: int
+    ended: bool = False  # the writer has stopped by itself
+
+    @property
+    def end(self) -> str:
+        return f"{self.tokens} tokens, {'ended by itself' if self.ended else 'cut'}"
+
+
+def sampling(changes: Mapping[str, Any]) -> "SamplingParams":
+    """The `sampling` of params.yaml with some values changed; UserError names one that cannot be."""
+    from storyforge.model.generation import SamplingParams
+
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        return SamplingParams.model_validate(SamplingParams.load().model_dump() | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]} = {first['input']}: {first['msg']}") from None
+
+
+def seed_of(prompt: Prompt, seed: int) -> int:
+    """As in `evaluate`: the same prompt, seed and settings give the text of the report."""
+    return rank(prompt.id, seed) >> 32
+
+
+def asked(texts: Sequence[str], kinds: Sequence[str] = ()) -> list[Prompt]:
+    """The prompts given, and those of data/prompts.yaml of a kind or id; all of these where none is given."""
+    if blank := [text for text in texts if not text.strip()]:
+        raise UserError(f"{blank[0]!r} is no prompt: say what the story is about")
+    own = [Prompt(text, "yours", text) for text in texts]
+    if texts and not kinds:
+        return own
+    standard = read_prompts(PROMPTS)
+    for kind in kinds:
+        chosen = [prompt for prompt in standard if kind.casefold() in (prompt.id, prompt.kind.casefold())]
+        if not chosen:
+            known = ", ".join(dict.fromkeys(prompt.kind for prompt in standard))
+            raise UserError(f"{PROMPTS} has no prompt of kind or id {kind!r}; there are: {known}")
+        own += chosen
+    return own or standard
+
+
+def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:
+    """Writer's name → its adapter; UserError names the command that makes a missing one."""
+    adapters = {TUNED: adapter or ADAPTER}
+    for path in more:
+        name = path.name if path.name not in (BASE, *adapters) else f"{path.parent.name}/{path.name}"
+        adapters[name] = path
+    for path in adapters.values():
+        if not (path / "adapter_config.json").exists():
+            remedy = "run `dvc repro train` or `dvc pull`" if path == ADAPTER else "give an adapter's folder"
+            raise UserError(f"{path}: no adapter there: {remedy}")
+    return adapters
+
+
+class Writers:
+    """Loaded once; `base` and every name of `adapters` can be asked."""
+
+    def __init__(self, adapters: Mapping[str, Path]):
+        # Threads that spin while they wait starve each other (docs/LOG.md); read once, when torch loads.
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+        from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base, load_encoder
+
+        params = ModelParams.load()
+        self.encoder, self.model = load_encoder(params), load_base(params)
+        self.adapters: dict[str, str] = {}  # writer's name → PEFT's name
+        for name, path in adapters.items():
+            if not self.adapters:
+                self.model = load_adapter(self.model, path, params)
+                self.adapters[name] = "default"
+            else:
+                _require_base(path, params.name)
+                self.adapters[name] = f"adapter-{len(self.adapters)}"  # PEFT allows no dots
+                self.model.load_adapter(str(path), adapter_name=self.adapters[name])
+        self.model.eval()
+        self.autocast: Callable = accelerator(params).autocast
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (BASE, *self.adapters)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of prompt and reply together that the model was made for."""
+        return self.model.config.max_position_embeddings
+
+    @contextmanager
+    def speaking(self, name: str) -> Iterator[Any]:
+        """The model as that writer."""
+        with self.autocast():
+            if name in self.adapters:
+                self.model.set_adapter(self.adapters[name])
+                yield self.model
+            elif self.adapters:
+                with self.model.disable_adapter():
+                    yield self.model
+            else:
+                yield self.model
+
+    def write(self, name: str, prompts: Sequence[Prompt], params: "SamplingParams") -> list["Written"]:
+        from storyforge.model.generation import write
+
+        written = []
+        with self.speaking(name) as model:
+            for start in range(0, len(prompts), SIDE_BY_SIDE):
+                part = prompts[start : start + SIDE_BY_SIDE]
+                texts, seeds = [p.prompt for p in part], [seed_of(p, params.seed) for p in part]
+                written += write(model, self.encoder, texts, params, seeds=seeds)
+        return written
+
+    def stream(self, name: str, ids: Sequence[int], params: "SamplingParams", seed: int) -> Iterator[Piece]:
+        """The reply as it is written; the pieces joined are what `write` would give."""
+        from storyforge.model.generation import next_tokens
+
+        with self.speaking(name) as model:
+            rows = next_tokens(model, [ids], params, self.encoder.stops, [seed])
+            yield from pieces((token for (token,) in rows), self.encoder.decode, self.encoder.stops)
+
+
+def pieces(
+    tokens: Iterable[int], decode: Callable[[Sequence[int]], str], stops: frozenset[int]
+) -> Iterator[Piece]:
+    """No half characters, and no space before or after the text: both wait for what follows."""
+    ids: list[int] = []
+    text, shown, ended = "", 0, False
+    for count, token in enumerate(tokens, 1):
+        ended = token in stops
+        if not ended:
+            ids.append(token)
+            text = decode(ids).strip()
+        safe = len(text.rstrip(BROKEN).rstrip())
+        if safe > shown:
+            yield Piece(text[shown:safe], count)
+            shown = safe
+        if ended:
+            break
+    yield Piece(text[shown:], len(ids) + ended, ended)
+
+
+def _require_base(adapter: Path, base: str) -> None:
+    trained_on = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if trained_on != base:
+        raise UserError(f"{adapter} was trained on {trained_on}, and model.name is {base}: not to be mixed")

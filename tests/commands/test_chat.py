@@ -1,0 +1,134 @@
+import pytest
+
+from storyforge.commands.chat import Talk
+from storyforge.commands.terminal import converse
+from storyforge.commands.writers import Writers, named, sampling
+from storyforge.launch import UserError
+
+
+@pytest.fixture
+def talk(adapter):
+    return Talk(Writers(named(None)), "tuned", sampling({}), adapter.parent)
+
+
+def said(talk, *lines):
+    return ["".join(talk.hear(line)) for line in lines]
+
+
+def test_the_same_lines_give_the_same_talk_and_what_was_said_matters(talk):
+    first = said(talk, "Hello.", "Go on.")
+    again = said(talk, "/new", "Hello.", "Go on.")[1:]
+    other = said(talk, "/new", "Begin.", "Go on.")[1:]
+    assert first == again
+    assert other[1] != first[1]
+
+
+def test_a_retry_replaces_the_answer_by_another(talk):
+    first, second, third = said(talk, "Hello.", "/retry", "/retry")
+    assert len({first, second, third}) == 3
+    assert talk.turns == [("Hello.", third, "tuned")]
+    assert said(talk, "/new", "Hello.", "/retry")[1:] == [first, second]
+
+
+def test_settings_change_in_the_talk(talk):
+    changed = said(talk, "/temperature 0", "/length 3", "/seed 4")
+    assert changed == ["temperature 0.0", "max_new_tokens 3", "seed 4"]
+    assert (talk.params.temperature, talk.params.max_new_tokens, talk.params.seed) == (0, 3, 4)
+    assert "top_p 0.95" in said(talk, "/settings")[0]
+    assert said(talk, "/length") == ["max_new_tokens 3"]
+
+
+def test_another_writer_goes_on_with_the_talk(talk):
+    said(talk, "Hello.", "/writer base", "Go on.")
+    assert [writer for *_, writer in talk.turns] == ["tuned", "base"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("/temperature hot", "temperature = hot: Input should be a valid number"),
+        ("/top_p 2", "top_p = 2: Input should be less than or equal to 1"),
+        ("/colour red", "/colour is not known: /help lists what is"),
+        ("/writer nobody", "choose one of base, tuned"),
+        ("/save", "say into which file"),
+        ("/save x.md", "nothing has been said yet"),
+        ("/retry", "nothing has been answered yet"),
+        ("word " * 200, "leave no room for a reply of 12"),
+    ],
+)
+def test_what_a_talk_cannot_do_is_said_and_changes_nothing(talk, line, complaint):
+    before = talk.params, talk.writer
+    with pytest.raises(UserError, match=complaint):
+        said(talk, line)
+    assert (talk.params, talk.writer, talk.turns) == (*before, [])
+
+
+def test_turns_that_do_not_fit_any_more_are_forgotten_aloud(talk):
+    said(talk, "a" * 150, "b" * 150)
+    (answer,) = said(talk, "c" * 150)
+    assert answer.startswith("[forgetting the first 1 of 2 turns")
+    assert len(talk.turns) == 3
+
+
+def test_an_answer_broken_off_is_kept_as_far_as_it_went(talk):
+    words = talk.hear("Hello.")
+    begin = next(words)
+    words.close()
+    assert talk.turns == [("Hello.", begin, "tuned")]
+
+
+def test_a_transcript_holds_every_word_and_no_markup(talk, tmp_path):
+    said(talk, "# Hello\n<b>", "/writer base", "Go on.")
+    talk.home = tmp_path
+    assert said(talk, "/save talk.md") == ["saved to talk.md"]
+    page = (tmp_path / "talk.md").read_text()
+    assert "**you**\n\n    # Hello\n    <b>\n" in page and "**base**" in page
+    assert talk.turns[0][1].splitlines()[0] in page and "temperature 1.0" in page
+
+
+def test_a_scripted_talk_from_the_command_line(adapter, storyforge):
+    typed = "Hello.\n/length 4\nGo on.\n/top_p 7\n/save talk.md\n/quit\nNot heard.\n"
+    done = storyforge("chat", "--seed", "3", typed=typed)
+    assert done.stdout == storyforge("chat", "--seed", "3", typed=typed).stdout
+    heard = [line[2:] for line in done.stdout.splitlines() if line.startswith("> ")]
+    assert heard == ["Hello.", "/length 4", "Go on.", "/top_p 7", "/save talk.md", "/quit"]
+    assert "max_new_tokens 4\n" in done.stdout and "saved to talk.md\n" in done.stdout
+    assert "error: top_p = 7: Input should be less than or equal to 1\n" in done.stderr
+    assert (adapter.parents[1] / "talk.md").exists()
+
+
+def test_a_talk_ends_with_its_input(adapter, storyforge):
+    assert storyforge("chat", typed="").stdout == "> \n"
+
+
+def test_an_unknown_writer_is_refused_before_anything_is_loaded(adapter, storyforge):
+    complaint = "error: --writer nobody: choose one of base, tuned\n"
+    assert storyforge("chat", "--writer", "nobody", status=1).stderr == complaint
+
+
+class Stopped:
+    """A talk whose first answer is broken off by Ctrl-C."""
+
+    over = False
+
+    def hear(self, line):
+        yield f"{line} and"
+        if line == "first":
+            raise KeyboardInterrupt
+        self.over = True
+
+
+def test_ctrl_c_ends_the_answer_and_not_the_talk(monkeypatch, capsys):
+    lines = iter(["first", "second", "never read"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    converse(Stopped())
+    assert capsys.readouterr().out == "first\nfirst and\nsecond\nsecond and\n"
+
+
+def test_ctrl_c_between_answers_ends_the_talk(monkeypatch):
+    def stopped(prompt):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        converse(Stopped())

@@ -1,0 +1,362 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx2
+import pytest
+import torch
+from huggingface_hub import HfApi, errors
+from pipeline import Repository
+from ruamel.yaml import YAML
+
+from storyforge.commands import doctor, doctor_machine, doctor_repository
+from storyforge.commands.findings import Finding
+from storyforge.commands.processes import Process, holders, is_orphan, processes
+from storyforge.launch import UserError
+
+LOCK = "schema: '2.0'\nstages:\n" + "".join(
+    f"  {name}:\n    cmd: make {name}\n    params:\n      params.yaml:\n        {name}:\n          size: 3\n"
+    f"    outs:\n    - path: {name}.txt\n      hash: md5\n      md5: {'a' * 32}\n      size: 299\n"
+    f"    - path: {name}\n      hash: md5\n      md5: {'b' * 32}.dir\n      size: 3\n      nfiles: 1\n"
+    for name in ("first", "second")
+)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch, environment) -> Repository:
+    """Git, a lock file of two stages, and no run of DVC."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text("first: {size: 3}\nsecond: {size: 3}\nother: 1\n")
+    made = Repository(tmp_path, environment)
+    made.git("init", "--quiet")
+    made.commit("start")
+    return made
+
+
+def mend(check) -> Finding:
+    """What the check says after its own remedy."""
+    finding = check()
+    assert finding.mend and not finding.by_hand
+    return doctor.mended(finding, check)
+
+
+def test_a_sound_repository_is_ok(repository):
+    for check in ("rwlock", "lock", "branch", "experiments", "params"):
+        assert getattr(doctor_repository, check)().state == "ok", check
+
+
+def test_a_lock_file_cut_anywhere_is_found_and_restored(repository):
+    """Cut after a whole stage it is what DVC leaves when a run stops there: a valid lock file."""
+    whole_stage = LOCK.index("  second:")
+    for at in {*range(0, len(LOCK), 5), whole_stage}:
+        (repository.root / "dvc.lock").write_text(LOCK[:at])
+        expected = "ok" if at == whole_stage else "wrong"
+        assert doctor_repository.lock().state == expected, LOCK[:at]
+    assert mend(doctor_repository.lock).state == "ok"
+    assert (repository.root / "dvc.lock").read_text() == LOCK
+
+
+def test_the_lock_file_of_the_index_goes_before_that_of_the_last_commit(repository):
+    newer = LOCK.replace("size: 299", "size: 300")
+    (repository.root / "dvc.lock").write_text(newer)
+    repository.git("add", "dvc.lock")
+    (repository.root / "dvc.lock").write_text("")
+    assert mend(doctor_repository.lock).state == "ok"
+    assert (repository.root / "dvc.lock").read_text() == newer
+
+
+def test_a_lock_file_that_git_never_had_is_removed(repository):
+    repository.git("rm", "--quiet", "--cached", "dvc.lock")
+    repository.git("commit", "--quiet", "--message", "none")
+    (repository.root / "dvc.lock").write_text("stages: {")
+    assert mend(doctor_repository.lock).text.startswith("there is none")
+
+
+@pytest.mark.parametrize("text", ["", '{"write": {"out', "nonsense"])
+def test_a_broken_rwlock_is_removed(repository, text):
+    path = repository.root / doctor_repository.RWLOCK
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert mend(doctor_repository.rwlock).state == "ok"
+    assert not path.exists()
+
+
+def test_nothing_of_a_run_at_work_is_touched(repository):
+    head = repository.git("rev-parse", "HEAD").strip()
+    repository.git("update-ref", "refs/exps/exec/EXEC_BASELINE", head)
+    repository.git("checkout", "--quiet", "--detach")
+    path = repository.root / doctor_repository.RWLOCK
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    (repository.root / "dvc").write_text("import time; print(flush=True); time.sleep(60)")
+    busy = subprocess.Popen([sys.executable, "dvc"], cwd=repository.root, stdout=subprocess.PIPE)
+    try:
+        busy.stdout.readline()
+        for check in ("rwlock", "branch", "experiments"):
+            finding = getattr(doctor_repository, check)()
+            assert finding.mend == () and str(busy.pid) in finding.text
+    finally:
+        busy.kill()
+        busy.communicate()
+    assert doctor_repository.branch().state == "wrong"
+
+
+def test_a_detached_head_returns_to_its_branch_and_no_edit_is_lost(repository):
+    repository.git("branch", "another")
+    repository.git("checkout", "--quiet", "--detach")
+    (repository.root / "params.yaml").write_text("edited: 1\n")
+    finding = mend(doctor_repository.branch)
+    assert (finding.state, finding.text) == ("ok", "main")
+    assert (repository.root / "params.yaml").read_text() == "edited: 1\n"
+
+
+def test_a_commit_on_no_branch_is_left_to_its_owner(repository):
+    repository.git("checkout", "--quiet", "--detach")
+    (repository.root / "params.yaml").write_text("edited: 1\n")
+    repository.commit("lost?")
+    finding = doctor_repository.branch()
+    assert finding.state == "wrong" and finding.by_hand and "git switch --create" in finding.remedy
+
+
+def test_an_older_commit_looked_at_on_purpose_is_a_note(repository):
+    (repository.root / "more").write_text("")
+    repository.commit("more")
+    repository.git("checkout", "--quiet", "HEAD~1")
+    finding = doctor_repository.branch()
+    assert (finding.state, finding.by_hand, finding.remedy) == ("note", True, "git switch main")
+
+
+def test_a_killed_experiment_is_cleared_away(copy, ran):
+    """The real thing: `dvc exp run` killed with signal 9 in the middle of a stage."""
+    (copy / "make.py").write_text("import time\ntime.sleep(60)\n")
+    repository = Repository(copy, ran.env)
+    log = (copy / ".dvc" / "tmp" / "log").open("w")
+    options = {"stdout": log, "stderr": log, "start_new_session": True}
+    running = subprocess.Popen(["dvc", "exp", "run"], cwd=copy, env=ran.env, **options)
+    try:
+        wait_for(lambda: "Running stage" in (copy / ".dvc/tmp/log").read_text())
+        wait_for(lambda: doctor_repository.experiments().text.startswith("one is running"))
+    finally:
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+        os.killpg(running.pid, signal.SIGKILL)  # the stage outlives its dvc
+    assert doctor_repository.branch().state == doctor_repository.experiments().state == "wrong"
+    assert mend(doctor_repository.branch).text == "main"
+    assert mend(doctor_repository.experiments).text == "no leftovers"
+    assert "exec" not in repository.git("for-each-ref")
+
+
+def wait_for(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+def test_params_that_differ_from_the_last_run_are_named(repository):
+    (repository.root / "params.yaml").write_text("first: {size: 4}\nsecond: {length: 3}\nother: 2\n")
+    finding = doctor_repository.params()
+    assert finding.state == "note" and finding.by_hand and finding.remedy == "dvc repro"
+    assert finding.text.endswith("first.size 3 → 4; second.length None → 3; second.size 3 → None")
+
+
+def test_data_that_is_in_no_remote_is_pushed(copy, ran, tmp_path):
+    repository = Repository(copy, ran.env)
+    assert "this machine alone" in doctor_repository.remote().text
+    repository.dvc("remote", "add", "--default", "beside", str(tmp_path / "store"))
+    finding = doctor_repository.remote()
+    assert (finding.state, finding.remedy) == ("note", "dvc push")
+    assert "folder" in finding.text and "single.bin" in finding.text
+    assert mend(doctor_repository.remote).text == "has all data"
+
+
+def test_packages_are_compared_with_their_pins(repository):
+    (repository.root / "requirements.txt").write_text(
+        f"-c constraints.txt\n# why\npydantic==0.0.1  # old\ntorch=={version('torch').partition('+')[0]}\n"
+        'dvc[s3,ssh]==1.0\nno-such-thing==1.0\nnot-for-us==1.0; sys_platform == "plan9"\n-e .\n'
+    )
+    (repository.root / "constraints.txt").write_text("typer==0.0.1\nnever-heard-of==3\n")
+    finding = doctor_machine.packages()
+    assert finding.state == "wrong" and "--requirement requirements.txt" in finding.remedy
+    assert finding.text.startswith(f"not as pinned: pydantic {version('pydantic')}, not 0.0.1; dvc ")
+    assert finding.text.endswith("no-such-thing is not installed and 1 more")
+
+
+def ask(repository, **model) -> None:
+    YAML().dump({"model": model}, repository.root / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "state"),
+    [
+        ({"quantization": "none", "precision": "auto"}, "cpu", "ok"),
+        ({"quantization": "nf4", "precision": "bf16"}, "cpu", "wrong"),
+        ({"quantization": "none", "precision": "fp16"}, "cpu", "wrong"),
+        ({"quantization": "nf4", "precision": "fp16"}, "cuda", "ok"),
+    ],
+)
+def test_a_gpu_is_missed_where_params_ask_for_one(repository, monkeypatch, asked, here, state):
+    monkeypatch.setattr("storyforge.model.loading.device", lambda: torch.device(here))
+    monkeypatch.setattr(doctor_machine, "NVIDIA", Path("no-such-place"))
+    ask(repository, **asked)
+    assert doctor_machine.device().state == state
+
+
+def test_a_gpu_that_torch_cannot_use_is_pointed_out(repository, monkeypatch):
+    monkeypatch.setattr(doctor_machine, "NVIDIA", repository.root)
+    monkeypatch.setattr(doctor_machine, "version", lambda name: "2.13.0+cpu")
+    ask(repository, quantization="none")
+    finding = doctor_machine.device()
+    assert finding.state == "wrong" and finding.remedy == "pip install torch==2.13.0" and finding.by_hand
+
+
+def refused(error):
+    def auth_check(self, name, token):
+        raise error
+
+    return auth_check
+
+
+NO = httpx2.Response(403, request=httpx2.Request("GET", "http://localhost"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "text"),
+    [
+        (lambda self, name, token: None, "ok", "may be read"),
+        (refused(errors.GatedRepoError("no", response=NO)), "wrong", "is gated and no token is set: accept"),
+        (refused(errors.RepositoryNotFoundError("no", response=NO)), "wrong", "is not on the hub"),
+        (refused(ConnectionError("no network")), "note", "the hub cannot be asked (no network)"),
+    ],
+)
+def test_gated_weights_ask_for_a_token(repository, monkeypatch, answer, state, text):
+    monkeypatch.setattr(HfApi, "auth_check", answer)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setenv("STORYFORGE_CACHE", str(repository.root / "cache"))
+    ask(repository, origin=f"hub:owner/gated@{'0' * 40}")
+    finding = doctor_machine.hub()
+    assert finding.state == state and text in finding.text
+
+
+def test_a_model_in_the_cache_needs_no_token(repository, monkeypatch):
+    monkeypatch.setenv("STORYFORGE_CACHE", str(repository.root / "cache"))
+    (repository.root / "cache" / "snapshots" / f"owner--gated@{'0' * 40}").mkdir(parents=True)
+    ask(repository, origin=f"hub:owner/gated@{'0' * 40}")
+    assert doctor_machine.hub().text == "owner/gated is in the cache"
+
+
+def test_a_full_disk_is_wrong(repository, monkeypatch):
+    monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
+    finding = doctor_machine.disk()
+    assert finding.state == "wrong" and "1.0 GiB free" in finding.text
+    assert "--all-experiments" in finding.remedy and finding.by_hand
+
+
+HOLD = """
+import fcntl, time
+file = open(".checkpoints/key/lock", "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(repository):
+    """A process with a checkpoint's lock."""
+    (repository.root / ".checkpoints" / "key").mkdir(parents=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD], cwd=repository.root, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_process_that_trains_is_left_alone(holder):
+    """Its parent, this test, is alive."""
+    assert list(holders({Path(".checkpoints/key/lock")})) == [holder.pid]
+    assert doctor_machine.orphans() == Finding("ok", f"process {holder.pid} is training")
+
+
+def test_an_orphan_with_the_lock_is_ended(holder, monkeypatch):
+    monkeypatch.setattr(doctor_machine, "is_orphan", lambda process, everyone: process.pid == holder.pid)
+    finding = doctor_machine.orphans()
+    assert (finding.state, finding.mend) == ("wrong", (("kill", str(holder.pid)),))
+    assert mend(doctor_machine.orphans) == Finding("ok", "none holds a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("chain", "orphan"),
+    [
+        ([["python", "-m", "train"], ["/sbin/init"]], True),
+        ([["python", "-m", "train"], ["systemd", "--user"], ["init"]], True),
+        ([["python", "-m", "train"], ["sh", "-c", "…"], ["/bin/dvc", "repro"], ["bash"], ["init"]], False),
+        ([["python", "-m", "train"], ["python", "/venv/bin/dvc", "repro"]], False),  # dvc is process 1
+        ([["python", "-m", "train"], ["bash"], ["sshd"], ["init"]], False),
+    ],
+)
+def test_an_orphan_has_lost_its_dvc(chain, orphan):
+    pids = [*range(100, 100 + len(chain) - 1), 1]
+    everyone = {
+        pid: Process(pid, parent, tuple(words), None)
+        for pid, parent, words in zip(pids, [*pids[1:], 0], chain, strict=True)
+    }
+    assert is_orphan(everyone[100], everyone) is orphan
+
+
+def test_this_very_process_is_found_with_its_folder(repository):
+    own = processes()[os.getpid()]
+    assert own.parent == os.getppid() and own.folder == repository.root
+
+
+def fake(*findings):
+    """A check that says one after the other."""
+    left = list(findings)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.fixture
+def checks(monkeypatch, repository):
+    broken = Finding("wrong", "a file too many", (("rm", "surplus"),))
+    by_hand = Finding("note", "to be run again", (("dvc", "repro"),), by_hand=True)
+    (repository.root / "surplus").write_text("")
+    fine, gone = Finding("ok", "fine"), Finding("ok", "gone")
+    found = {"one": fake(fine), "two": fake(broken, gone), "three": fake(by_hand)}
+    monkeypatch.setattr(doctor, "CHECKS", found)
+
+
+def test_without_fix_everything_is_told_and_nothing_done(checks, repository, storyforge):
+    assert storyforge("doctor", status=1).stdout == (
+        "ok     one          fine\n"
+        "wrong  two          a file too many: rm surplus\n"
+        "note   three        to be run again: dvc repro\n"
+    )
+    assert (repository.root / "surplus").exists()
+
+
+def test_fix_mends_what_it_can_and_says_so(checks, repository, storyforge):
+    lines = storyforge("doctor", "--fix").stdout.splitlines()
+    assert lines[1:3] == ["wrong  two          a file too many: rm surplus", "ok     two          gone"]
+    assert not (repository.root / "surplus").exists()
+
+
+def test_a_remedy_that_fails_is_told(repository):
+    finding = Finding("wrong", "broken", (("git", "no-such-verb"),))
+    assert "`git no-such-verb` has failed" in doctor.mended(finding, lambda: finding).text
+
+
+def test_a_check_that_cannot_look_is_a_finding():
+    def check():
+        raise UserError("git is not installed")
+
+    assert doctor.outcome(check) == Finding("wrong", "git is not installed")

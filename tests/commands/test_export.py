@@ -1,0 +1,114 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+from peft import PeftModel
+
+from storyforge.commands import export
+
+FILE = "gguf/tuned-f16.gguf"
+MODELFILE = '''FROM ./tuned-f16.gguf
+TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+SYSTEM """Tell a story."""
+PARAMETER stop "<|im_end|>"
+PARAMETER stop "<|endoftext|>"
+PARAMETER temperature 1.0
+PARAMETER top_k 0
+PARAMETER top_p 0.95
+PARAMETER min_p 0.0
+PARAMETER repeat_penalty 1.1
+PARAMETER repeat_last_n 12
+PARAMETER num_predict 12
+'''
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def left(clone):
+    """What an export that failed has left."""
+    return sorted(path.name for path in (clone / "exports").glob("*"))
+
+
+def test_an_export_says_what_it_measured_and_holds_both_forms(adapter, clone, storyforge):
+    lines = storyforge("export").stdout.splitlines()
+    assert lines[0].startswith("1 test stories of ") and lines[1].startswith("adapter  ")
+    assert "greedy text the same 2 of 2 times" in lines[3] and lines[3].startswith("tuned-f16.gguf  ")
+    assert lines[4] == "exports/tuned: export.json, gguf, merged"
+    assert lines[5] == "next: cd exports/tuned/gguf && ollama create tuned -f Modelfile"
+    folder = clone / "exports/tuned"
+    assert (folder / "gguf/Modelfile").read_text() == MODELFILE
+    assert (folder / "merged/model.safetensors").exists() and (folder / FILE).exists()
+    record = json.loads((folder / "export.json").read_text())
+    assert [form["name"] for form in record["forms"]] == ["merged", "tuned-f16.gguf"]
+    assert abs(record["forms"][0]["loss"] - record["adapter_loss"]) < 0.02
+    assert str(clone) not in (folder / "export.json").read_text()
+
+
+def test_again_it_makes_the_same_bytes_in_place_of_the_old(adapter, clone, storyforge):
+    storyforge("export")
+    before = content(clone / "exports/tuned")
+    (clone / "exports/tuned/stray").write_text("")
+    storyforge("export")
+    assert content(clone / "exports/tuned") == before and left(clone) == ["tuned"]
+
+
+def test_weights_alone(adapter, clone, storyforge):
+    storyforge("export", "--type", "none", "--to", "mine")
+    assert sorted(path.name for path in (clone / "mine").iterdir()) == ["export.json", "merged"]
+
+
+def test_a_merge_that_lost_the_adapter_is_refused_and_leaves_the_old_export(
+    adapter, clone, storyforge, monkeypatch
+):
+    storyforge("export", "--type", "none")
+    before = content(clone / "exports/tuned")
+    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda model, *_, **__: model.unload(), raising=False)
+    said = storyforge("export", "--type", "none", status=1)
+    assert said.stderr.startswith("error: merged: loses ") and said.stderr.count("\n") == 1
+    assert said.stderr.endswith("more than 0.02: nothing was exported\n")
+    assert content(clone / "exports/tuned") == before and left(clone) == ["tuned"]
+
+
+def test_a_file_that_lost_its_order_is_refused(adapter, clone, storyforge, monkeypatch):
+    from storyforge.model import gguf_file
+
+    monkeypatch.setattr(gguf_file, "_interleaved", lambda name, weight, config: weight)
+    assert "was read back 1" in storyforge("export", status=1).stderr
+    assert left(clone) == []
+
+
+def test_no_adapter_names_the_command_that_makes_one(clone, storyforge):
+    said = storyforge("export", status=1).stderr
+    assert said == "error: models/tuned: no adapter there: run `dvc repro train` or `dvc pull`\n"
+
+
+def test_a_folder_that_is_no_export_is_left_alone(adapter, clone, storyforge):
+    (clone / "mine").mkdir()
+    (clone / "mine/diary.txt").write_text("Dear diary")
+    said = storyforge("export", "--to", "mine", status=1).stderr
+    assert "mine: is there, and is no export: choose another --to, or remove it" in said
+    assert (clone / "mine/diary.txt").read_text() == "Dear diary"
+
+
+def test_an_unknown_type_is_one_line(adapter, clone, storyforge):
+    said = storyforge("export", "--type", "q2", status=1).stderr
+    assert said == "error: --type q2: choose one of f16, q8_0, none\n"
+
+
+def test_a_full_disk_is_noticed_before_anything_is_made(adapter, clone, storyforge, monkeypatch):
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
+    said = storyforge("export", status=1).stderr
+    assert "GiB are needed and 0.0 are free: make room, or choose another disk by --to" in said
+    assert not (clone / "exports").exists()
+
+
+@pytest.mark.parametrize(("text", "said"), [("", "test.jsonl is empty"), ("{}\n", "line 1: not a Exchange")])
+def test_without_stories_to_measure_on_nothing_is_exported(text, said, adapter, clone, storyforge):
+    (clone / "data/processed/test.jsonl").write_text(text)
+    assert said in storyforge("export", status=1).stderr
+    assert not (clone / "exports").exists()

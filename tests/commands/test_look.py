@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from storyforge.commands.look import look, spelled
+from storyforge.launch import UserError
+
+
+def ids(stage, count, seed=1, **wanted):
+    return [story.row["id"] for story in look(stage, count, seed, **wanted)]
+
+
+def test_same_seed_same_stories_other_seed_others(clone):
+    assert ids("train", 3) == ids("train", 3)
+    assert len({tuple(ids("train", 3, seed)) for seed in range(5)}) > 1
+
+
+def test_more_stories_than_there_are_gives_each_once(clone):
+    assert sorted(ids("raw", 99)) == [f"story-{n}" for n in range(9)]
+
+
+def test_a_story_is_shown_with_source_prompt_and_length(clone, storyforge):
+    done = storyforge("look", "test", "--seed", "1")
+    head = "made · group-2 · story-8 · 7 words\n> Tell of 8 birds.\n"
+    assert done.stdout == f"{head}\nBird 0 sang of rain number 8.\n\n"
+    assert done.stderr == "seed 1\n"
+
+
+def test_the_seed_it_names_shows_the_same_again(clone, storyforge):
+    first = storyforge("look", "train")
+    seed = first.stderr.split()[-1]
+    assert storyforge("look", "train", "--seed", seed).stdout == first.stdout
+
+
+def test_a_story_may_be_asked_for_by_id_and_source(clone):
+    assert ids("raw", 5, id="story-4", source="made") == ["story-4"]
+
+
+def test_rejected_stories_are_counted_by_rule(clone, storyforge):
+    rows = [line.split() for line in storyforge("look", "rejected").stdout.splitlines()]
+    assert rows[1:] == [["made", "short", "2", "18.18%", "3"], ["made", "foreign", "0", "0.00%", "1"]]
+
+
+def test_rejected_stories_are_shown_with_what_was_wrong(clone, storyforge):
+    shown = storyforge("look", "rejected", "--reason", "short", "-n", "9").stdout
+    assert "rejected: short: 0 words, not 20" in shown and "rejected: short: 1 words, not 20" in shown
+
+
+def test_tokens_show_the_reply_and_its_end_as_learned(clone, storyforge, encoder, exchanges):
+    """An ended story is followed by the end token; one that was cut is not."""
+    for story, end in ((exchanges[6], "<|im_end|>"), (exchanges[7], "")):
+        shown = storyforge("look", "val", "--id", story.id, "--tokens").stdout
+        before, after = shown.split("\nloss: ")
+        assert after.partition("\n")[2].strip() == story.story + end
+        assert story.prompt in before and "Bird 0" not in before
+        assert after.startswith(f"{len(encoder.text(story.story)) + bool(end)} tokens\n")
+
+
+def test_the_tokens_of_one_character_are_shown_together(encoder):
+    parts = list(spelled(encoder.text("né"), encoder.tokenizer.decode, learned=True))
+    assert [part.text for part in parts] == ["n", "é"]
+
+
+def test_nothing_in_a_story_steers_the_terminal(clone, storyforge):
+    file = clone / "data/processed/test.jsonl"
+    row = json.loads(file.read_text()) | {"story": "red\x1b[31m\x9b2Jbell\x07"}
+    file.write_text(json.dumps(row) + "\n")
+    assert "\nred[31m2Jbell\n" in storyforge("look", "test").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["draft"], "'draft' is no stage: choose one of raw, train, val, test, rejected"),
+        (["train", "--source", "x"], "no train story of source 'x': there is made"),
+        (["rejected", "--reason", "x"], "no rejected story of reason 'x': there is foreign, short"),
+        (["train", "--id", "x"], "no train story of id 'x'"),
+        (
+            ["raw", "--tokens"],
+            "a raw story is not trained on: look at train, val, test or rejected",
+        ),
+    ],
+)
+def test_what_is_not_there_is_answered_with_what_is(clone, storyforge, words, complaint):
+    assert storyforge("look", *words, status=1).stderr == f"error: {complaint}\n"
+
+
+def test_missing_stories_name_the_command_that_makes_them(clone):
+    (clone / "data/processed/train.jsonl").unlink()
+    with pytest.raises(UserError, match="run `dvc repro preprocess` or `dvc pull`"):
+        look("train", 1, 1)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"story": 1}', '{"story": "a", "id": "b"}', "[" * 10_000])
+def test_a_broken_line_is_named(clone, line):
+    (clone / "data/processed/test.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"test\.jsonl, line 1: no story"):
+        look("test", 1, 1)

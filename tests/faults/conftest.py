@@ -1,0 +1,200 @@
+"""A place where one stage is run, hurt and run again, and what it should have come to."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import rules_graph
+from pipeline import TINY, Repository, stories, story
+from ruamel.yaml import YAML
+from warm import FIGURES, Fault, Warm
+
+from storyforge.records import Exchange, write_jsonl
+
+ROOT = Path(__file__).parents[2]
+MODEL = {"sha256": None, "system": "Tell a story.", "precision": "fp32", "attention": "eager", "threads": 1}
+TRAIN = {  # six steps, the last batch short; dropout, since its noise must resume too
+    "epochs": 2,
+    "max_steps": None,
+    "batch_stories": 3,
+    "max_tokens": 250,
+    "micro_batch_tokens": 500,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "validate_every": 2,
+    "validation_stories": None,
+    "checkpoint_every": 1,
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.3, "targets": "all-linear"},
+}
+GRAPH = rules_graph.graph(ROOT)
+Outputs = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with what a stage reads, the command that runs it there, and its outputs' names."""
+
+    warm: Warm
+    folder: Path
+    words: Sequence[str]
+    made: Sequence[str]
+
+    def start(self, *faults: Fault) -> int:
+        env = {"STORYFORGE_CHECKPOINT_DIR": str(self.work)}
+        return self.warm.start(self.words, self.folder, faults, env)
+
+    def run(self, *faults: Fault) -> int:
+        """The status it ends with."""
+        return self.wait(self.start(*faults))
+
+    def wait(self, pid: int) -> int:
+        return self.warm.wait(pid)
+
+    def killed_after(self, seconds: float) -> int:
+        """The status of a run that gets kill -9 if it lasts so long."""
+        pid = self.start()
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+        return self.wait(pid)
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def said(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def checkpoints(self) -> list[Path]:
+        """By step."""
+        return sorted(self.work.glob("[!.]*/step-*"))
+
+    def torn(self, whole: Outputs) -> list[str]:
+        """Outputs that stand there and are not what they should be."""
+        return [name for name, content in self.outputs().items() if content != whole.get(name)]
+
+    def outputs(self) -> Outputs:
+        """Every file that DVC would take."""
+        tops = [self.folder / name for name in self.made]
+        files = [file for top in tops for file in (sorted(top.rglob("*")) if top.is_dir() else [top])]
+        return {str(file.relative_to(self.folder)): file.read_bytes() for file in files if file.is_file()}
+
+    def clear(self) -> None:
+        """As DVC does before a stage: its outputs are deleted."""
+        for name in self.made:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+            (self.folder / name).unlink(missing_ok=True)
+
+    def choose(self, **changes) -> "Place":
+        """Other params for training."""
+        params = YAML(typ="safe").load(self.folder / "params.yaml")
+        YAML().dump(params | {"train": params["train"] | changes}, self.folder / "params.yaml")
+        return self
+
+    def copy(self, folder: Path) -> "Place":
+        shutil.copytree(self.folder, folder)
+        (folder / "log").write_text("")
+        return replace(self, folder=folder)
+
+
+def place(warm: Warm, folder: Path, stage: str) -> Place:
+    """With the command and the outputs that dvc.yaml names."""
+    words = GRAPH[stage]["cmd"].removeprefix(rules_graph.START).split()
+    made = sorted(rules_graph.declared(GRAPH[stage], "outs", "metrics", "plots"))
+    return Place(warm, folder, [stage, *words[1:]], made)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """The package, in a place where a test may edit it."""
+    folder = tmp_path_factory.mktemp("source")
+    shutil.copytree(ROOT / "src" / "storyforge", folder / "storyforge")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def warm(source):
+    warm = Warm.up(source)
+    yield warm
+    warm.server.stdin.close()
+    warm.server.wait()
+
+
+@pytest.fixture(scope="session")
+def template(warm, tmp_path_factory, tiny_model_dir) -> Place:
+    """Seven short stories to train on, two to validate with. Shared: copy it, never change it."""
+    folder = tmp_path_factory.mktemp("template")
+    rows = [
+        Exchange(f"{n}", "made", f"{n}", f"Tell of {n} birds.", short_story(n), n % 2 == 0) for n in range(9)
+    ]
+    write_jsonl(folder / "data" / "processed" / "train.jsonl", rows[2:])
+    write_jsonl(folder / "data" / "processed" / "val.jsonl", rows[:2])
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    model = params["model"] | MODEL | {"origin": f"folder:{tiny_model_dir}"}
+    YAML().dump({"model": model, "train": params["train"] | TRAIN}, folder / "params.yaml")
+    return place(warm, folder, "train")
+
+
+def short_story(number: int) -> str:
+    return "\n".join(story(random.Random(number)).splitlines()[: number % 3 + 1])
+
+
+@pytest.fixture
+def training(template, tmp_path) -> Place:
+    return template.copy(tmp_path / "here")
+
+
+@pytest.fixture(scope="session")
+def whole(template, tmp_path_factory) -> Outputs:
+    """What an undisturbed run of it gives."""
+    undisturbed = template.copy(tmp_path_factory.mktemp("whole") / "here")
+    assert undisturbed.run() == 0, undisturbed.said
+    return undisturbed.outputs()
+
+
+@pytest.fixture(scope="session")
+def killed(template, tmp_path_factory) -> Place:
+    """Killed after the fourth step was saved: there are checkpoints of steps 3 and 4."""
+    place, number = template.copy(tmp_path_factory.mktemp("killed") / "here"), 33
+    while [path.name[-1] for path in place.checkpoints()] != ["3", "4"]:
+        shutil.rmtree(place.work, ignore_errors=True)
+        number += 4
+        assert place.run(("die_at", number)) == -9, place.said
+    return place
+
+
+@pytest.fixture
+def interrupted(killed, tmp_path) -> Place:
+    return killed.copy(tmp_path / "here")
+
+
+@pytest.fixture(scope="session")
+def ran(warm, tmp_path_factory, tiny_model_dir) -> Callable[[str], Place]:
+    """A stage in a folder where it and those before it have run. Shared: copy it, never change it."""
+    folder, done = tmp_path_factory.mktemp("graph"), {}
+    shutil.copytree(ROOT / "data", folder / "data", ignore=lambda *_: ["raw", "processed", "evaluated"])
+    for name, text in stories(30).items():
+        (folder / "data" / "my-stories" / name).write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "params.yaml", folder)
+    Repository(folder, {}).choose({**TINY, "model.origin": f"folder:{tiny_model_dir}"})
+
+    def run_to(wanted: str) -> Place:
+        for stage in GRAPH:
+            if stage not in done:
+                done[stage] = place(warm, folder, stage)
+                assert done[stage].run() == 0, done[stage].said
+            if stage == wanted:
+                return done[stage]
+
+    return run_to
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for line in FIGURES:
+        terminalreporter.write_line(line)
