@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # that sleep at once, a third slower alone (docs/LOG.md).
 export GOMP_SPINCOUNT := 20000
 
-.PHONY: repro test lint bench recipe setup
+.PHONY: repro test lint bench verify demo recipe setup
 
 repro: setup ## run whatever stages are out of date
 	$(BIN)/dvc repro
@@ -21,6 +21,12 @@ lint: setup ## style and format
 
 bench: repro $(PEERS)/.ready ## our engine beside TRL and Unsloth on this CPU; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/train.py
+
+verify: setup ## the bytes of dvc.lock again, built in another way; ALL=1 trains too
+	$(BIN)/python .ci/verify.py $(if $(ALL),--all)
+
+demo: setup ## a page in the browser: write, compare, download
+	$(BIN)/streamlit run src/storyforge/demo.py
 
 recipe: ## make recipe NAME=llama-3.1-8b: that file becomes params.yaml
 	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\

@@ -16,8 +16,6 @@ from websockets.sync.client import connect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "background-networking component-update sync quic gpu default-apps extensions dev-shm-usage".split()
 
-KEYS = {"ArrowRight": 39}
-
 
 class Page:
     """One tab; what it is told is JavaScript, and keys as a person would press them."""
@@ -52,17 +50,13 @@ class Page:
         self.js(f"{found}.click()")
 
     def type(self, selector: str, text: str) -> None:
-        """In place of what stands there."""
-        found = f"document.querySelector({selector!r})"
-        focused = f"({found}.focus(), {found}.select(), document.activeElement == {found})"
-        self.wait(f"{found} && !{found}.disabled && {focused}")
-        self.call("Input.insertText", text=text)
+        """In place of what stands there; again, if the page was still being laid out and lost it."""
+        found, end = f"document.querySelector({selector!r})", time.monotonic() + 60
+        while self.js(f"{found}?.value") != text:
+            assert time.monotonic() < end, f"{selector} takes no text"
+            self.wait(f"{found} && !{found}.disabled && ({found}.focus(), {found}.select(), true)")
+            self.call("Input.insertText", text=text)
         self.js("document.activeElement.blur()")
-
-    def press(self, key: str) -> None:
-        for event in ("keyDown", "keyUp"):
-            code = {"code": key, "windowsVirtualKeyCode": KEYS[key]}
-            self.call("Input.dispatchKeyEvent", type=event, key=key, **code)
 
     def screenshot(self, file: Path, width: int, height: int, mobile: bool = False) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}

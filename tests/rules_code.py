@@ -110,9 +110,10 @@ def light_ground(root: Path) -> Iterator[str]:
 
 
 def pinned(root: Path) -> Iterator[str]:
-    """What our code and tests import, requirements.txt names: nothing else would keep it there."""
+    """What our code and tests import, a requirements file names: nothing else would keep it there."""
     providers = packages_distributions()
-    pins = {normal(line) for line in (root / "requirements.txt").read_text("utf-8").splitlines()}
+    texts = [file.read_text("utf-8") for file in sorted(root.glob("requirements*.txt"))]
+    pins = {normal(line) for text in texts for line in text.splitlines()}
     ours = {file.stem for folder in ("src", "tests") for file in (root / folder).rglob("*")}
     for file in sorted(file for folder in ("src", "tests") for file in (root / folder).rglob("*.py")):
         tops = {name.split(".")[0] for name in imported(file)} - sys.stdlib_module_names - ours

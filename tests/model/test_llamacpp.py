@@ -66,12 +66,11 @@ def made(splitter, chat, rope):
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoders.ByteLevel()
     trainer = BpeTrainer(
-        vocab_size=400,
+        vocab_size=250,
         special_tokens=sorted(control),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([SYSTEM] * 3, trainer)
+    tokenizer.train_from_iterator([SYSTEM, SYSTEM, "system user assistant Of rain."], trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=chat.end_of_turn,
@@ -79,7 +78,7 @@ def made(splitter, chat, rope):
     )
     encoder = Encoder(fast, chat, SYSTEM)
     fast.chat_template = jinja(chat, SYSTEM)
-    torch.manual_seed(6)
+    torch.manual_seed(4)
     config = LlamaConfig(
         vocab_size=len(fast) + 3,
         hidden_size=64,
