@@ -39,7 +39,8 @@ def test_a_disk_that_takes_only_small_files(training, whole, size):
     """safetensors and torch meet this limit in their own code, where nothing of ours can be patched."""
     (training.folder / "log").write_text("")
     status = training.run(("small_files", size))
-    assert status == 1 and "Traceback" not in training.said, training.said
+    # 120 is Python's own, where its last words do not fit into the log either.
+    assert status in (1, 120) and "Traceback" not in training.said, training.said
     training.clear()
     assert training.run() == 0 and training.outputs() == whole
 
