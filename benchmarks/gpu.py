@@ -1,6 +1,6 @@
 """Speed, memory and repeatability of training on one CUDA GPU, with random weights of Llama 3.1 8B's shape.
 
-    python benchmarks/cuda.py [--tiny] [--minutes 9] [FOLDER]
+    python benchmarks/gpu.py [--tiny] [--minutes 9] [FOLDER]
 
 writes cuda.json and cuda.md into FOLDER, else $OUT, else here. Neither speed nor memory depends on the
 values. Each case has a process of its own, so that its peak is its own and running out of memory costs one
