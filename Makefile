@@ -4,9 +4,6 @@ BIN := .venv/bin
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 PEERS := .venv/peers
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Threads that spin while they wait, libgomp's default, make two PyTorch programs on two cores ten times slower;
-# that sleep at once, a third slower alone (docs/LOG.md).
-export GOMP_SPINCOUNT := 20000
 
 .PHONY: repro test lint bench verify demo recipe setup
 

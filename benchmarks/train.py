@@ -31,8 +31,15 @@ from race import PEERS, QUIET, REPOSITORY, Engine, race
 
 from storyforge.launch import UserError
 from storyforge.model.encoding import Encoded, Encoder
-from storyforge.model.loading import DTYPES, ModelParams, accelerator, load_base, load_encoder, precision
-from storyforge.model.loading import _base_dir as base_folder
+from storyforge.model.loading import (
+    DTYPES,
+    ModelParams,
+    accelerator,
+    base_dir,
+    load_base,
+    load_encoder,
+    precision,
+)
 from storyforge.model.schedule import TrainParams, batches
 from storyforge.records import Exchange, published, read_jsonl, read_prompts
 from storyforge.stages.evaluate import losses
@@ -61,7 +68,6 @@ CHOSEN = {
     "lora": {"r": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear"},
     "validate_every": 10**6,
     "checkpoint_every": 10**6,
-    "wandb": False,
 }
 HEAD = [
     "engine",
@@ -134,7 +140,7 @@ def job(steps: int, encoder: Encoder, params: ModelParams) -> tuple[dict[str, An
     train = TrainParams.load().model_copy(update={**CHOSEN, "max_steps": steps})
     plan = batches([encoded for _, encoded in chosen], train)
     told = {
-        "base": str(base_folder(params)),
+        "base": str(base_dir(params)),
         "threads": params.threads,
         "train": {**CHOSEN, "max_steps": steps, "seed": train.seed},
         "exchanges": [asdict(story) for story, _ in chosen],
@@ -248,7 +254,7 @@ def main(steps: int, names: Sequence[str]) -> None:
     encoder = load_encoder(params)
     found = training(steps, names, encoder, params)
     print("scoring, writing, loading", file=sys.stderr)
-    setting = Setting(base_folder(params), Path("models/tuned"), params, encoder)
+    setting = Setting(base_dir(params), Path("models/tuned"), params, encoder)
     scored = [encoded for _, encoded in passages("test", encoder, SCORED)]
     prompts = [prompt.prompt for prompt in read_prompts(Path("data/prompts.yaml"))][:PROMPTS]
     inference = table(["", "StoryForge", "plain", "ratio"], list(compared(setting, scored, prompts)))

@@ -13,6 +13,7 @@ import typer
 
 from storyforge.commands.options import Commands, More, Presets, Tuned, as_page, at_the_root, sampled
 from storyforge.launch import UserError
+from storyforge.text.selection import sample_seed
 
 app = typer.Typer(
     cls=Commands,
@@ -89,7 +90,7 @@ def sample(
     adapters = {} if base else writers.named(adapter)
     with terminal.waiting("loading the model"):
         params, ready = writers.sampling(sampling), writers.Writers(adapters)
-    ids, chance = ready.encoder.prompt(asked.prompt), writers.seed_of(asked, params.seed)
+    ids, chance = ready.encoder.prompt(asked.prompt), sample_seed(asked.id, 0, params.seed)
     with closing(ready.stream(ready.names[-1], ids, params, chance)) as stream:
         for piece in stream:
             terminal.say(piece.text, end="")

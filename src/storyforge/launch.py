@@ -15,6 +15,9 @@ from typing import Any
 
 # On import it reports that it found no optional kernel, to people who never asked for 4 bits.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# Threads that spin while they wait, libgomp's default, make two PyTorch programs on two cores ten times
+# slower; that sleep at once, a third slower alone (docs/LOG.md). Read once, when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 PARENT = os.getppid()  # noted before the slow imports of a stage, in which it may die
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)

@@ -2,45 +2,89 @@
 
 import netrc
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-Log = Callable[[int, dict[str, float]], None]
+from storyforge.params import Params
+
+# Where W&B keeps its runs: what it could not send outlives the stage, and a temporary experiment.
+ROOT = Path(os.environ.get("DVC_ROOT", "."))
+
+
+class TrackingParams(Params):
+    section: ClassVar[str] = "tracking"
+    wandb: bool
+
+
+class Track:
+    """Where figures go besides the files: to a W&B run, or nowhere."""
+
+    def __init__(self, run: Any = None):
+        self.run = run
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        if self.run:
+            self.run.log({"step": step, **figures})
+
+    def conclude(self, figures: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """What the run came to, and a table of texts whose columns are the keys of `samples`."""
+        if self.run:
+            import wandb
+
+            self.run.summary.update(figures)
+            columns = list(samples[0])
+            rows = [[sample[column] for column in columns] for sample in samples]
+            self.run.log({"samples": wandb.Table(columns=columns, data=rows)})
 
 
 @contextmanager
-def tracked(enabled: bool, key: str, directory: Path, config: dict[str, Any]) -> Iterator[Log]:
-    """Yields `log(step, figures)`; a run resumed under the same key continues the same W&B run.
+def tracked(
+    job: str, config: dict[str, Any], *, key: str | None = None, main: bool = True
+) -> Iterator[Track]:
+    """A W&B run of that job type; under the same key it goes on where it was left.
 
-    Offline unless a key is at hand, for `wandb sync` later. Neither code, console nor git remote is recorded.
+    Offline unless a key is at hand, for `wandb sync` later. Tagged with commit and experiment, by which the
+    jobs of one `dvc repro` are grouped. Memory and GPU use W&B samples by itself; neither code, console nor
+    git remote is recorded. Processes other than the main one write nothing.
     """
-    if not enabled:
-        yield _ignore
+    if not main or not TrackingParams.load().wandb:
+        yield Track()
         return
     import wandb  # costs a second and a half, so only where it is wanted
 
+    tags = [tag for tag in (_commit(), os.environ.get("DVC_EXP_NAME")) if tag]
     run = wandb.init(
         project="storyforge",
+        job_type=job,
+        group=tags[-1] if tags else None,
+        name=f"{tags[-1][:30]} {job}" if tags else None,
         id=key,
-        resume="allow",
-        name=os.environ.get("DVC_EXP_NAME"),
-        tags=[tag for tag in (os.environ.get("DVC_EXP_BASELINE_REV"), os.environ.get("DVC_STAGE")) if tag],
-        dir=directory,
+        resume="allow" if key else None,
+        tags=tags,
+        dir=ROOT,
         config=config,
         mode=os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline"),
         settings=wandb.Settings(console="off", save_code=False, disable_git=True, silent=True),
     )
     run.define_metric("*", step_metric="step")
     try:
-        yield lambda step, figures: run.log({"step": step, **figures})
+        yield Track(run)
     finally:
         run.finish()
 
 
-def _ignore(step: int, figures: dict[str, float]) -> None:
-    pass
+def _commit() -> str | None:
+    """The commit an experiment started from, else the one checked out; None outside git."""
+    if given := os.environ.get("DVC_EXP_BASELINE_REV"):
+        return given
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None
 
 
 def _logged_in() -> bool:

@@ -155,9 +155,7 @@ def test_a_small_models_rates_are_bounds(parameters, at_best):
 
 def test_validations_are_counted_as_training_makes_them(encoded, loop_params, lora):
     """Seven steps, every second: before the first, after 2, 4, 6 and the last; none without stories."""
-    params = TrainParams(
-        **loop_params.model_dump() | {"epochs": 7, "batch_stories": 9}, lora=lora, wandb=False
-    )
+    params = TrainParams(**loop_params.model_dump() | {"epochs": 7, "batch_stories": 9}, lora=lora)
     assert job_of(encoded, encoded[:2], params).validations == 5
     assert job_of(encoded, encoded[:2], params.model_copy(update={"max_steps": 6})).validations == 4
     assert job_of(encoded, [], params).validations == 0

@@ -6,8 +6,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from storyforge.commands.terminal import UNPRINTABLE
-from storyforge.commands.writers import BROKEN, Writers, asked, named, pieces, sampling, seed_of
+from storyforge.commands.writers import BROKEN, Writers, asked, named, pieces, sampling
 from storyforge.launch import UserError
+from storyforge.text.selection import sample_seed
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def test_streamed_pieces_joined_are_what_write_gives(writers):
             params = sampling({"max_new_tokens": 40})
             (written,) = writers.write(name, [prompt], params)
             ids = writers.encoder.prompt(prompt.prompt)
-            streamed = list(writers.stream(name, ids, params, seed_of(prompt, params.seed)))
+            streamed = list(writers.stream(name, ids, params, sample_seed(prompt.id, 0, params.seed)))
             assert "".join(piece.text for piece in streamed) == written.text
             assert (streamed[-1].tokens, streamed[-1].ended) == (written.tokens, written.ended)
 
@@ -48,7 +49,7 @@ def test_an_adapter_writes_the_same_whoever_stands_beside_it(adapter, older, wri
 def test_the_global_batch_of_prompts_does_not_change_a_text(writers, monkeypatch):
     prompts, params = asked([]), sampling({})
     together = writers.write("tuned", prompts, params)
-    monkeypatch.setattr("storyforge.commands.writers.SIDE_BY_SIDE", 1)
+    monkeypatch.setattr("storyforge.model.generation.SIDE_BY_SIDE", 1)
     assert writers.write("tuned", prompts, params) == together
 
 

@@ -137,7 +137,7 @@ def template(warm, tmp_path_factory, tiny_model_dir) -> Place:
     write_jsonl(folder / "data" / "processed" / "val.jsonl", rows[:2])
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     model = params["model"] | MODEL | {"origin": f"folder:{tiny_model_dir}"}
-    YAML().dump({"model": model, "train": params["train"] | TRAIN}, folder / "params.yaml")
+    YAML().dump(params | {"model": model, "train": params["train"] | TRAIN}, folder / "params.yaml")
     return place(warm, folder, "train")
 
 

@@ -1,6 +1,8 @@
 """The written-out Llama against transformers' own in float32, on the same bfloat16 weights."""
 
 import copy
+import platform
+from functools import cache
 
 import pytest
 import torch
@@ -53,6 +55,19 @@ def test_gradient_and_loss_are_those_of_autograd_in_float32(model, encoded):
     for name, gradient in gradients(model).items():
         error = (gradient - wanted[name]).norm() / wanted[name].norm()
         assert error < 0.02, f"{name}: {error:.4f}"  # bfloat16 rounds by up to 0.004
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere it is what is tested above")
+def test_a_processor_that_lacks_the_instruction_gets_the_same_to_rounding(model, encoded, monkeypatch):
+    fused(model).gradients(encoded, 1.0)
+    usual = flat(gradients(model))
+    model.zero_grad()
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-mno-avx512bf16"))
+    monkeypatch.setattr(kernels, "library", cache(kernels.library.__wrapped__))
+    monkeypatch.setattr(kernels, "_key", cache(kernels._key.__wrapped__))
+    fused(model).gradients(encoded, 1.0)
+    assert not torch.equal(flat(gradients(model)), usual)  # other kernels did run
+    assert (flat(gradients(model)) - usual).norm() < 0.005 * usual.norm()
 
 
 def test_gradients_add_up(model, encoded):
@@ -136,7 +151,7 @@ def test_what_it_does_not_know_is_left_to_transformers(model_params, lora, preci
 
 
 def test_activation_checkpointing_is_left_to_transformers(model):
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     assert fused(model) is None
 
 

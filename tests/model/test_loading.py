@@ -219,7 +219,7 @@ def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
 def test_the_default_base_is_converted_exactly_and_speaks_its_own_format():
     """On the real model of params.yaml, from the cache that `make repro` filled."""
     params = loading.ModelParams.load(Path(__file__).parents[2] / "params.yaml")
-    folder = loading._base_dir(params)
+    folder = loading.base_dir(params)
     assert_converted(loading.member_path(params.origin, params.sha256), folder, heads=9, kv_heads=3)
     encoder = load_encoder(params)
     messages = [

@@ -34,7 +34,7 @@ LLAMA = LlamaConfig(
 def params(loop_params, lora):
     """Six steps of six stories or one; dropout, since its noise must resume too."""
     changes = {"batch_stories": 6, "micro_batch_tokens": 600, "checkpoint_every": 2, "epochs": 3}
-    changes |= {"lora": lora.model_copy(update={"dropout": 0.3}), "wandb": False}
+    changes |= {"lora": lora.model_copy(update={"dropout": 0.3})}
     return TrainParams(**loop_params.model_dump() | changes)
 
 

@@ -254,7 +254,7 @@ def test_checkpointed_activations_do_not_change_the_gradient(tuned, encoded, loo
     gradients(tuned.train(), encoded, loop_params, accelerator)
     plain = [w.grad.clone() for w in tuned.parameters() if w.requires_grad]
     tuned.zero_grad()
-    tuned.gradient_checkpointing_enable({"use_reentrant": False})
+    tuned.activation_checkpointing_enable({"use_reentrant": False})
     tuned.enable_input_require_grads()
     gradients(tuned, encoded, loop_params, accelerator)
     for one, other in zip(plain, (w.grad for w in tuned.parameters() if w.requires_grad), strict=True):

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from wandb_runs import offline_runs
 
+from storyforge import tracking
 from storyforge.launch import UserError
 from storyforge.model.loading import adapter_weights, load_adapter, load_base, load_encoder, save_adapter
-from storyforge.records import Exchange, Prompt, dumps, read_jsonl, write_jsonl
+from storyforge.records import Exchange, Prompt, dumps, read_json, read_jsonl, write_jsonl
 from storyforge.stages import evaluate
 from storyforge.text.measures import Scored
 
@@ -46,8 +48,9 @@ def workspace(tmp_path, monkeypatch, exchanges, model_params, tuned):
     save_adapter(tmp_path / "tuned", tuned, adapter_weights(tuned), model_params)
     YAML().dump({"prompts": PROMPTS}, tmp_path / "prompts.yaml")
 
-    def run(**changes):
+    def run(wandb=False, **changes):
         sections = {"model": model_params.model_dump(mode="json"), "sampling": SAMPLING}
+        sections["tracking"] = {"wandb": wandb}
         YAML().dump({**sections, "evaluate": {**PARAMS, **changes}}, tmp_path / "params.yaml")
         names = ("processed", "tuned", "prompts.yaml", "general.jsonl", "out", "metrics.json")
         evaluate.main(*(tmp_path / name for name in names))
@@ -70,6 +73,22 @@ def test_metrics_hold_base_tuned_and_the_interval_overall_and_by_source(workspac
     assert list(metrics["sources"]) == ["made"]
     assert metrics["sources"]["made"]["base"] == metrics["base"]
     assert metrics["improvement"]["groups"] == 3 and metrics["stories"] == 9
+
+
+def test_wandb_gets_the_figures_and_a_table_of_both_writers(workspace, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(workspace.folder))
+    monkeypatch.setattr(tracking, "ROOT", workspace.folder)
+    metrics = workspace(wandb=True)
+    (run,) = offline_runs(workspace.folder)
+    assert run["summary"]["improvement"] == metrics["improvement"]
+    (table,) = run["file"].parent.glob("files/media/table/samples_*.table.json")
+    found = [dict(zip(read_json(table)["columns"], row, strict=True)) for row in read_json(table)["data"]]
+    written = list(read_jsonl(workspace.folder / "out" / "samples.jsonl", dict))
+    assert [(row["prompt"], row["base"], row["tuned"]) for row in found] == [
+        (row["prompt"], row["base"]["text"], row["tuned"]["text"]) for row in written
+    ]
 
 
 def test_the_two_writers_are_the_base_and_the_adapter(workspace, model_params, encoded):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from wandb_runs import offline_runs
 
+from storyforge import tracking
 from storyforge.launch import UserError, launch
 from storyforge.model import training
 from storyforge.records import write_jsonl
@@ -29,7 +31,6 @@ TRAIN = {
     "validation_stories": None,
     "patience": None,
     "checkpoint_every": 1,
-    "wandb": False,
     "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"},
 }
 
@@ -42,8 +43,12 @@ def workspace(tmp_path, monkeypatch, exchanges, model_params):
     write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
     write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:2])
 
-    def run(**changes):
-        params = {"model": model_params.model_dump(mode="json"), "train": {**TRAIN, **changes}}
+    def run(wandb=False, **changes):
+        params = {
+            "model": model_params.model_dump(mode="json"),
+            "train": {**TRAIN, **changes},
+            "tracking": {"wandb": wandb},
+        }
         YAML().dump(params, tmp_path / "params.yaml")
         (tmp_path / "models").mkdir(exist_ok=True)
         names = ("models/tuned", "train.json", "train.tsv", "val.tsv")
@@ -187,9 +192,13 @@ def test_wandb_writes_an_offline_run_that_holds_the_losses_and_no_secret(workspa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(workspace.folder))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr(tracking, "ROOT", workspace.folder)
     workspace(wandb=True)
-    content = next(workspace.folder.glob("wandb/offline-run-*/*.wandb")).read_bytes()
-    assert all(
-        name in content for name in (b"val_loss", b"learning_rate", b"gradient_norm", b"tests/tiny-llama")
-    )
-    assert b"hf_secret" not in content
+    (run,) = offline_runs(workspace.folder)
+    assert run["config"]["model"]["name"] == "tests/tiny-llama" and run["config"]["train"]["seed"] == 3
+    steps = [row for row in run["history"] if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 7))
+    assert all(row["tokens_per_second"] > 0 and row["learning_rate"] > 0 for row in steps)
+    assert {"gradient_norm", "loss"} <= set(steps[0])
+    assert [row["step"] for row in run["history"] if "val_loss" in row] == [0, 2, 4, 6]
+    assert b"hf_secret" not in run["file"].read_bytes()

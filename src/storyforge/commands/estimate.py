@@ -1,6 +1,5 @@
 """What `dvc repro train` will take here, before it is begun, and what it would take elsewhere."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 from storyforge.commands.hardware import Forecast, Rate, forecasts
 from storyforge.launch import UserError
 from storyforge.records import Exchange, read_jsonl
-from storyforge.text.selection import rank
 
 if TYPE_CHECKING:
     from storyforge.model.encoding import Encoded
@@ -75,17 +73,15 @@ def estimate(steps: int, price_per_hour: float | None = None) -> Estimate:
     """From `steps` real steps on this machine; nothing of them is kept."""
     begin = time.perf_counter()
     splits = {side: _read(side) for side in ("train", "val")}
-    # Threads that spin while they wait starve each other (docs/LOG.md); read once, when torch loads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from storyforge.model.checkpoints import KEPT
     from storyforge.model.loading import ModelParams, load_encoder
     from storyforge.model.rehearsal import rehearse
-    from storyforge.model.schedule import TrainParams
+    from storyforge.model.schedule import TrainParams, validated
 
     model_params, params = ModelParams.load(), TrainParams.load()
     encoder = load_encoder(model_params)
     train, val = ([encoder.exchange(row, params.max_tokens) for row in rows] for rows in splits.values())
-    val = sorted(val, key=lambda row: rank(row.id, params.seed))[: params.validation_stories]
+    val = validated(val, params)
     job, read_s = job_of(train, val, params), time.perf_counter() - begin
     costs = rehearse(train, val, model_params, params, steps=steps)
     seconds = Seconds(

@@ -4,7 +4,6 @@ Nothing is exported on trust: each is loaded again, and reads and writes what th
 """
 
 import gc
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,8 +84,6 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
 
 def export(task: Task) -> Exported:
     """Everything is made and measured beside its place; UserError leaves what was there before."""
-    # Threads that spin while they wait starve each other (docs/LOG.md); read once, when torch loads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from storyforge.model.generation import SamplingParams
     from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
     from storyforge.model.merging import merged, save

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from storyforge.commands.writers import Writers, sampling, seed_of
+from storyforge.commands.writers import Writers, sampling
 from storyforge.launch import UserError
 from storyforge.records import Prompt
+from storyforge.text.selection import sample_seed
 
 if TYPE_CHECKING:
     from storyforge.model.generation import SamplingParams
@@ -79,7 +80,7 @@ def tell(writers: Writers, tale: Tale) -> Iterator[str]:
     ids = writers.encoder.prompt(tale.wish.prompt.prompt)
     if len(ids) + params.max_new_tokens > writers.longest:
         raise UserError(f"{len(ids)} tokens of prompt leave no room for a reply of {params.max_new_tokens}")
-    seed = seed_of(tale.wish.prompt, params.seed)
+    seed = sample_seed(tale.wish.prompt.id, 0, params.seed)
     for name, told in tale.told.items():
         assert name in writers.names, name
         with closing(writers.stream(name, ids, params, seed)) as stream:

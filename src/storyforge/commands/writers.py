@@ -1,6 +1,5 @@
 """Base, tuned and further adapters, all on one load of the base, asked as `evaluate` asks them."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from storyforge.launch import UserError
 from storyforge.records import Prompt, read_json, read_prompts
-from storyforge.text.selection import rank
+from storyforge.text.selection import sample_seed
 
 if TYPE_CHECKING:
     from storyforge.model.generation import SamplingParams, Written
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 BASE, TUNED = "base", "tuned"
 ADAPTER = Path("models/tuned")
 PROMPTS = Path("data/prompts.yaml")
-SIDE_BY_SIDE = 8  # prompts written at once; more need more memory
 BROKEN = "\ufffd"  # how the first bytes of a character decode
 
 
@@ -46,11 +44,6 @@ def sampling(changes: Mapping[str, Any]) -> "SamplingParams":
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]} = {first['input']}: {first['msg']}") from None
-
-
-def seed_of(prompt: Prompt, seed: int) -> int:
-    """As in `evaluate`: the same prompt, seed and settings give the text of the report."""
-    return rank(prompt.id, seed) >> 32
 
 
 def asked(texts: Sequence[str], kinds: Sequence[str] = ()) -> list[Prompt]:
@@ -87,8 +80,6 @@ class Writers:
     """Loaded once; `base` and every name of `adapters` can be asked."""
 
     def __init__(self, adapters: Mapping[str, Path]):
-        # Threads that spin while they wait starve each other (docs/LOG.md); read once, when torch loads.
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
         from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base, load_encoder
 
         params = ModelParams.load()
@@ -128,15 +119,12 @@ class Writers:
                 yield self.model
 
     def write(self, name: str, prompts: Sequence[Prompt], params: "SamplingParams") -> list["Written"]:
+        """As `evaluate` does: the same prompt, seed and settings give the report's first sample."""
         from storyforge.model.generation import write
 
-        written = []
+        texts, seeds = [p.prompt for p in prompts], [sample_seed(p.id, 0, params.seed) for p in prompts]
         with self.speaking(name) as model:
-            for start in range(0, len(prompts), SIDE_BY_SIDE):
-                part = prompts[start : start + SIDE_BY_SIDE]
-                texts, seeds = [p.prompt for p in part], [seed_of(p, params.seed) for p in part]
-                written += write(model, self.encoder, texts, params, seeds=seeds)
-        return written
+            return write(model, self.encoder, texts, params, seeds=seeds)
 
     def stream(self, name: str, ids: Sequence[int], params: "SamplingParams", seed: int) -> Iterator[Piece]:
         """The reply as it is written; the pieces joined are what `write` would give."""

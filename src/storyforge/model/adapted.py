@@ -13,50 +13,32 @@ LANES = 16  # of kernels.c: ranks are padded to whole vectors
 
 
 class Adapter:
-    """LoRA's two factors as the kernels want them: float32, the rank padded with zeros."""
+    """LoRA's two factors on one of the layers that lie side by side."""
 
-    def __init__(self, layer, columns: slice):
+    def __init__(self, layer, columns: slice, first: int):
         self.a, self.b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         self.scale, self.columns = float(layer.scaling["default"]), columns  # of the layers' joint output
         self.rank = len(self.a)
-        self.padded = -(-self.rank // LANES) * LANES
+        self.ranks = slice(first, first + -(-self.rank // LANES) * LANES)  # of the adapters' joint rank
 
-    def refresh(self) -> None:
-        """Take over what the optimiser made of the factors."""
-        padding = (0, self.padded - self.rank)
-        self.up = torch.nn.functional.pad(self.b.detach(), padding)  # (out, padded)
-        self.down = torch.nn.functional.pad(self.a.detach().T, padding).contiguous()  # (in, padded)
-        self.down_t, self.up_t = self.down.T.contiguous(), self.up.T.contiguous()
-
-    def project(self, x: Tensor, factor: Tensor) -> Tensor:
-        """scale · x · factor, (rows, padded)."""
-        low = torch.empty(len(x), self.padded)
-        kernels.call("project", x, x.stride(0), factor, low, *x.shape, self.padded, self.scale)
-        return low
-
-    def expand(self, low: Tensor, factor: Tensor, y: Tensor) -> None:
-        """y += low · factor."""
-        kernels.call("expand", low, factor, y, y.stride(0), *y.shape, self.padded)
-
-    def accumulate(self, x: Tensor, low: Tensor, dy: Tensor, dlow: Tensor) -> None:
-        """Add to the factors' `.grad`."""
-        for weight, part, rows, transpose in ((self.a, dlow, x, 0), (self.b, low, dy, 1)):
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            shape = (*rows.shape, self.padded, self.rank)
-            kernels.call("outer", part, rows, rows.stride(0), weight.grad, *shape, transpose)
+    def padded(self, factor: Tensor) -> Tensor:
+        """(rank, …) → the rank as the kernels want it."""
+        rows = self.ranks.stop - self.ranks.start
+        return torch.nn.functional.pad(factor.detach(), (0, 0, 0, rows - self.rank)).to(BF16)
 
 
 class Adapted:
     """Linear layers that share an input, side by side: y = xWᵀ + s(xAᵀ)Bᵀ, W frozen."""
 
     def __init__(self, layers: Sequence):
-        self.layers, self.adapters, start = layers, [], 0
+        self.layers, self.adapters, start, rank = layers, [], 0, 0
         for layer in layers:
             columns = slice(start, start + layer.weight.shape[0])
             start = columns.stop
             if hasattr(layer, "lora_A"):
-                self.adapters.append(Adapter(layer, columns))
+                self.adapters.append(Adapter(layer, columns, rank))
+                rank = self.adapters[-1].ranks.stop
+        self.rank = rank
 
     @cached_property
     def weight(self) -> Tensor:
@@ -70,26 +52,65 @@ class Adapted:
     def active(self) -> bool:
         return bool(self.adapters) and not self.layers[0].disable_adapters
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """y, and each adapter's sxAᵀ, which the backward pass needs."""
-        y, lows = product(x, self.weight), []
-        for adapter in self.adapters if self.active else ():
-            lows.append(adapter.project(x, adapter.down))
-            adapter.expand(lows[-1], adapter.up_t, y[:, adapter.columns])
-        return y, lows
+    def refresh(self) -> None:
+        """Take over what the optimiser made of the factors."""
+        self.a = paired(torch.cat([one.padded(one.a) for one in self.adapters]))  # (rank / 2, in)
+        self.a_t = paired(torch.cat([one.padded(one.scale * one.a) for one in self.adapters]).T)
+        both = [one.padded(one.b.T) for one in self.adapters]
+        self.b_t, self.b = (
+            [paired(b) for b in both],
+            [paired(b.T) for b in both],
+        )  # (rank / 2, out), (out / 2, rank)
 
-    def input_gradient(self, dy: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """dx, and each adapter's sdyB, which its gradient needs."""
-        dx, lows = product(dy, self.transposed), []
-        for adapter in self.adapters:
-            lows.append(adapter.project(dy[:, adapter.columns], adapter.up))
-            adapter.expand(lows[-1], adapter.down_t, dx)
-        return dx, lows
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """y, and the adapters' sxAᵀ, which the backward pass needs."""
+        y = product(x, self.weight)
+        if not self.active:
+            return y, None
+        low = x.new_empty(len(x), self.rank)
+        project(x, self.a_t, low, 1.0)
+        for one, b_t in zip(self.adapters, self.b_t, strict=True):
+            expand(low[:, one.ranks], b_t, y[:, one.columns])
+        return y, low
 
-    def accumulate(self, x: Tensor, lows: Sequence[Tensor], dy: Tensor, dlows: Sequence[Tensor]) -> None:
+    def input_gradient(self, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """dx, and the adapters' sdyB, which their gradients need."""
+        dx, low = product(dy, self.transposed), dy.new_empty(len(dy), self.rank)
+        for one, b in zip(self.adapters, self.b, strict=True):
+            project(dy[:, one.columns], b, low[:, one.ranks], one.scale)
+        if self.adapters:
+            expand(low, self.a, dx)
+        return dx, low
+
+    def accumulate(self, x: Tensor, low: Tensor, dy: Tensor, dlow: Tensor) -> None:
         """Add the adapters' gradients to their `.grad`."""
-        for adapter, low, dlow in zip(self.adapters, lows, dlows, strict=True):
-            adapter.accumulate(x, low, dy[:, adapter.columns], dlow)
+        for one in self.adapters:
+            outer(dlow[:, one.ranks], x, one.a, transpose=False)
+            outer(low[:, one.ranks], dy[:, one.columns], one.b, transpose=True)
+
+
+def project(x: Tensor, factor: Tensor, low: Tensor, scale: float) -> None:
+    """low = scale · x · factor."""
+    kernels.call("project", x, x.stride(0), factor, low, low.stride(0), *x.shape, low.shape[1], scale)
+
+
+def expand(low: Tensor, factor: Tensor, y: Tensor) -> None:
+    """y += low · factor."""
+    kernels.call("expand", low, low.stride(0), factor, y, y.stride(0), *y.shape, low.shape[1])
+
+
+def outer(low: Tensor, x: Tensor, weight: Tensor, *, transpose: bool) -> None:
+    """The weight's gradient += lowᵀ · x, or its transpose."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    kept = weight.shape[transpose]
+    shape = (*x.shape, low.shape[1], kept)
+    kernels.call("outer", low, low.stride(0), x, x.stride(0), weight.grad, *shape, int(transpose))
+
+
+def paired(factor: Tensor) -> Tensor:
+    """(rows, columns) → (rows / 2, columns, 2): a pair is two neighbours of the dimension that is summed."""
+    return factor.unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
 
 
 def packed(weight: Tensor) -> Tensor:

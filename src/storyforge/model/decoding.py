@@ -7,7 +7,7 @@ from torch import Tensor
 
 from storyforge.model import kernels
 from storyforge.model.adapted import product
-from storyforge.model.attention import BLOCK
+from storyforge.model.attention import Laid
 from storyforge.model.fused import Fused, Layer
 
 
@@ -19,12 +19,12 @@ def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generat
     """
     laid, tapes = model.laid(prompts), []
     h = model.forward(laid, tapes)
-    at = laid.starts.diff()  # where each row's next token goes
-    space = -(-(int(at.max()) + room) // BLOCK) * BLOCK
-    past = [(_roomy(tape.attention.k, space), _roomy(tape.attention.v, space)) for tape in tapes]
-    tapes.clear()
-    tokens = yield _last(model, h[laid.starts[1:] - 1])
+    at = torch.tensor(laid.lengths)  # where each row's next token goes
+    space = max(laid.lengths) + room
     cosine, sine = (part[0] for part in model.rotary(torch.zeros(1), torch.arange(space)[None]))
+    past = [_past(model, tape.qkv, laid, cosine, sine) for tape in tapes]
+    tapes.clear()
+    tokens = yield _last(model, h[at.cumsum(0) - 1])
     while True:
         h, delta = model.embedding[tokens], None
         for layer, cache in zip(model.layers, past, strict=True):
@@ -39,9 +39,17 @@ def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generat
         tokens = yield _last(model, h + delta)
 
 
-def _roomy(part: Tensor, space: int) -> Tensor:
-    """(batch, space, width), of which the prompt's come first."""
-    return torch.cat([part, part.new_zeros(len(part), space - part.shape[1], part.shape[2])], 1)
+def _past(model: Fused, qkv: Tensor, laid: Laid, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values, (rows · groups, space, width), of which the prompts' come first."""
+    groups, turned, kept = model.heads.groups, model.heads.shared * model.heads.groups, []
+    positions = torch.cat([torch.arange(length) for length in laid.lengths])
+    rows = torch.arange(len(laid.lengths)).repeat_interleave(torch.tensor(laid.lengths))
+    keys, values = qkv.view(len(qkv), -1, model.heads.width)[:, turned:].split(groups, 1)
+    for part in (_turned(keys, cosine[positions], sine[positions]), values):
+        room = qkv.new_zeros(len(laid.lengths), len(cosine), groups, model.heads.width)
+        room[rows, positions] = part
+        kept.append(room.transpose(1, 2).flatten(0, 1))
+    return tuple(kept)
 
 
 def _attend(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from storyforge.model import kernels
 from storyforge.model.adapted import BF16, LANES, Adapted, product
-from storyforge.model.attention import BLOCK, Attention, Heads, Laid, attend, attend_backward
+from storyforge.model.attention import Heads, Laid, attend, attend_backward
 from storyforge.model.encoding import Encoded
 
 CHUNK = 256  # reply tokens whose logits exist at once: 25 MB for SmolLM2, what the processor's cache holds
@@ -36,10 +36,10 @@ def _fits(model) -> bool:
     config, weight = causal.config, causal.get_input_embeddings().weight
     if config.model_type != "llama" or weight.device.type != "cpu" or weight.dtype != BF16:
         return False
-    if getattr(config, "quantization_config", None) or causal.is_gradient_checkpointing:
+    if getattr(config, "quantization_config", None) or causal.is_activation_checkpointing:
         return False
     attention = causal.model.layers[0].self_attn
-    widths = (config.hidden_size, config.intermediate_size, attention.k_proj.weight.shape[0])
+    widths = (config.hidden_size, config.intermediate_size, attention.head_dim)
     usual = (
         config.hidden_act == "silu"
         and config.attention_dropout == 0
@@ -79,12 +79,13 @@ class Tape:
 
     h: Tensor
     x: Tensor
-    attention: Attention
+    qkv: Tensor
+    shares: Tensor  # of attention
     mixed: Tensor
     h2: Tensor
     x2: Tensor
     gate_up: Tensor
-    lows: tuple[list[Tensor], ...]  # xAᵀ of qkv, o, gate_up and down
+    lows: tuple[Tensor, ...]  # sxAᵀ of qkv, o, gate_up and down
 
 
 class Fused:
@@ -133,28 +134,22 @@ class Fused:
 
     def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
         lengths = [len(story) for story in stories]
-        padded = -(-max(lengths) // BLOCK) * BLOCK
-        cosine, sine = self.rotary(torch.zeros(1), torch.arange(padded)[None])
+        cosine, sine = self.rotary(torch.zeros(1), torch.arange(max(lengths))[None])
         half = slice(self.heads.width // 2)
-        return Laid(
-            ids=torch.tensor([token for story in stories for token in story]),
-            starts=torch.tensor([0, *lengths]).cumsum(0),
-            padded=padded,
-            angles=(cosine[0, :, half].contiguous(), sine[0, :, half].contiguous()),
-        )
+        ids = torch.tensor([token for story in stories for token in story])
+        return Laid(ids, lengths, (cosine[0, :, half].contiguous(), sine[0, :, half].contiguous()))
 
     def forward(self, laid: Laid, tapes: list[Tape] | None) -> Tensor:
         """(tokens, width) before the last norm; `tapes` takes what each layer needs to go back."""
         if self.layers[0].qkv.active:
             for layer in self.layers:
                 for part in layer:
-                    for adapter in part.adapters:
-                        adapter.refresh()
+                    part.refresh()
         h, delta = self.embedding[laid.ids], None
         for layer in self.layers:
             h, x = self.norm(h, delta, layer.norms[0])
             qkv, low_qkv = layer.qkv(x)
-            mixed, attention = attend(qkv, laid, self.heads)
+            mixed, shares = attend(qkv, laid, self.heads)
             o, low_o = layer.o(mixed)
             h2, x2 = self.norm(h, o, layer.norms[1])
             gate_up, low_gate_up = layer.gate_up(x2)
@@ -163,7 +158,7 @@ class Fused:
             delta, low_down = layer.down(activation)
             if tapes is not None:
                 lows = (low_qkv, low_o, low_gate_up, low_down)
-                tapes.append(Tape(h, x, attention, mixed, h2, x2, gate_up, lows))
+                tapes.append(Tape(h, x, qkv, shares, mixed, h2, x2, gate_up, lows))
             h = h2
         return h + delta
 
@@ -208,7 +203,7 @@ class Fused:
         kernels.call("norm_backward", dx2, tape.h2, layer.norms[1], dh, *dh.shape, self.eps)
         dmixed, dlow = layer.o.input_gradient(dh)
         layer.o.accumulate(tape.mixed, low_o, dh, dlow)
-        dqkv = attend_backward(dmixed, tape.attention, laid, self.heads)
+        dqkv = attend_backward(dmixed, tape.qkv, tape.shares, laid, self.heads)
         dx, dlow = layer.qkv.input_gradient(dqkv)
         layer.qkv.accumulate(tape.x, low_qkv, dqkv, dlow)
         kernels.call("norm_backward", dx, tape.h, layer.norms[0], dh, *dh.shape, self.eps)

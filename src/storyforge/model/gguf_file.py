@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from storyforge.launch import UserError
 from storyforge.model.encoding import Encoder
-from storyforge.model.loading import _quiet
+from storyforge.model.loading import quiet
 
 GgufType = Literal["f16", "q8_0"]
 KINDS = {"f16": Kind.F16, "q8_0": Kind.Q8_0}
@@ -86,7 +86,7 @@ def load_gguf(path: Path, encoder: Encoder, merged):
     UserError where the file says of the model or its tokens what is not so.
     """
     bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())
-    with _quiet(), bar:
+    with quiet(), bar:
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     fields = gguf.GGUFReader(path).fields
     tokens = fields["tokenizer.ggml.tokens"].contents()

@@ -5,6 +5,9 @@
  * stories, (story, key head or "group", position, query heads that share it, head width): the query heads of a group are
  * rows of one product, and the positions before a given one are a slice.
  */
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <malloc.h>
 #include <math.h>
 #include <stdint.h>
@@ -26,6 +29,38 @@ static inline bf16 down(float x) { /* to nearest, ties to even */
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+/* bfloat16 comes in pairs, as the processor multiplies them: two neighbours of the summed dimension in a 32-bit lane. */
+#define LANES 16
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef uint16_t half_vec __attribute__((vector_size(LANES * 2), aligned(2)));
+typedef uint32_t bits_vec __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef uint32_t pair __attribute__((aligned(2), may_alias));
+
+static inline bits_vec widen(const bf16 *x) { return __builtin_convertvector(*(const half_vec *)x, bits_vec); }
+
+static inline bits_vec interleaved(const bf16 *one, const bf16 *next) { return widen(one) | widen(next) << 16; }
+
+static inline bits_vec all(const void *two) { return *(const pair *)two - (bits_vec){0}; }
+
+/* sum + the products of both halves, lane by lane. */
+static inline vec dot(vec sum, bits_vec x, bits_vec y) {
+#ifdef __AVX512BF16__
+    return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)y);
+#else
+    return sum + (vec)(x << 16) * (vec)(y << 16) + (vec)(x & 0xffff0000) * (vec)(y & 0xffff0000);
+#endif
+}
+
+static inline void down_vec(vec x, bf16 *y) {
+#ifdef __AVX512BF16__
+    _mm256_storeu_si256((__m256i *)y, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+#else
+    bits_vec bits = (bits_vec)x;
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    *(half_vec *)y = __builtin_convertvector(bits, half_vec);
+#endif
 }
 
 /* e^x for x <= 0 to 3e-7: x = n ln 2 + r, |r| <= ln 2 / 2, Taylor's series in r. A call of expf would not vectorise. */
@@ -95,134 +130,231 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *weight, bf16 *dx,
 }
 
 /* One head turned by its position's angles: Su et al. 2021, in the half-split layout of Llama's checkpoints. */
-static inline void turn(const bf16 *x, bf16 *y, const float *cosine, const float *sine, float way, len half) {
+static inline void turn(const bf16 *x, bf16 *y, const float *cosine, const float *sine, len half) {
 #pragma omp simd
     for (len i = 0; i < half; i++) {
         float a = up(x[i]), b = up(x[i + half]);
-        y[i] = down(a * cosine[i] - way * b * sine[i]);
-        y[i + half] = down(b * cosine[i] + way * a * sine[i]);
+        y[i] = down(a * cosine[i] - b * sine[i]);
+        y[i + half] = down(b * cosine[i] + a * sine[i]);
     }
 }
 
-/* (token, q heads | k heads | v heads) -> padded and turned q, k and padded v; padding is zero. */
-void split_heads(const bf16 *qkv, const float *cosine, const float *sine, const len *starts, len stories, len padded,
-                 len groups, len shared, len head, bf16 *q, bf16 *k, bf16 *v) {
-    len all = (shared + 2) * groups * head, wide = shared * head;
-#pragma omp parallel for collapse(2)
-    for (len story = 0; story < stories; story++)
-        for (len at = 0; at < padded; at++) {
-            len token = starts[story] + at, there = token < starts[story + 1];
-            const bf16 *row = qkv + token * all;
-            const float *c = cosine + at * head / 2, *s = sine + at * head / 2;
-            for (len group = 0; group < groups; group++) {
-                len slot = (story * groups + group) * padded + at;
-                if (!there) {
-                    memset(q + slot * wide, 0, wide * sizeof(bf16));
-                    memset(k + slot * head, 0, head * sizeof(bf16));
-                    memset(v + slot * head, 0, head * sizeof(bf16));
-                    continue;
-                }
-                for (len one = 0; one < shared; one++)
-                    turn(row + group * wide + one * head, q + slot * wide + one * head, c, s, 1, head / 2);
-                turn(row + groups * wide + group * head, k + slot * head, c, s, 1, head / 2);
-                memcpy(v + slot * head, row + groups * (wide + head) + group * head, head * sizeof(bf16));
-            }
-        }
+static inline void turn_back(const float *x, bf16 *y, const float *cosine, const float *sine, len half) {
+#pragma omp simd
+    for (len i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        y[i] = down(a * cosine[i] + b * sine[i]);
+        y[i + half] = down(b * cosine[i] - a * sine[i]);
+    }
 }
 
-/* The gradients of q, k, v -> that of qkv: split_heads backwards. */
-void split_heads_backward(const bf16 *dq, const bf16 *dk, const bf16 *dv, const float *cosine, const float *sine,
-                          const len *starts, len stories, len padded, len groups, len shared, len head, bf16 *dqkv) {
-    len all = (shared + 2) * groups * head, wide = shared * head;
-#pragma omp parallel for collapse(2)
-    for (len story = 0; story < stories; story++)
-        for (len at = 0; at < padded; at++) {
-            len token = starts[story] + at;
-            if (token >= starts[story + 1]) continue;
-            bf16 *row = dqkv + token * all;
-            const float *c = cosine + at * head / 2, *s = sine + at * head / 2;
-            for (len group = 0; group < groups; group++) {
-                len slot = (story * groups + group) * padded + at;
-                for (len one = 0; one < shared; one++)
-                    turn(dq + slot * wide + one * head, row + group * wide + one * head, c, s, -1, head / 2);
-                turn(dk + slot * head, row + groups * wide + group * head, c, s, -1, head / 2);
-                memcpy(row + groups * (wide + head) + group * head, dv + slot * head, head * sizeof(bf16));
-            }
-        }
+static inline __attribute__((always_inline)) void tile(const char *a, len a_row, len a_step, const uint32_t *b, len b_step,
+                                                       len steps, float *c, len c_row, int vectors, int add) {
+    vec sum[4][4];
+    for (int r = 0; r < 4; r++)
+        for (int v = 0; v < vectors; v++) sum[r][v] = add ? *(vec *)(c + r * c_row + v * LANES) : (vec){0};
+    for (len k = 0; k < steps; k++)
+        for (int r = 0; r < 4; r++)
+            for (int v = 0; v < vectors; v++)
+                sum[r][v] = dot(sum[r][v], all(a + r * a_row + k * a_step), *(const bits_vec *)(b + k * b_step + v * LANES));
+    for (int r = 0; r < 4; r++)
+        for (int v = 0; v < vectors; v++) *(vec *)(c + r * c_row + v * LANES) = sum[r][v];
 }
 
-/* (story, group, position, wide) <-> (token, group, wide); in the padded form, padding becomes zero. */
-void move_heads(bf16 *padded_form, bf16 *flat, const len *starts, len stories, len padded, len groups, len wide,
-                len to_flat) {
-#pragma omp parallel for collapse(2)
-    for (len story = 0; story < stories; story++)
-        for (len at = 0; at < padded; at++) {
-            len token = starts[story] + at, there = token < starts[story + 1];
-            for (len group = 0; group < groups; group++) {
-                bf16 *slot = padded_form + ((story * groups + group) * padded + at) * wide;
-                bf16 *row = flat + (token * groups + group) * wide;
-                if (there) memcpy(to_flat ? row : slot, to_flat ? slot : row, wide * sizeof(bf16));
-                else if (!to_flat) memset(slot, 0, wide * sizeof(bf16));
-            }
+/* c = a b, or c += a b: (rows, 2 steps), (2 steps, columns) -> (rows, columns). A pair of `a` is found by its strides in
+ * bytes, so that its rows may run either way; `b` is (steps, columns) pairs. Rows come in fours, columns in vectors. */
+static void multiply(const void *a, len a_row, len a_step, const uint32_t *b, len b_step, len steps, float *c, len rows,
+                     len columns, int add) {
+    for (len j = 0, vectors; j < columns; j += vectors * LANES) {
+        vectors = columns - j >= 4 * LANES ? 4 : columns - j >= 2 * LANES ? 2 : 1;
+        for (len i = 0; i < rows; i += 4) {
+            const char *from = (const char *)a + i * a_row;
+            float *to = c + i * columns + j;
+            if (vectors == 4) tile(from, a_row, a_step, b + j, b_step, steps, to, columns, 4, add);
+            else if (vectors == 2) tile(from, a_row, a_step, b + j, b_step, steps, to, columns, 2, add);
+            else tile(from, a_row, a_step, b + j, b_step, steps, to, columns, 1, add);
         }
+    }
 }
 
-/* Scores of the positions from `first` to `last` (story, group, position, head, last) -> what each attends to:
- * itself and those before, in place. `last` is a multiple of BLOCK: loops run over whole vectors, and what is not
- * seen weighs nothing. */
-#define BLOCK 32
-void causal_softmax(bf16 *scores, const len *starts, len stories, len groups, len shared, len first, len last,
-                    float scale) {
+/* (rows, columns) -> (rows / 2, columns) pairs; rows are even. */
+static void by_rows(const bf16 *x, uint32_t *pairs, len rows, len columns) {
+    for (len row = 0; row < rows; row += 2)
+        for (len i = 0; i < columns; i += LANES)
+            *(bits_vec *)(pairs + row / 2 * columns + i) = interleaved(x + row * columns + i, x + (row + 1) * columns + i);
+}
+
+/* (rows, columns) -> (columns / 2, rows) pairs. */
+static void transposed(const bf16 *x, uint32_t *pairs, len rows, len columns) {
+    for (len row = 0; row < rows; row++)
+        for (len i = 0; i < columns; i += 2) pairs[i / 2 * rows + row] = *(const pair *)(x + row * columns + i);
+}
+
+/* Causal attention of stories one after another. A story's query heads that share a key head, its "group", are rows of
+ * one product, (position, head); a block of positions attends to the positions up to its end. */
+#define BLOCK 16
+typedef struct {
+    len groups, shared, head, token; /* the story's first token */
+    len length, whole;               /* of the story, and in whole blocks */
+    const float *cosine, *sine;      /* (position, half a head) */
+} story;
+
+static inline len block_rows(const story *s, len first) {
+    return (s->length - first < BLOCK ? s->length - first : BLOCK) * s->shared;
+}
+
+static inline len fours(len rows) { return (rows + 3) / 4 * 4; }
+
+/* Probabilities of a group: for each block (its positions x heads, positions up to its end). */
+static inline len before(const story *s, len first) { return s->shared * first * (first + BLOCK) / 2; }
+
+static void gather(const story *s, const bf16 *qkv, len group, bf16 *k, bf16 *v) {
+    len row = (s->shared + 2) * s->groups * s->head, at = s->groups * s->shared * s->head + group * s->head;
+    for (len i = 0; i < s->length; i++) {
+        const bf16 *from = qkv + (s->token + i) * row + at;
+        turn(from, k + i * s->head, s->cosine + i * s->head / 2, s->sine + i * s->head / 2, s->head / 2);
+        memcpy(v + i * s->head, from + s->groups * s->head, s->head * sizeof(bf16));
+    }
+    len rest = (s->whole - s->length) * s->head;
+    memset(k + s->length * s->head, 0, rest * sizeof(bf16));
+    memset(v + s->length * s->head, 0, rest * sizeof(bf16));
+}
+
+static void gather_queries(const story *s, const bf16 *qkv, len group, len first, bf16 *q) {
+    len rows = block_rows(s, first), row = (s->shared + 2) * s->groups * s->head;
+    for (len i = 0; i < rows; i++) {
+        len at = first + i / s->shared;
+        turn(qkv + (s->token + at) * row + (group * s->shared + i % s->shared) * s->head, q + i * s->head,
+             s->cosine + at * s->head / 2, s->sine + at * s->head / 2, s->head / 2);
+    }
+    memset(q + rows * s->head, 0, (fours(rows) - rows) * s->head * sizeof(bf16));
+}
+
+/* Scores of a row -> what its position attends to: itself and those before. */
+static void softmax(float *score, bf16 *share, len seen, len columns, float scale) {
+    len whole = (seen + LANES - 1) / LANES * LANES;
+    float most = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : most)
+    for (int i = 0; i < whole; i++) {
+        score[i] = i < seen ? score[i] * scale : -INFINITY;
+        most = most < score[i] ? score[i] : most;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < whole; i++) sum += score[i] = exp_(score[i] - most);
+    float part = 1.0f / sum;
+#pragma omp simd
+    for (int i = 0; i < whole; i++) share[i] = down(score[i] * part);
+    memset(share + seen, 0, (columns - seen) * sizeof(bf16));
+}
+
+/* What a row attends to, and the gradient for that -> the gradient for its raw scores. */
+static void softmax_backward(const bf16 *share, const float *slope, bf16 *out, len columns, float scale) {
+    float mean = 0;
+#pragma omp simd reduction(+ : mean)
+    for (len i = 0; i < columns; i++) mean += up(share[i]) * slope[i];
+#pragma omp simd
+    for (len i = 0; i < columns; i++) out[i] = down(up(share[i]) * (slope[i] - mean) * scale);
+}
+
+static story the_story(const len *starts, len one, len groups, len shared, len head, const float *cosine,
+                       const float *sine) {
+    len length = starts[one + 1] - starts[one];
+    return (story){groups, shared, head, starts[one], length, (length + BLOCK - 1) / BLOCK * BLOCK, cosine, sine};
+}
+
+/* qkv (token, q heads | k heads | v heads) -> mixed (token, q heads). What was attended to stays in `shares`, from
+ * offsets[story], for the way back. `longest` is that of the stories, in whole blocks. */
+void attend(const bf16 *qkv, const float *cosine, const float *sine, const len *starts, const len *offsets, len stories,
+            len longest, len groups, len shared, len head, bf16 *shares, bf16 *mixed, float scale) {
 #pragma omp parallel
     {
-        float *e = malloc(last * sizeof(float));
-#pragma omp for collapse(2) schedule(static, BLOCK)
-        for (len block = 0; block < stories * groups; block++)
-            for (len row = 0; row < (last - first) * shared; row++) {
-                len story = block / groups, at = first + row / shared;
-                int seen = starts[story] + at < starts[story + 1] ? at + 1 : 0;
-                int whole = (seen + BLOCK - 1) / BLOCK * BLOCK;
-                bf16 *x = scores + (block * (last - first) * shared + row) * last;
-                float most = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : most)
-                for (int i = 0; i < whole; i++) {
-                    float score = i < seen ? up(x[i]) * scale : -INFINITY;
-                    e[i] = score;
-                    most = most < score ? score : most;
+        len rows = fours(BLOCK * shared);
+        bf16 *k = malloc(longest * head * sizeof(bf16)), *v = malloc(longest * head * sizeof(bf16));
+        bf16 *q = malloc(rows * head * sizeof(bf16));
+        uint32_t *keys = malloc(longest * head / 2 * 4), *values = malloc(longest * head / 2 * 4);
+        float *scores = malloc(rows * longest * sizeof(float)), *out = malloc(rows * head * sizeof(float));
+#pragma omp for collapse(2) schedule(dynamic)
+        for (len one = 0; one < stories; one++)
+            for (len group = 0; group < groups; group++) {
+                story s = the_story(starts, one, groups, shared, head, cosine, sine);
+                gather(&s, qkv, group, k, v);
+                transposed(k, keys, s.whole, head);
+                by_rows(v, values, s.whole, head);
+                for (len first = 0; first < s.length; first += BLOCK) {
+                    len there = block_rows(&s, first), padded = fours(there), columns = first + BLOCK;
+                    bf16 *share = shares + offsets[one] + group * before(&s, s.whole) + before(&s, first);
+                    gather_queries(&s, qkv, group, first, q);
+                    multiply(q, head * 2, 4, keys, s.whole, head / 2, scores, padded, columns, 0);
+                    for (len i = 0; i < there; i++)
+                        softmax(scores + i * columns, share + i * columns, first + i / shared + 1, columns, scale);
+                    memset(share + there * columns, 0, (BLOCK * shared - there) * columns * sizeof(bf16));
+                    multiply(share, columns * 2, 4, values, head, columns / 2, out, padded, head, 0);
+                    for (len i = 0; i < there; i += shared) {
+                        bf16 *to = mixed + ((s.token + first + i / shared) * groups + group) * shared * head;
+                        for (len j = 0; j < shared * head; j += LANES) down_vec(*(vec *)(out + i * head + j), to + j);
+                    }
                 }
-#pragma omp simd reduction(+ : sum)
-                for (int i = 0; i < whole; i++) {
-                    float share = exp_(e[i] - most);
-                    e[i] = share;
-                    sum += share;
-                }
-                float part = 1.0f / sum;
-#pragma omp simd
-                for (int i = 0; i < whole; i++) x[i] = down(e[i] * part);
-                memset(x + seen, 0, (last - seen) * sizeof(bf16));
             }
-        free(e);
+        free(k), free(v), free(q), free(keys), free(values), free(scores), free(out);
     }
 }
 
-/* Given what causal_softmax made and the gradient for it, the gradient for the raw scores, in place of the latter. */
-void causal_softmax_backward(const bf16 *attention, bf16 *slope, const len *starts, len stories, len groups, len shared,
-                             len first, len last, float scale) {
-#pragma omp parallel for collapse(2) schedule(static, BLOCK)
-    for (len block = 0; block < stories * groups; block++)
-        for (len row = 0; row < (last - first) * shared; row++) {
-            len story = block / groups, at = first + row / shared;
-            len seen = starts[story] + at < starts[story + 1] ? at + 1 : 0;
-            len whole = (seen + BLOCK - 1) / BLOCK * BLOCK;
-            const bf16 *a = attention + (block * (last - first) * shared + row) * last;
-            bf16 *d = slope + (block * (last - first) * shared + row) * last;
-            float mean = 0;
-#pragma omp simd reduction(+ : mean)
-            for (len i = 0; i < whole; i++) mean += up(a[i]) * up(d[i]);
-#pragma omp simd
-            for (len i = 0; i < whole; i++) d[i] = down(up(a[i]) * (up(d[i]) - mean) * scale);
-            memset(d + whole, 0, (last - whole) * sizeof(bf16));
-        }
+/* The gradient for qkv, given that for mixed, and the shares that attend left. */
+void attend_backward(const bf16 *dmixed, const bf16 *qkv, const float *cosine, const float *sine, const len *starts,
+                     const len *offsets, len stories, len longest, len groups, len shared, len head, const bf16 *shares,
+                     bf16 *dqkv, float scale) {
+#pragma omp parallel
+    {
+        len rows = fours(BLOCK * shared), half = head / 2;
+        bf16 *k = malloc(longest * head * sizeof(bf16)), *v = malloc(longest * head * sizeof(bf16));
+        bf16 *q = malloc(rows * head * sizeof(bf16)), *dout = malloc(rows * head * sizeof(bf16));
+        bf16 *dscores = malloc(rows * longest * sizeof(bf16));
+        uint32_t *keys = malloc(longest * half * 4), *values = malloc(longest * half * 4);
+        uint32_t *crossed = malloc(rows / 2 * longest * 4), *queries = malloc(rows / 2 * head * 4);
+        float *slope = malloc(rows * longest * sizeof(float)), *dq = malloc(rows * head * sizeof(float));
+        float *dk = malloc(longest * head * sizeof(float)), *dv = malloc(longest * head * sizeof(float));
+#pragma omp for collapse(2) schedule(dynamic)
+        for (len one = 0; one < stories; one++)
+            for (len group = 0; group < groups; group++) {
+                story s = the_story(starts, one, groups, shared, head, cosine, sine);
+                len wide = shared * head, row = (shared + 2) * groups * head;
+                gather(&s, qkv, group, k, v);
+                by_rows(k, keys, s.whole, head);
+                transposed(v, values, s.whole, head);
+                memset(dk, 0, s.whole * head * sizeof(float));
+                memset(dv, 0, s.whole * head * sizeof(float));
+                for (len first = 0; first < s.length; first += BLOCK) {
+                    len there = block_rows(&s, first), padded = fours(there), columns = first + BLOCK;
+                    const bf16 *share = shares + offsets[one] + group * before(&s, s.whole) + before(&s, first);
+                    gather_queries(&s, qkv, group, first, q);
+                    for (len i = 0; i < there; i += shared)
+                        memcpy(dout + i * head, dmixed + ((s.token + first + i / shared) * groups + group) * wide, wide * 2);
+                    memset(dout + there * head, 0, (padded - there) * head * sizeof(bf16));
+                    multiply(dout, head * 2, 4, values, s.whole, half, slope, padded, columns, 0);
+                    for (len i = 0; i < padded; i++)
+                        softmax_backward(share + i * columns, slope + i * columns, dscores + i * columns, columns, scale);
+                    multiply(dscores, columns * 2, 4, keys, head, columns / 2, dq, padded, head, 0);
+                    by_rows(share, crossed, padded, columns);
+                    by_rows(dout, queries, padded, head);
+                    multiply(crossed, 4, columns * 4, queries, head, padded / 2, dv, columns, head, 1);
+                    by_rows(dscores, crossed, padded, columns);
+                    by_rows(q, queries, padded, head);
+                    multiply(crossed, 4, columns * 4, queries, head, padded / 2, dk, columns, head, 1);
+                    for (len i = 0; i < there; i++) {
+                        len at = first + i / shared;
+                        turn_back(dq + i * head, dqkv + (s.token + at) * row + group * wide + i % shared * head,
+                                  cosine + at * half, sine + at * half, half);
+                    }
+                }
+                for (len at = 0; at < s.length; at++) {
+                    bf16 *to = dqkv + (s.token + at) * row + groups * wide + group * head;
+                    turn_back(dk + at * head, to, cosine + at * half, sine + at * half, half);
+                    for (len j = 0; j < head; j += LANES) down_vec(*(vec *)(dv + at * head + j), to + groups * head + j);
+                }
+            }
+        free(k), free(v), free(q), free(dout), free(dscores), free(keys), free(values), free(crossed), free(queries);
+        free(slope), free(dq), free(dk), free(dv);
+    }
 }
 
 /* (token, gate | up) -> silu(gate) * up. Shazeer 2020. */
@@ -274,91 +406,88 @@ void cross_entropy(bf16 *logits, const len *targets, float *nll, len rows, len w
     }
 }
 
-/* LoRA's thin products, in float32: PyTorch's are made for wide ones. Ranks are padded to whole vectors. */
-#define LANES 16
-#define ROWS 8
-#define TILE 256
-typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
-typedef uint16_t half_vec __attribute__((vector_size(LANES * 2), aligned(2)));
-typedef uint32_t bits_vec __attribute__((vector_size(LANES * 4)));
+/* LoRA's thin products: PyTorch's are made for wide ones. Ranks are padded to whole vectors. */
+#define ROWS 16
 
-static inline vec up_vec(const bf16 *x) {
-    bits_vec bits = __builtin_convertvector(*(const half_vec *)x, bits_vec) << 16;
-    return (vec)bits;
-}
-
-static inline void down_vec(vec x, bf16 *y) {
-    bits_vec bits = (bits_vec)x;
-    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    *(half_vec *)y = __builtin_convertvector(bits, half_vec);
-}
-
-/* low = factor * x m: (rows, width), (width, rank) -> (rows, rank). x has rows of `stride`. */
-void project(const bf16 *x, len stride, const float *m, float *low, len rows, len width, len rank, float factor) {
+/* low = factor * x m: (rows, width), (width / 2, rank) pairs -> (rows, rank). x and low have rows of their strides. */
+void project(const bf16 *x, len x_stride, const uint32_t *m, bf16 *low, len low_stride, len rows, len width, len rank,
+             float factor) {
 #pragma omp parallel for
     for (len row = 0; row < rows; row += ROWS) {
-        len there = rows - row < ROWS ? rows - row : ROWS;
-        float tile[ROWS][TILE];
+        const bf16 *from[ROWS];
+        for (len j = 0; j < ROWS; j++) from[j] = x + (row + j < rows ? row + j : row) * x_stride;
         for (len r = 0; r < rank; r += LANES) {
             vec sum[ROWS] = {0};
-            for (len start = 0; start < width; start += TILE) {
-                len end = width - start < TILE ? width - start : TILE;
-                for (len j = 0; j < ROWS; j++) {
-                    const bf16 *from = x + (row + (j < there ? j : 0)) * stride + start;
-#pragma omp simd
-                    for (len i = 0; i < end; i++) tile[j][i] = up(from[i]);
-                }
-                const float *part = m + start * rank + r;
-                for (len i = 0; i < end; i++) {
-                    vec column = *(const vec *)(part + i * rank);
-                    for (len j = 0; j < ROWS; j++) sum[j] += tile[j][i] * column;
-                }
+            for (len i = 0; i < width; i += 2) {
+                bits_vec column = *(const bits_vec *)(m + i / 2 * rank + r);
+                for (len j = 0; j < ROWS; j++) sum[j] = dot(sum[j], all(from[j] + i), column);
             }
-            for (len j = 0; j < there; j++) *(vec *)(low + (row + j) * rank + r) = factor * sum[j];
+            for (len j = 0; j < ROWS && row + j < rows; j++) down_vec(factor * sum[j], low + (row + j) * low_stride + r);
         }
     }
 }
 
-/* y += low m: (rows, rank), (rank, width) -> (rows, width), in rows of `stride`; width is a multiple of LANES. */
-void expand(const float *low, const float *m, bf16 *y, len stride, len rows, len width, len rank) {
+/* y += low m: (rows, rank), (rank / 2, width) pairs -> (rows, width). y and low have rows of their strides. */
+void expand(const bf16 *low, len low_stride, const uint32_t *m, bf16 *y, len y_stride, len rows, len width, len rank) {
 #pragma omp parallel for
-    for (len row = 0; row < rows; row += 4 * ROWS) {
-        len last = rows - row < 4 * ROWS ? rows : row + 4 * ROWS;
-        for (len r = 0; r < rank; r += LANES)
-            for (len i = 0; i < width; i += LANES) {
-                vec weights[LANES];
-                for (len l = 0; l < LANES; l++) weights[l] = *(const vec *)(m + (r + l) * width + i);
+    for (len row = 0; row < rows; row += 2 * ROWS) {
+        len last = rows - row < 2 * ROWS ? rows : row + 2 * ROWS;
+        for (len i = 0; i < width; i += LANES)
+            for (len r = 0; r < rank; r += LANES) {
+                bits_vec weights[LANES / 2];
+                for (len l = 0; l < LANES / 2; l++) weights[l] = *(const bits_vec *)(m + (r / 2 + l) * width + i);
                 for (len at = row; at < last; at++) {
-                    vec even = up_vec(y + at * stride + i), odd = {0};
-                    const float *factors = low + at * rank + r;
-                    for (len l = 0; l < LANES; l += 2) {
-                        even += factors[l] * weights[l];
-                        odd += factors[l + 1] * weights[l + 1];
+                    vec even = (vec)(widen(y + at * y_stride + i) << 16), odd = {0};
+                    const bf16 *factors = low + at * low_stride + r;
+                    for (len l = 0; l < LANES; l += 4) {
+                        even = dot(even, all(factors + l), weights[l / 2]);
+                        odd = dot(odd, all(factors + l + 2), weights[l / 2 + 1]);
                     }
-                    down_vec(even + odd, y + at * stride + i);
+                    down_vec(even + odd, y + at * y_stride + i);
                 }
             }
     }
 }
 
 /* gradient += low' x: (rows, rank), (rows, width) -> (kept of rank, width), or its transpose; a column of the
- * gradient belongs to one thread, which adds the rows in their order. */
-void outer(const float *low, const bf16 *x, len stride, float *gradient, len rows, len width, len rank, len kept,
-           len transpose) {
-#pragma omp parallel for collapse(2)
-    for (len r = 0; r < rank; r += LANES)
-        for (len i = 0; i < width; i += LANES) {
-            vec sum[LANES] = {0};
-            for (len row = 0; row < rows; row++) {
-                vec column = up_vec(x + row * stride + i);
-                const float *factors = low + row * rank + r;
-                for (len l = 0; l < LANES; l++) sum[l] += factors[l] * column;
+ * gradient belongs to one thread, which adds the rows in their order. x and low have rows of their strides. */
+#define HALF (LANES / 2)
+void outer(const bf16 *low, len low_stride, const bf16 *x, len x_stride, float *gradient, len rows, len width, len rank,
+           len kept, len transpose) {
+    static const bf16 nothing[2 * LANES];
+    uint32_t *pairs = malloc((rows + 1) / 2 * rank * sizeof(uint32_t));
+#pragma omp parallel
+    {
+#pragma omp for
+        for (len row = 0; row < rows; row += 2)
+            for (len r = 0; r < rank; r += LANES) {
+                const bf16 *next = row + 1 < rows ? low + (row + 1) * low_stride + r : nothing;
+                *(bits_vec *)(pairs + row / 2 * rank + r) = interleaved(low + row * low_stride + r, next);
             }
-            for (len l = 0; l < LANES && r + l < kept; l++) {
-                if (transpose) for (len c = 0; c < LANES; c++) gradient[(i + c) * kept + r + l] += sum[l][c];
-                else *(vec *)(gradient + (r + l) * width + i) += sum[l];
+#pragma omp for
+        for (len i = 0; i < width; i += 2 * LANES)
+            for (len r = 0; r < rank; r += HALF) {
+                len second = i + LANES < width ? LANES : 0;
+                vec sum[2][HALF] = {0};
+                for (len row = 0; row < rows; row += 2) {
+                    const bf16 *one = x + row * x_stride + i, *next = row + 1 < rows ? one + x_stride : nothing;
+                    bits_vec left = interleaved(one, next), right = interleaved(one + second, next + second);
+                    const uint32_t *factors = pairs + row / 2 * rank + r;
+                    for (len l = 0; l < HALF; l++) {
+                        sum[0][l] = dot(sum[0][l], all(factors + l), left);
+                        sum[1][l] = dot(sum[1][l], all(factors + l), right);
+                    }
+                }
+                for (len side = 0; side <= second / LANES; side++)
+                    for (len l = 0; l < HALF && r + l < kept; l++) {
+                        len at = i + side * LANES;
+                        if (transpose)
+                            for (len c = 0; c < LANES; c++) gradient[(at + c) * kept + r + l] += sum[side][l][c];
+                        else *(vec *)(gradient + (r + l) * width + at) += sum[side][l];
+                    }
             }
-        }
+    }
+    free(pairs);
 }
 
 /* Memory for a step's tensors that is asked for once: glibc would give freed megabytes back to the system and get

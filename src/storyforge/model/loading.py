@@ -104,14 +104,14 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
 
 def load_encoder(params: ModelParams) -> Encoder:
     """The tokenizer with the model's chat format; no weights are read."""
-    with _quiet():
-        tokenizer = AutoTokenizer.from_pretrained(_base_dir(params), trust_remote_code=False)
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(base_dir(params), trust_remote_code=False)
     return Encoder(tokenizer, FORMATS[params.chat], params.system)
 
 
 def base_config(params: ModelParams) -> PretrainedConfig:
     """The base's architecture; no weights are read."""
-    return AutoConfig.from_pretrained(_base_dir(params), trust_remote_code=False).get_text_config()
+    return AutoConfig.from_pretrained(base_dir(params), trust_remote_code=False).get_text_config()
 
 
 def load_base(params: ModelParams):
@@ -127,9 +127,9 @@ def load_base(params: ModelParams):
         attention = "eager" if here.type == "cpu" else "sdpa"
     if attention == "sdpa" and here.type == "cuda":
         attention = cuda.attention()
-    with _quiet():
+    with quiet():
         model = AutoModelForCausalLM.from_pretrained(
-            _base_dir(params),
+            base_dir(params),
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=_four_bit(dtype) if params.quantization == "nf4" else None,
@@ -199,7 +199,7 @@ def load_adapter(model, adapter: Path, params: ModelParams) -> PeftModel:
     return PeftModel.from_pretrained(model, adapter).eval()
 
 
-def _base_dir(params: ModelParams) -> Path:
+def base_dir(params: ModelParams) -> Path:
     """A folder with the base as safetensors, fetched and converted on first use."""
     if params.origin.kind != "package":
         folder = snapshot(params.origin, FILES)
@@ -228,7 +228,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     """GGUF → float32 safetensors, exactly the file's dequantised values: 20 s once, then half a second."""
     # Its progress bar knows no switch, and a log is no place for it.
     bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
-    with _quiet(), bar:
+    with quiet(), bar:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -259,7 +259,7 @@ def _keep_four_bit_unpacked(model) -> None:
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """transformers' progress bars and advice off: a stage prints what its user needs."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

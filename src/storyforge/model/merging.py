@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.generation import SamplingParams, write
 from storyforge.model.likelihood import story_nll
-from storyforge.model.loading import ModelParams, _base_dir, _quiet, accelerator, base_config, load_adapter
+from storyforge.model.loading import ModelParams, accelerator, base_config, base_dir, load_adapter, quiet
 from storyforge.text.templates import jinja
 
 GREEDY_TOKENS = 40
@@ -33,9 +33,9 @@ def merged(adapter: Path, params: ModelParams):
 
     On the CPU: a GPU that trains a model in 4 bits need not hold it in 16.
     """
-    with _quiet():
+    with quiet():
         base = AutoModelForCausalLM.from_pretrained(
-            _base_dir(params), dtype="auto", trust_remote_code=False, use_safetensors=True
+            base_dir(params), dtype="auto", trust_remote_code=False, use_safetensors=True
         )
     stored = base.dtype
     # PEFT's progress bar does not look whether anybody is there.
@@ -64,7 +64,7 @@ def save(folder: Path, model, encoder: Encoder, sampling: SamplingParams) -> Non
         bos_token_id=tokenizer.bos_token_id if chat.begin else None,
         **_sampling(sampling),
     )
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -58,7 +58,7 @@ def trainable(model_params: ModelParams, params: TrainParams) -> PeftModel:
     """The base with a fresh adapter, ready to be trained."""
     model = attach(load_base(model_params), params.lora, params.seed)
     if params.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     return model
 

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from storyforge.model.encoding import Encoded
 from storyforge.model.loading import LoraParams
 from storyforge.params import Params, Slice
+from storyforge.text.selection import rank
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,7 +37,6 @@ class LoopParams(Slice):
 class TrainParams(LoopParams, Params):
     section: ClassVar[str] = "train"
     lora: LoraParams
-    wandb: bool
 
 
 def batches(train: Sequence[Encoded], params: LoopParams) -> list[list[Encoded]]:
@@ -47,6 +47,11 @@ def batches(train: Sequence[Encoded], params: LoopParams) -> list[list[Encoded]]
         random.Random(f"{params.seed}:{epoch}").shuffle(order)
         steps += [order[at : at + params.batch_stories] for at in range(0, len(order), params.batch_stories)]
     return steps[: params.max_steps]
+
+
+def validated(val: Sequence[Encoded], params: LoopParams) -> list[Encoded]:
+    """Those that are measured while training: the same whatever order or company they come in."""
+    return sorted(val, key=lambda row: rank(row.id, params.seed))[: params.validation_stories]
 
 
 def learning_rate(step: int, steps: int, params: LoopParams) -> float:

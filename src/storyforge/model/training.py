@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -110,10 +111,12 @@ def train_adapter(
         if run.state.step == 0:
             _validate(run, val, log)
         while not _finished(run, plan):
+            begin, tokens = time.perf_counter(), run.state.tokens
             _step(run, plan[run.state.step], len(plan))
-            log(run.state.step, run.state.train[-1])
+            rate = (run.state.tokens - tokens) / (time.perf_counter() - begin)
+            log(run.state.step, {**run.state.train[-1], "tokens_per_second": rate})
             bar.update()
-            bar.set_postfix(loss=f"{run.state.train[-1]['loss']:.3f}")
+            bar.set_postfix(loss=f"{run.state.train[-1]['loss']:.3f}", tokens_s=f"{rate:.0f}")
             if run.state.step % params.validate_every == 0 or run.state.step == len(plan):
                 _validate(run, val, log)
             last, asked = run.state.step == len(plan), _agreed(stopped(), accelerator)

@@ -34,8 +34,9 @@ from storyforge.records import (
 from storyforge.text.copying import RUNS
 from storyforge.text.measures import Scored, comparison
 from storyforge.text.prompt_use import Choice, distractors, prompt_use
-from storyforge.text.selection import rank
+from storyforge.text.selection import rank, sample_seed
 from storyforge.text.writing import Piece, compare
+from storyforge.tracking import tracked
 
 MOST_GROUPS = 100  # plays and books are told apart in details.json, thousands of prompts are not
 MOST_CORPUS = 1000  # held-out texts that writing is held against
@@ -139,7 +140,7 @@ def asked_otherwise(
 def requests(prompts: Sequence[Prompt], seed: int, each: int) -> list[dict[str, Any]]:
     """Every prompt `each` times; it keeps its seeds when others come or go, or more samples are wanted."""
     return [
-        {**asdict(prompt), "sample": number, "seed": _chance(prompt.id, number, seed)}
+        {**asdict(prompt), "sample": number, "seed": sample_seed(prompt.id, number, seed)}
         for prompt in prompts
         for number in range(each)
     ]
@@ -228,7 +229,11 @@ def main(
         for name in ("stories", "general", "choices", "samples"):
             write_jsonl(folder / f"{name}.jsonl", getattr(found, name))
         write_json(folder / "details.json", details)
-    write_json(report, metrics(found, written, params.seed))
+    figures = metrics(found, written, params.seed)
+    write_json(report, figures)
+    choices = {part.section: part.model_dump(mode="json") for part in (model_params, sampling, params)}
+    with tracked("evaluate", choices) as track:
+        track.conclude(figures, [{**row, **_texts(row)} for row in found.samples])
     return {"tokens_per_second": round(2 * sum(s.tokens for s in found.stories) / seconds, 1)}
 
 
@@ -250,8 +255,9 @@ def _by(scored: Sequence[Scored], field: str) -> dict[str, list[Scored]]:
     return dict(sorted(parts.items()))
 
 
-def _chance(prompt: str, sample: int, seed: int) -> int:
-    return rank(f"{prompt}\0{sample}" if sample else prompt, seed) >> 32
+def _texts(sample: Mapping[str, Any]) -> dict[str, str]:
+    """A table's cells hold no more than text."""
+    return {writer: sample[writer]["text"] for writer in ("base", "tuned")}
 
 
 def _shown(written: Written) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Interrupted at any moment, the same command goes on from the newest valid checkp
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,10 @@ from storyforge.model.loading import (
     save_adapter,
 )
 from storyforge.model.memory import trained
-from storyforge.model.schedule import TrainParams
+from storyforge.model.schedule import TrainParams, validated
 from storyforge.model.training import Run
 from storyforge.records import Exchange, published, published_folder, read_jsonl, write_json
-from storyforge.text.selection import rank
-from storyforge.tracking import Log, tracked
-
-# Where W&B keeps its runs: what it could not send outlives the work directory.
-ROOT = Path(os.environ.get("DVC_ROOT", "."))
+from storyforge.tracking import tracked
 
 
 def train(
@@ -45,7 +41,7 @@ def train(
     params: TrainParams,
     *,
     work: Path,
-    log: Log,
+    log: Callable[[int, dict[str, float]], None],
 ) -> tuple[Run, dict[str, Any]]:
     """The finished run, whose `best` is the adapter to keep, and its report."""
     stories = {
@@ -56,7 +52,7 @@ def train(
         raise UserError(
             "data/processed/train.jsonl is empty: metadata.json beside it says what was dropped and why"
         )
-    val = sorted(stories["val"], key=lambda row: rank(row.id, params.seed))[: params.validation_stories]
+    val = validated(stories["val"], params)
     run = trained(stories["train"], val, model_params, params, work=work, log=log)
     return run, report(run, stories, val)
 
@@ -99,8 +95,10 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     )
     splits = {file.stem: list(read_jsonl(file, Exchange)) for file in files}
     with work_directory(key) as work:
-        with tracked(params.wandb and accelerator(model_params).is_main_process, key, ROOT, choices) as log:
-            run, figures = train(load_encoder(model_params), splits, model_params, params, work=work, log=log)
+        main_process = accelerator(model_params).is_main_process
+        with tracked("train", choices, key=key, main=main_process) as track:
+            encoder = load_encoder(model_params)
+            run, figures = train(encoder, splits, model_params, params, work=work, log=track.log)
         if written() != started:
             raise UserError(
                 "the code or data of this stage changed while it ran: run it again, so that they match"

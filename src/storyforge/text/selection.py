@@ -12,6 +12,11 @@ def rank(identity: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed}\0{identity}".encode(), digest_size=8).digest(), "big")
 
 
+def sample_seed(prompt: str, sample: int, seed: int) -> int:
+    """32 bits for the n-th sample (from 0) of a prompt: no other prompt or sample has a say."""
+    return rank(f"{prompt}\0{sample}" if sample else prompt, seed) >> 32
+
+
 def highest_wanted(ranks: Iterable[int], wanted: int) -> int:
     """The `wanted`-th lowest rank, equal ones counted once; holds so many, however long `ranks` is."""
     lowest: list[int] = []  # as negatives: the heap then has the highest on top
