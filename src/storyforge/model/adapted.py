@@ -55,12 +55,11 @@ class Adapted:
     def refresh(self) -> None:
         """Take over what the optimiser made of the factors."""
         self.a = paired(torch.cat([one.padded(one.a) for one in self.adapters]))  # (rank / 2, in)
-        self.a_t = paired(torch.cat([one.padded(one.scale * one.a) for one in self.adapters]).T)
-        both = [one.padded(one.b.T) for one in self.adapters]
-        self.b_t, self.b = (
-            [paired(b) for b in both],
-            [paired(b.T) for b in both],
-        )  # (rank / 2, out), (out / 2, rank)
+        scaled = [one.padded(one.scale * one.a) for one in self.adapters]
+        self.a_t = paired(torch.cat(scaled).T)  # (in / 2, rank)
+        own = [one.padded(one.b.T) for one in self.adapters]
+        self.b_t = [paired(b) for b in own]  # each (rank / 2, out)
+        self.b = [paired(b.T) for b in own]  # each (out / 2, rank)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """y, and the adapters' sxAᵀ, which the backward pass needs."""
@@ -103,8 +102,7 @@ def outer(low: Tensor, x: Tensor, weight: Tensor, *, transpose: bool) -> None:
     """The weight's gradient += lowᵀ · x, or its transpose."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
-    kept = weight.shape[transpose]
-    shape = (*x.shape, low.shape[1], kept)
+    shape = (*x.shape, low.shape[1], weight.shape[1 if transpose else 0])
     kernels.call("outer", low, low.stride(0), x, x.stride(0), weight.grad, *shape, int(transpose))
 
 

@@ -1,8 +1,8 @@
 """A Llama in bfloat16 on a CPU, written out: the loss, and the adapter's gradients without autograd.
 
-Tokens of a micro-batch lie one after another, without padding. Matrix products are PyTorch's, on weights
-laid out once for oneDNN; what lies between them is `kernels.c`. Query, key and value are one product, gate
-and up another.
+Tokens of a micro-batch lie one after another, without padding. Products with frozen weights are PyTorch's,
+on weights laid out once for oneDNN; all else is `kernels.c`. Query, key and value are one product, gate and
+up another.
 """
 
 import weakref

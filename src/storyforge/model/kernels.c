@@ -1,9 +1,6 @@
-/* The element-wise work of a Llama's training step on a CPU, in bfloat16 with float32 arithmetic; matrix products
- * are PyTorch's. A row is always summed in one order by one thread, so the thread count changes no bit.
- *
- * Tokens of all stories lie one after another (token, width), without padding. Attention alone works on padded
- * stories, (story, key head or "group", position, query heads that share it, head width): the query heads of a group are
- * rows of one product, and the positions before a given one are a slice.
+/* What lies between the large products of a Llama's training step on a CPU: norms, attention, activations, the loss, and
+ * LoRA's thin products. Values are bfloat16, sums float32. Tokens of all stories lie one after another (token, width),
+ * without padding. A sum has one order and one thread, so the number of threads changes no bit.
  */
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -310,7 +307,7 @@ void attend_backward(const bf16 *dmixed, const bf16 *qkv, const float *cosine, c
         bf16 *q = malloc(rows * head * sizeof(bf16)), *dout = malloc(rows * head * sizeof(bf16));
         bf16 *dscores = malloc(rows * longest * sizeof(bf16));
         uint32_t *keys = malloc(longest * half * 4), *values = malloc(longest * half * 4);
-        uint32_t *crossed = malloc(rows / 2 * longest * 4), *queries = malloc(rows / 2 * head * 4);
+        uint32_t *left = malloc(rows / 2 * longest * 4), *right = malloc(rows / 2 * head * 4);
         float *slope = malloc(rows * longest * sizeof(float)), *dq = malloc(rows * head * sizeof(float));
         float *dk = malloc(longest * head * sizeof(float)), *dv = malloc(longest * head * sizeof(float));
 #pragma omp for collapse(2) schedule(dynamic)
@@ -334,12 +331,12 @@ void attend_backward(const bf16 *dmixed, const bf16 *qkv, const float *cosine, c
                     for (len i = 0; i < padded; i++)
                         softmax_backward(share + i * columns, slope + i * columns, dscores + i * columns, columns, scale);
                     multiply(dscores, columns * 2, 4, keys, head, columns / 2, dq, padded, head, 0);
-                    by_rows(share, crossed, padded, columns);
-                    by_rows(dout, queries, padded, head);
-                    multiply(crossed, 4, columns * 4, queries, head, padded / 2, dv, columns, head, 1);
-                    by_rows(dscores, crossed, padded, columns);
-                    by_rows(q, queries, padded, head);
-                    multiply(crossed, 4, columns * 4, queries, head, padded / 2, dk, columns, head, 1);
+                    by_rows(share, left, padded, columns);
+                    by_rows(dout, right, padded, head);
+                    multiply(left, 4, columns * 4, right, head, padded / 2, dv, columns, head, 1);
+                    by_rows(dscores, left, padded, columns);
+                    by_rows(q, right, padded, head);
+                    multiply(left, 4, columns * 4, right, head, padded / 2, dk, columns, head, 1);
                     for (len i = 0; i < there; i++) {
                         len at = first + i / shared;
                         turn_back(dq + i * head, dqkv + (s.token + at) * row + group * wide + i % shared * head,
@@ -352,7 +349,7 @@ void attend_backward(const bf16 *dmixed, const bf16 *qkv, const float *cosine, c
                     for (len j = 0; j < head; j += LANES) down_vec(*(vec *)(dv + at * head + j), to + groups * head + j);
                 }
             }
-        free(k), free(v), free(q), free(dout), free(dscores), free(keys), free(values), free(crossed), free(queries);
+        free(k), free(v), free(q), free(dout), free(dscores), free(keys), free(values), free(left), free(right);
         free(slope), free(dq), free(dk), free(dv);
     }
 }
