@@ -3,10 +3,12 @@
 import subprocess
 
 import pytest
+import wandb
 from ruamel.yaml import YAML
 from wandb_runs import offline_runs
 
 from storyforge import tracking
+from storyforge.launch import UserError
 from storyforge.tracking import tracked
 
 
@@ -15,10 +17,11 @@ def nobody(tmp_path, monkeypatch):
     """No key, no network, no experiment; W&B asked for."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
     YAML().dump({"tracking": {"wandb": True}}, tmp_path / "params.yaml")
     monkeypatch.setattr(tracking, "ROOT", tmp_path)
+    wandb.teardown()  # it reads the environment once
     return tmp_path
 
 
@@ -84,6 +87,24 @@ def test_memory_is_sampled_and_secrets_are_not(nobody, monkeypatch):
     assert {"proc.memory.rssMB", "memory_percent"} <= run["system"]
     for file in nobody.rglob("wandb/**/*"):
         assert not file.is_file() or b"_secret" not in file.read_bytes(), file
+
+
+def test_without_a_network_it_is_kept_for_later(nobody, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(tracking, "PATIENCE_S", 1)
+    with tracked("train", {}, key="k") as track:
+        track.log(1, {"loss": 3.0})
+    assert "W&B cannot be reached" in capfd.readouterr().err
+    assert [run["history"][0]["loss"] for run in offline_runs(nobody)] == [3.0]
+
+
+def test_what_cannot_be_a_key_is_said_in_one_line(nobody, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(UserError, match="W&B: WANDB_API_KEY invalid.*tracking.wandb: false") as found:
+        with tracked("train", {}):
+            pass
+    assert "\n" not in str(found.value)
 
 
 def test_other_processes_and_other_params_track_nothing(nobody):

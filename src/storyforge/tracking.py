@@ -3,13 +3,16 @@
 import netrc
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from storyforge.launch import UserError
 from storyforge.params import Params
 
+PATIENCE_S = 30  # with a server that does not answer
 # Where W&B keeps its runs: what it could not send outlives the stage, and a temporary experiment.
 ROOT = Path(os.environ.get("DVC_ROOT", "."))
 
@@ -46,17 +49,17 @@ def tracked(
 ) -> Iterator[Track]:
     """A W&B run of that job type; under the same key it goes on where it was left.
 
-    Offline unless a key is at hand, for `wandb sync` later. Tagged with commit and experiment, by which the
-    jobs of one `dvc repro` are grouped. Memory and GPU use W&B samples by itself; neither code, console nor
-    git remote is recorded. Processes other than the main one write nothing.
+    Offline without a key or a network, for `wandb sync` later; UserError on a key that cannot be one. Tagged
+    with commit and experiment, by which the jobs of one `dvc repro` are grouped. Memory and GPU use W&B
+    samples by itself; neither code, console nor git remote is recorded. Processes other than the main one
+    write nothing.
     """
     if not main or not TrackingParams.load().wandb:
         yield Track()
         return
-    import wandb  # costs a second and a half, so only where it is wanted
-
     tags = [tag for tag in (_commit(), os.environ.get("DVC_EXP_NAME")) if tag]
-    run = wandb.init(
+    run = _begun(
+        os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline"),
         project="storyforge",
         job_type=job,
         group=tags[-1] if tags else None,
@@ -66,14 +69,30 @@ def tracked(
         tags=tags,
         dir=ROOT,
         config=config,
-        mode=os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline"),
-        settings=wandb.Settings(console="off", save_code=False, disable_git=True, silent=True),
     )
     run.define_metric("*", step_metric="step")
     try:
         yield Track(run)
     finally:
         run.finish()
+
+
+def _begun(mode: str, **options: Any) -> Any:
+    import wandb  # costs a second and a half, so only where it is wanted
+
+    settings = wandb.Settings(
+        console="off", save_code=False, disable_git=True, silent=True, init_timeout=PATIENCE_S
+    )
+    try:
+        return wandb.init(mode=mode, settings=settings, **options)
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"W&B: {reason}: mend that, or set tracking.wandb: false") from None
+    except wandb.errors.CommError:
+        pass
+    print("W&B cannot be reached: this run is kept in wandb/, for `wandb sync`", file=sys.stderr)
+    wandb.teardown()  # it still holds the run's name
+    return wandb.init(mode="offline", settings=settings, **options)
 
 
 def _commit() -> str | None:
