@@ -135,7 +135,7 @@ def roll() -> None:
 
 
 def want(ready: Writers, presets: Mapping[str, Prompt]) -> None:
-    """A preset that was left as it is keeps its id: with the same seed, it gives the text of the report."""
+    """A preset that was left as it is keeps its id: with the same seed, it draws as the report did."""
     state = st.session_state
     chosen = presets.get(state.preset)
     if chosen is None or chosen.prompt != state.prompt:

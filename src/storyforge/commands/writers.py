@@ -119,7 +119,10 @@ class Writers:
                 yield self.model
 
     def write(self, name: str, prompts: Sequence[Prompt], params: "SamplingParams") -> list["Written"]:
-        """As `evaluate` does: the same prompt, seed and settings give the report's first sample."""
+        """A reply a prompt, by the seeds of the report's first samples.
+
+        In other company a prompt's products round otherwise, which now and then turns a word.
+        """
         from storyforge.model.generation import write
 
         texts, seeds = [p.prompt for p in prompts], [sample_seed(p.id, 0, params.seed) for p in prompts]
