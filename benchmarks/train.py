@@ -246,6 +246,12 @@ def training(steps: int, names: Sequence[str], encoder: Encoder, params: ModelPa
 
 
 def main(steps: int, names: Sequence[str]) -> None:
+    if steps <= WARM_UP or not set(names) <= ENGINES.keys():
+        raise UserError(
+            f"{steps} steps of {', '.join(names)}: more than {WARM_UP} steps, which are not in the rates, "
+            f"and engines of: {', '.join(ENGINES)}"
+        )
+    names = [name for name in ENGINES if name in ("storyforge", *names)]  # all are held against ours
     begin = time.perf_counter()
     os.chdir(REPOSITORY)
     os.environ |= QUIET
