@@ -11,7 +11,7 @@ from storyforge.model.schedule import LoopParams
 from storyforge.records import Exchange
 from storyforge.text.chat import FORMATS
 
-pytest_plugins = ["pipeline"]
+pytest_plugins = ["pipeline", "wandb_runs"]
 
 CONTROL = sorted(
     {piece.text for chat in FORMATS.values() for piece in (*chat.begin, *chat.turn) if piece.control}

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,18 +183,22 @@ def environment(tmp_path_factory) -> dict[str, str]:
     return {**settings, **quiet, "DVC_SITE_CACHE_DIR": str(home / "dvc"), "NO_PROXY": "*"}
 
 
+def copied(root: Path, environment: dict[str, str], without: Sequence[str] = ()) -> Repository:
+    """These files as they are, but for some top folders and files; no git repository yet."""
+    for file in repository_files(ROOT):
+        name = file.relative_to(ROOT)
+        if name.parts[0] not in without:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, root / name)
+    return Repository(root, environment)
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, environment, tiny_model_dir) -> Repository:
     """This repository with tiny choices, reproduced and committed. Shared: clone it, never change it."""
-    root = tmp_path_factory.mktemp("built") / "storyforge"
-    for file in repository_files(ROOT):
-        name = file.relative_to(ROOT)
-        if name.parts[0] not in RESULTS:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, root / name)
+    repository = copied(tmp_path_factory.mktemp("built") / "storyforge", environment, without=RESULTS)
     for name, text in stories(30).items():
-        (root / "data" / "my-stories" / name).write_text(text, encoding="utf-8")
-    repository = Repository(root, environment)
+        (repository.root / "data" / "my-stories" / name).write_text(text, encoding="utf-8")
     repository.choose({**TINY, "model.origin": f"folder:{tiny_model_dir}"})
     repository.git("init", "--quiet")
     repository.commit("Tiny choices")

@@ -3,7 +3,6 @@
 import ast
 import json
 import re
-import shutil
 from html import escape
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from pipeline import STAGES, Repository, ran
-from rules_text import repository_files
+from pipeline import STAGES, Repository, copied, ran
 
 from storyforge.cache import cache_dir
 
@@ -78,11 +76,7 @@ def kernels(environment, tmp_path, monkeypatch) -> dict[str, str]:
 @pytest.fixture
 def default(environment, tmp_path) -> Repository:
     """These files as they are, with the default choices made short; the real cache, for the base model."""
-    here = Repository(tmp_path / "storyforge", {**environment, "STORYFORGE_CACHE": str(cache_dir())})
-    for file in repository_files(ROOT):
-        copy = here.root / file.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+    here = copied(tmp_path / "storyforge", {**environment, "STORYFORGE_CACHE": str(cache_dir())})
     here.choose(SHORT)
     here.git("init", "--quiet")
     here.commit("The default, made short")

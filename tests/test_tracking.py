@@ -3,7 +3,6 @@
 import subprocess
 
 import pytest
-import wandb
 from ruamel.yaml import YAML
 from wandb_runs import offline_runs
 
@@ -13,16 +12,9 @@ from storyforge.tracking import tracked
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path, monkeypatch):
-    """No key, no network, no experiment; W&B asked for."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
-        monkeypatch.delenv(name, raising=False)
-    YAML().dump({"tracking": {"wandb": True}}, tmp_path / "params.yaml")
-    monkeypatch.setattr(tracking, "ROOT", tmp_path)
-    wandb.teardown()  # it reads the environment once
-    return tmp_path
+def wanted(nobody, monkeypatch):
+    monkeypatch.chdir(nobody)
+    YAML().dump({"tracking": {"wandb": True}}, nobody / "params.yaml")
 
 
 def test_a_run_under_the_same_key_goes_on(nobody):

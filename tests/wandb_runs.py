@@ -6,8 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from storyforge import tracking
+
+FROM_OUTSIDE = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 HEADER, BLOCK = 7, 32768  # of the file and of each piece; LevelDB's log format
 WHOLE, LAST = 1, 4
+
+
+@pytest.fixture
+def nobody(tmp_path, monkeypatch) -> Path:
+    """No key, no network, no experiment: the folder in which W&B's runs stay."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in FROM_OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tracking, "ROOT", tmp_path)
+    import wandb  # costs a second and a half, so only where it is wanted
+
+    wandb.teardown()  # it reads the environment once
+    return tmp_path
 
 
 def _messages(content: bytes) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ import pytest
 from ruamel.yaml import YAML
 from wandb_runs import offline_runs
 
-from storyforge import tracking
 from storyforge.launch import UserError
 from storyforge.model.loading import adapter_weights, load_adapter, load_base, load_encoder, save_adapter
 from storyforge.records import Exchange, Prompt, dumps, read_json, read_jsonl, write_jsonl
@@ -75,13 +74,9 @@ def test_metrics_hold_base_tuned_and_the_interval_overall_and_by_source(workspac
     assert metrics["improvement"]["groups"] == 3 and metrics["stories"] == 9
 
 
-def test_wandb_gets_the_figures_and_a_table_of_both_writers(workspace, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(workspace.folder))
-    monkeypatch.setattr(tracking, "ROOT", workspace.folder)
+def test_wandb_gets_the_figures_and_a_table_of_both_writers(workspace, nobody):
     metrics = workspace(wandb=True)
-    (run,) = offline_runs(workspace.folder)
+    (run,) = offline_runs(nobody)
     assert run["summary"]["improvement"] == metrics["improvement"]
     (table,) = run["file"].parent.glob("files/media/table/samples_*.table.json")
     found = [dict(zip(read_json(table)["columns"], row, strict=True)) for row in read_json(table)["data"]]

@@ -8,7 +8,6 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from wandb_runs import offline_runs
 
-from storyforge import tracking
 from storyforge.launch import UserError, launch
 from storyforge.model import training
 from storyforge.records import write_jsonl
@@ -186,15 +185,11 @@ def test_a_users_mistake_is_one_line_and_status_1(workspace, monkeypatch, capsys
     assert error.startswith("error: params.yaml: model.name is missing") and error.count("\n") == 1
 
 
-def test_wandb_writes_an_offline_run_that_holds_the_losses_and_no_secret(workspace, monkeypatch):
+def test_wandb_writes_an_offline_run_that_holds_the_losses_and_no_secret(workspace, nobody, monkeypatch):
     """Read back from the file that `wandb sync` would upload."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(workspace.folder))
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(tracking, "ROOT", workspace.folder)
     workspace(wandb=True)
-    (run,) = offline_runs(workspace.folder)
+    (run,) = offline_runs(nobody)
     assert run["config"]["model"]["name"] == "tests/tiny-llama" and run["config"]["train"]["seed"] == 3
     steps = [row for row in run["history"] if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, 7))
