@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from storyforge.cache import cache_dir  # noqa: E402
+from storyforge.core.cache import cache_dir  # noqa: E402
 
 DATA = ("collect", "preprocess")
 RESULTS = ("dvc.lock", "metrics", "reports")

@@ -38,10 +38,10 @@ class Turns:
 
 
 def storyforge(job: dict[str, Any], turns: Turns, adapter: Path) -> list[float]:
+    from storyforge.core.records import Exchange
     from storyforge.model.loading import ModelParams, load_encoder, save_adapter
-    from storyforge.model.schedule import TrainParams
-    from storyforge.records import Exchange
-    from storyforge.stages.train import train
+    from storyforge.train.schedule import TrainParams
+    from storyforge.train.stage import train
 
     model_params = ModelParams.load().model_copy(update={"threads": job["threads"]})
     params = TrainParams.model_validate({**TrainParams.load().model_dump(), **job["train"]})

@@ -31,10 +31,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from storyforge.model import cuda
+from storyforge.model.device import device
 from storyforge.model.encoding import Encoded
-from storyforge.model.loading import LoraParams, adapter_weights, attach, device
-from storyforge.model.schedule import LoopParams
-from storyforge.model.training import gradients
+from storyforge.model.loading import LoraParams, adapter_weights, attach
+from storyforge.train.loop import gradients
+from storyforge.train.schedule import LoopParams
 
 SHAPE = {
     "hidden_size": 4096,

@@ -13,10 +13,11 @@ from figures import spread
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from storyforge.evaluate.stage import losses
+from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder
-from storyforge.model.generation import SamplingParams, write
-from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base
-from storyforge.stages.evaluate import losses
+from storyforge.model.loading import ModelParams, load_adapter, load_base
+from storyforge.sampling.generate import SamplingParams, write
 
 PROMPTS, NEW_TOKENS, REPEATS = 8, 64, 3
 BATCH_TOKENS = 2048  # as in params.yaml

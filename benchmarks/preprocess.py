@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from storyforge.records import Story, read_jsonl, write_jsonl
-from storyforge.stages.preprocess import PreprocessParams
-from storyforge.text import duplicates, filters
-from storyforge.text.drafts import drafts
-from storyforge.text.language import english
+from storyforge.core.files import read_jsonl, write_jsonl
+from storyforge.core.records import Story
+from storyforge.preprocess import duplicates, filters
+from storyforge.preprocess.drafts import drafts
+from storyforge.preprocess.language import english
+from storyforge.preprocess.stage import PreprocessParams
 
 SHAPES = {"writingprompts": (30_000, 734), "tinystories": (20_000, 170)}
 RULE_SAMPLE = 1_000
@@ -82,7 +83,7 @@ def measured(raw: Path, folder: Path) -> str:
     stage = [
         sys.executable,
         "-m",
-        "storyforge.stages.preprocess",
+        "storyforge.preprocess.stage",
         raw,
         REPOSITORY / "data/prompts.yaml",
         *outputs,

@@ -29,21 +29,15 @@ from inference import BATCH_TOKENS, NEW_TOKENS, PROMPTS, REPEATS, Setting, compa
 from peft import PeftModel
 from race import PEERS, QUIET, REPOSITORY, Engine, race
 
-from storyforge.launch import UserError
+from storyforge.core.choice import rank
+from storyforge.core.errors import UserError
+from storyforge.core.files import published, read_jsonl
+from storyforge.core.records import Exchange, read_prompts
+from storyforge.evaluate.stage import losses
+from storyforge.model.device import DTYPES, accelerator, precision
 from storyforge.model.encoding import Encoded, Encoder
-from storyforge.model.loading import (
-    DTYPES,
-    ModelParams,
-    accelerator,
-    base_dir,
-    load_base,
-    load_encoder,
-    precision,
-)
-from storyforge.model.schedule import TrainParams, batches
-from storyforge.records import Exchange, published, read_jsonl, read_prompts
-from storyforge.stages.evaluate import losses
-from storyforge.text.selection import rank
+from storyforge.model.loading import ModelParams, base_dir, load_base, load_encoder
+from storyforge.train.schedule import TrainParams, batches
 
 ENGINES = {
     "storyforge": "StoryForge",

@@ -5,11 +5,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from storyforge.assets import Origin
+from storyforge.core.assets import Origin
+from storyforge.core.records import Exchange
+from storyforge.model.chat import FORMATS
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
-from storyforge.model.schedule import LoopParams
-from storyforge.records import Exchange
-from storyforge.text.chat import FORMATS
+from storyforge.train.schedule import LoopParams
 
 pytest_plugins = ["pipeline", "wandb_runs"]
 

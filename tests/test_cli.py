@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from storyforge import cli
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands

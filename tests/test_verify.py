@@ -25,7 +25,7 @@ def test_everything_gives_the_same_bytes_on_this_machine(here):
         "hash('story')",  # the hash seed
         "__import__('time').time() // 86400",  # the clock
         "__import__('time').strftime('%z')",  # the time zone
-        "__import__('os').listdir('src/storyforge/stages')",  # the order of a directory
+        "__import__('os').listdir('src/storyforge/core')",  # the order of a directory
         "str(__import__('pathlib').Path.cwd())",  # the place
         "__import__('os').cpu_count()",  # the processors
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from storyforge import tracking
+from storyforge.core import tracking
 
 FROM_OUTSIDE = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 HEADER, BLOCK = 7, 32768  # of the file and of each piece; LevelDB's log format

@@ -55,7 +55,7 @@ class Warm:
 
 
 def serve() -> None:
-    mains = {stage: import_module(f"storyforge.stages.{stage}").main for stage in STAGES}
+    mains = {stage: import_module(f"storyforge.{stage}.stage").main for stage in STAGES}
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -67,7 +67,7 @@ def serve() -> None:
 
 
 def stage(mains: Mapping[str, Callable], words: list[str], cwd: str, faults: list[Fault], env: dict) -> None:
-    from storyforge import launch
+    from storyforge.core import launch
 
     status = 1
     try:

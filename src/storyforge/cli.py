@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from storyforge.commands.options import Commands, More, Presets, Tuned, as_page, at_the_root, sampled
-from storyforge.launch import UserError
-from storyforge.text.selection import sample_seed
+from storyforge.core.choice import sample_seed
+from storyforge.core.errors import UserError
 
 app = typer.Typer(
     cls=Commands,
@@ -121,7 +121,7 @@ def compare(
       storyforge compare --preset romance --adapter models/older --markdown romance.md
     """
     from storyforge.commands import compare, terminal, writers
-    from storyforge.records import published
+    from storyforge.core.files import published
 
     asked = writers.asked(prompts or [], preset or [])
     adapters = writers.named(tuned, more or [])

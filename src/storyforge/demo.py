@@ -13,8 +13,8 @@ from storyforge.commands import session
 from storyforge.commands.repository import enter
 from storyforge.commands.session import Tale, Told, Turns
 from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
-from storyforge.launch import UserError
-from storyforge.records import Prompt
+from storyforge.core.errors import UserError
+from storyforge.core.records import Prompt
 
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"

@@ -10,8 +10,9 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from storyforge.cli import app
+from storyforge.core.files import write_json, write_jsonl
+from storyforge.core.records import Story
 from storyforge.model.loading import ModelParams, adapter_weights, save_adapter
-from storyforge.records import Story, write_json, write_jsonl
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = """

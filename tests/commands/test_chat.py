@@ -3,7 +3,7 @@ import pytest
 from storyforge.commands.chat import Talk
 from storyforge.commands.terminal import converse
 from storyforge.commands.writers import Writers, named, sampling
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 from storyforge.commands.compare import Answer, Answers, markdown
 from storyforge.commands.writers import Writers, asked, named, sampling
-from storyforge.records import Prompt
+from storyforge.core.records import Prompt
 
 
 def test_columns_side_by_side_hold_what_each_writer_wrote(adapter, storyforge, monkeypatch):

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from storyforge.commands import session
 from storyforge.commands.writers import Piece, Writers, asked, named, sampling
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "src/storyforge/demo.py"

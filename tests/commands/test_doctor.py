@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from storyforge.commands import doctor, doctor_machine, doctor_repository
 from storyforge.commands.findings import Finding
 from storyforge.commands.processes import Process, holders, is_orphan, processes
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 LOCK = "schema: '2.0'\nstages:\n" + "".join(
     f"  {name}:\n    cmd: make {name}\n    params:\n      params.yaml:\n        {name}:\n          size: 3\n"
@@ -206,7 +206,7 @@ def ask(repository, **model) -> None:
     ],
 )
 def test_a_gpu_is_missed_where_params_ask_for_one(repository, monkeypatch, asked, here, state):
-    monkeypatch.setattr("storyforge.model.loading.device", lambda: torch.device(here))
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device(here))
     monkeypatch.setattr(doctor_machine, "NVIDIA", Path("no-such-place"))
     ask(repository, **asked)
     assert doctor_machine.device().state == state

@@ -9,8 +9,8 @@ from storyforge.commands import estimate, hardware
 from storyforge.commands.estimate import job_of
 from storyforge.commands.hardware import LLAMA_3_1_8B, forecasts
 from storyforge.commands.terminal import duration
-from storyforge.launch import UserError
-from storyforge.model.schedule import TrainParams
+from storyforge.core.errors import UserError
+from storyforge.train.schedule import TrainParams
 
 
 @pytest.fixture

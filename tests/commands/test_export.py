@@ -75,7 +75,7 @@ def test_a_merge_that_lost_the_adapter_is_refused_and_leaves_the_old_export(
 
 
 def test_a_file_that_lost_its_order_is_refused(adapter, clone, storyforge, monkeypatch):
-    from storyforge.model import gguf_file
+    from storyforge.export import gguf_file
 
     monkeypatch.setattr(gguf_file, "_interleaved", lambda name, weight, config: weight)
     assert "was read back 1" in storyforge("export", status=1).stderr

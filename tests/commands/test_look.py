@@ -3,7 +3,7 @@ import json
 import pytest
 
 from storyforge.commands.look import look, spelled
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 
 def ids(stage, count, seed=1, **wanted):

@@ -6,8 +6,8 @@ import pytest
 from storyforge.commands import session
 from storyforge.commands.session import Told, Turns, begin, markdown, tell, title, wish
 from storyforge.commands.writers import Writers, asked, named, sampling
-from storyforge.launch import UserError
-from storyforge.records import Prompt
+from storyforge.core.errors import UserError
+from storyforge.core.records import Prompt
 
 DUEL = Prompt("duel", "duel", "A duel.")
 

@@ -7,8 +7,8 @@ from ruamel.yaml import YAML
 
 from storyforge.commands.terminal import UNPRINTABLE
 from storyforge.commands.writers import BROKEN, Writers, asked, named, pieces, sampling
-from storyforge.launch import UserError
-from storyforge.text.selection import sample_seed
+from storyforge.core.choice import sample_seed
+from storyforge.core.errors import UserError
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_an_adapter_writes_the_same_whoever_stands_beside_it(adapter, older, wri
 def test_the_global_batch_of_prompts_does_not_change_a_text(writers, monkeypatch):
     prompts, params = asked([]), sampling({})
     together = writers.write("tuned", prompts, params)
-    monkeypatch.setattr("storyforge.model.generation.SIDE_BY_SIDE", 1)
+    monkeypatch.setattr("storyforge.sampling.generate.SIDE_BY_SIDE", 1)
     assert writers.write("tuned", prompts, params) == together
 
 

@@ -15,7 +15,8 @@ from pipeline import TINY, Repository, stories, story
 from ruamel.yaml import YAML
 from warm import FIGURES, Fault, Warm
 
-from storyforge.records import Exchange, write_jsonl
+from storyforge.core.files import write_jsonl
+from storyforge.core.records import Exchange
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"sha256": None, "system": "Tell a story.", "precision": "fp32", "attention": "eager", "threads": 1}

@@ -8,11 +8,11 @@ import time
 import pytest
 from warm import FIGURES
 
-ONE_KEY = ("without", "storyforge.stages.train", "run_key", "lambda **parts: 'one'")
+ONE_KEY = ("without", "storyforge.train.stage", "run_key", "lambda **parts: 'one'")
 NO_LOCK = ("without", "fcntl", "flock", "lambda *_: None")
-IMPATIENT = ("without", "storyforge.model.checkpoints", "WAIT_S", "0.3")
-ENDLESS = ("without", "storyforge.model.training", "_finished", "lambda run, plan: False")
-KILLED = ("without", "storyforge.stages.train", "published_folder", "lambda path: os.kill(os.getpid(), 9)")
+IMPATIENT = ("without", "storyforge.train.checkpoints", "WAIT_S", "0.3")
+ENDLESS = ("without", "storyforge.train.loop", "_finished", "lambda run, plan: False")
+KILLED = ("without", "storyforge.train.stage", "published_folder", "lambda path: os.kill(os.getpid(), 9)")
 
 
 def other_params(place, _) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from warm import FIGURES
 
-from storyforge.model.checkpoints import newest
+from storyforge.train.checkpoints import newest
 
-ANYTHING_GOES = ("without", "storyforge.model.checkpoints", "_valid", "lambda checkpoint: True")
-ONE_KEPT = ("without", "storyforge.model.checkpoints", "KEPT", "1")
+ANYTHING_GOES = ("without", "storyforge.train.checkpoints", "_valid", "lambda checkpoint: True")
+ONE_KEPT = ("without", "storyforge.train.checkpoints", "KEPT", "1")
 BY_DATE = (
     "without",
-    "storyforge.model.checkpoints",
+    "storyforge.train.checkpoints",
     "_checkpoints",
     "lambda work: sorted(work.glob('step-*'), key=lambda path: -path.stat().st_mtime)",
 )

@@ -107,7 +107,7 @@ def processes() -> list[int]:
 def is_training(pid: int, root: Path) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return b"storyforge.stages.train" in words and Path(f"/proc/{pid}/cwd").resolve().is_relative_to(root)
+        return b"storyforge.train.stage" in words and Path(f"/proc/{pid}/cwd").resolve().is_relative_to(root)
     except OSError:
         return False
 

@@ -13,14 +13,14 @@ SAVED_IN_PLACE = """lambda work, step, write: (
     (final := work / f"step-{step:08d}").mkdir(exist_ok=True),
     write(final),
     (final / "MANIFEST.json").write_text(json.dumps(
-        sys.modules["storyforge.model.checkpoints"]._manifest(final, work.name, final.name)
+        sys.modules["storyforge.train.checkpoints"]._manifest(final, work.name, final.name)
     )),
 )"""
-SAVED_IN_PLACE = ("without", "storyforge.model.training", "save", SAVED_IN_PLACE)
-DELETED_IN_PLACE = ("without", "storyforge.stages.train", "discard", "__import__('shutil').rmtree")
+SAVED_IN_PLACE = ("without", "storyforge.train.loop", "save", SAVED_IN_PLACE)
+DELETED_IN_PLACE = ("without", "storyforge.train.stage", "discard", "__import__('shutil').rmtree")
 PUBLISHED_IN_PLACE = (
     "without",
-    "storyforge.stages.train",
+    "storyforge.train.stage",
     "published_folder",
     "contextmanager(lambda path: (path.mkdir(parents=True), (yield path)))",
 )

@@ -30,7 +30,7 @@ launch.launch(main)
 IMPORTS = """
 import time
 from pathlib import Path
-from storyforge.launch import launch
+from storyforge.core.launch import launch
 Path("importing").touch()
 while Path("importing").exists():
     time.sleep(0.02)

@@ -13,8 +13,8 @@ from stat import S_ISDIR, S_ISREG
 import pytest
 from warm import FIGURES
 
-from storyforge.model.checkpoints import newest, save
-from storyforge.records import published, published_folder
+from storyforge.core.files import published, published_folder
+from storyforge.train.checkpoints import newest, save
 
 
 class Cut(BaseException):

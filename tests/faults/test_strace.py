@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from warm import FIGURES
 
-from storyforge.model.checkpoints import newest
+from storyforge.train.checkpoints import newest
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,8 +20,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from storyforge.model.checkpoints import newest, save
-from storyforge.records import published_folder
+from storyforge.train.checkpoints import newest, save
+from storyforge.core.records import published_folder
 work = Path(sys.argv[1], "work")
 work.mkdir(exist_ok=True)
 found = newest(work)

@@ -5,11 +5,11 @@ import torch
 from accelerate import Accelerator
 from transformers.integrations import sdpa_attention
 
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 from storyforge.model import cuda
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import adapter_weights, attach, load_base
-from storyforge.model.training import train_adapter
+from storyforge.train.loop import train_adapter
 
 ON_CUDA = "needs CUDA"
 

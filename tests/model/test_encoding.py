@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
+from storyforge.core.records import Exchange
+from storyforge.model.chat import FORMATS
 from storyforge.model.encoding import Encoder, collate, micro_batches
-from storyforge.records import Exchange
-from storyforge.text.chat import FORMATS
 
 RAIN = Exchange(
     id="rain", source="made", group="g", prompt="Begin.", story="Rain fell.\nIt stopped.", ended=True

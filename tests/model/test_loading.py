@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from storyforge.assets import Origin
-from storyforge.launch import UserError
+from storyforge.core.assets import Origin
+from storyforge.core.errors import UserError
 from storyforge.model import loading
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import story_nll, summed_nll
@@ -49,7 +49,7 @@ def test_an_adapter_folder_is_the_same_bytes_under_any_hash_seed(tiny_model_dir,
     script = f"""
 import sys
 from pathlib import Path
-from storyforge.assets import Origin
+from storyforge.core.assets import Origin
 from storyforge.model.loading import *
 origin = Origin.parse("folder:{tiny_model_dir}")
 params = ModelParams(name="t", origin=origin, sha256=None, chat="smollm2", system="S", precision="fp32",

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storyforge.commands.writers import Writers, sampling
-from storyforge.launch import UserError
-from storyforge.records import published
-from storyforge.text.selection import rank
+from storyforge.core.choice import rank
+from storyforge.core.errors import UserError
+from storyforge.core.files import published
 
 if TYPE_CHECKING:
-    from storyforge.model.generation import SamplingParams
+    from storyforge.sampling.generate import SamplingParams
 
 SHORT = {"length": "max_new_tokens", "penalty": "repetition_penalty"}
 HELP = """\

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from storyforge.commands.writers import Writers
-from storyforge.records import Prompt
+from storyforge.core.records import Prompt
 
 if TYPE_CHECKING:
-    from storyforge.model.generation import SamplingParams
+    from storyforge.sampling.generate import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)

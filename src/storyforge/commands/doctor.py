@@ -9,7 +9,7 @@ from storyforge.commands import doctor_machine as machine
 from storyforge.commands import doctor_repository as repository
 from storyforge.commands.findings import Finding
 from storyforge.commands.repository import run
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 Check = Callable[[], Finding]
 PATIENCE_S = 10

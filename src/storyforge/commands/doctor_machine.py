@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from storyforge.cache import cache_dir
 from storyforge.commands.findings import Finding
 from storyforge.commands.processes import holders, is_orphan, processes
 from storyforge.commands.repository import LOCK, outputs, section
+from storyforge.core.cache import cache_dir
 
 PIN = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^\s;#]+)\s*(?P<marker>;)?")
 MOST = 3
@@ -79,7 +79,7 @@ def device() -> Finding:
         return Finding("wrong", f"an NVIDIA GPU is here, but torch {build} cannot use it", mend, by_hand=True)
     if not needs:
         return Finding("ok", "params.yaml asks for no GPU")
-    from storyforge.model.loading import device as best
+    from storyforge.model.device import device as best
 
     if best().type == "cuda":
         return Finding("ok", f"{', '.join(needs)}: CUDA is here")

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 from storyforge.commands.findings import Finding
 from storyforge.commands.processes import processes
 from storyforge.commands.repository import locked_stages, output, run
-from storyforge.records import read_yaml
+from storyforge.core.files import read_yaml
 
 RWLOCK = Path(".dvc/tmp/rwlock")
 EXECUTING = "refs/exps/exec/"  # where `dvc exp run` keeps its notes while it runs

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storyforge.commands.hardware import Forecast, Rate, forecasts
-from storyforge.launch import UserError
-from storyforge.records import Exchange, read_jsonl
+from storyforge.core.errors import UserError
+from storyforge.core.files import read_jsonl
+from storyforge.core.records import Exchange
 
 if TYPE_CHECKING:
     from storyforge.model.encoding import Encoded
-    from storyforge.model.rehearsal import Costs
-    from storyforge.model.schedule import TrainParams
+    from storyforge.train.rehearsal import Costs
+    from storyforge.train.schedule import TrainParams
 
 PROCESSED = Path("data/processed")
 FORWARD = 0.5  # of a token's training is its way forward
@@ -73,10 +74,10 @@ def estimate(steps: int, price_per_hour: float | None = None) -> Estimate:
     """From `steps` real steps on this machine; nothing of them is kept."""
     begin = time.perf_counter()
     splits = {side: _read(side) for side in ("train", "val")}
-    from storyforge.model.checkpoints import KEPT
     from storyforge.model.loading import ModelParams, load_encoder
-    from storyforge.model.rehearsal import rehearse
-    from storyforge.model.schedule import TrainParams, validated
+    from storyforge.train.checkpoints import KEPT
+    from storyforge.train.rehearsal import rehearse
+    from storyforge.train.schedule import TrainParams, validated
 
     model_params, params = ModelParams.load(), TrainParams.load()
     encoder = load_encoder(model_params)
@@ -106,7 +107,7 @@ def estimate(steps: int, price_per_hour: float | None = None) -> Estimate:
 
 def job_of(train: "Sequence[Encoded]", val: "Sequence[Encoded]", params: "TrainParams") -> Job:
     """All of it, as if patience never ended a run."""
-    from storyforge.model.schedule import batches
+    from storyforge.train.schedule import batches
 
     lengths = [sum(len(row.ids) for row in rows) for rows in batches(train, params)]
     steps = len(lengths)

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from storyforge.commands.repository import section
 from storyforge.commands.writers import PROMPTS, named
-from storyforge.launch import UserError
-from storyforge.records import Exchange, published_folder, read_jsonl, read_prompts, write_json
-from storyforge.text.selection import rank
-from storyforge.text.templates import modelfile
+from storyforge.core.choice import rank
+from storyforge.core.errors import UserError
+from storyforge.core.files import published_folder, read_jsonl, write_json
+from storyforge.core.records import Exchange, read_prompts
+from storyforge.export.templates import modelfile
 
 if TYPE_CHECKING:
+    from storyforge.export.merging import Reading
     from storyforge.model.encoding import Encoded, Encoder
     from storyforge.model.loading import ModelParams
-    from storyforge.model.merging import Reading
 
 Type = Literal["f16", "q8_0", "none"]
 EXPORTS = Path("exports")
@@ -84,9 +85,9 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
 
 def export(task: Task) -> Exported:
     """Everything is made and measured beside its place; UserError leaves what was there before."""
-    from storyforge.model.generation import SamplingParams
+    from storyforge.export.merging import merged, save
     from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
-    from storyforge.model.merging import merged, save
+    from storyforge.sampling.generate import SamplingParams
 
     params, sampling = ModelParams.load(), SamplingParams.load()
     if task.type != "none" and '"""' in params.system:
@@ -100,7 +101,7 @@ def export(task: Task) -> Exported:
         save(beside / "merged", model, encoder, sampling)
         forms = [reader.merged(beside, reference)]
         if task.type != "none":
-            from storyforge.model.gguf_file import write_gguf
+            from storyforge.export.gguf_file import write_gguf
 
             (beside / "gguf").mkdir()
             write_gguf(beside / task.gguf, model, encoder, task.type, task.name)
@@ -135,7 +136,7 @@ class Reader:
         self.tokens = sum(row.reply_tokens for row in self.rows)
 
     def read(self, model, name: str) -> "Reading":
-        from storyforge.model.merging import read
+        from storyforge.export.merging import read
 
         options = {"params": self.params, "batch_tokens": self.batch_tokens, "name": name}
         reading = read(model, self.encoder, self.rows, self.prompts, **options)
@@ -147,7 +148,7 @@ class Reader:
         return self._measured("merged", self.whole, adapter, _size(beside / "merged"))
 
     def gguf(self, beside: Path) -> Measured:
-        from storyforge.model.gguf_file import load_gguf
+        from storyforge.export.gguf_file import load_gguf
 
         model = load_gguf(beside / self.task.gguf, self.encoder, self._load(beside))
         reading = self.read(model, self.task.gguf.name)
@@ -155,7 +156,7 @@ class Reader:
 
     def _load(self, beside: Path):
         """What was saved, as a user would load it."""
-        from storyforge.assets import Origin
+        from storyforge.core.assets import Origin
         from storyforge.model.loading import load_base
 
         changes = {"origin": Origin.parse(f"folder:{beside / 'merged'}"), "quantization": "none"}
@@ -191,7 +192,7 @@ def lines(found: Exported) -> Iterator[str]:
 
 def record(found: Exported, task: Task, params: "ModelParams") -> dict[str, Any]:
     """What was exported from what, and how well; no time, host or path in it."""
-    from storyforge.cache import digest
+    from storyforge.core.cache import digest
 
     return {
         "base": params.name,
@@ -226,12 +227,12 @@ def _parameters(params: Any) -> list[tuple[str, object]]:
 
 def _require_space(task: Task, params: "ModelParams") -> None:
     """UserError where the disk has no room for what will be written, an older export beside it."""
-    from storyforge.model.merging import parameters
+    from storyforge.export.merging import parameters
 
     count = parameters(params)
     needed = 2 * count + REST
     if task.type != "none":
-        from storyforge.model.gguf_file import gguf_bytes
+        from storyforge.export.gguf_file import gguf_bytes
 
         needed += gguf_bytes(count, task.type)
     place = next(folder for folder in (task.folder, *task.folder.absolute().parents) if folder.exists())

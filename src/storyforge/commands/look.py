@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from storyforge.commands.repository import section
-from storyforge.launch import UserError
-from storyforge.records import Exchange, read_json
-from storyforge.text.selection import rank
-from storyforge.text.split import SIDES
+from storyforge.core.choice import rank
+from storyforge.core.errors import UserError
+from storyforge.core.files import read_json
+from storyforge.core.records import SIDES, Exchange
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
 STAGES = ("raw", *SIDES, "rejected")

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 
 def instead(*names: str, **more: Any) -> Any:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storyforge.launch import UserError
-from storyforge.records import read_yaml
+from storyforge.core.errors import UserError
+from storyforge.core.files import read_yaml
 
 LOCK = Path("dvc.lock")
 BROKEN_LOCK = f"{LOCK}: empty, cut short or no lock file: run `storyforge doctor --fix`"

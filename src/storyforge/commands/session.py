@@ -9,12 +9,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.writers import Writers, sampling
-from storyforge.launch import UserError
-from storyforge.records import Prompt
-from storyforge.text.selection import sample_seed
+from storyforge.core.choice import sample_seed
+from storyforge.core.errors import UserError
+from storyforge.core.records import Prompt
 
 if TYPE_CHECKING:
-    from storyforge.model.generation import SamplingParams
+    from storyforge.sampling.generate import SamplingParams
 
 MAX_WRITERS = 3  # side by side
 MAX_CHARACTERS = 2000  # of a prompt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from storyforge.commands.findings import Finding
-from storyforge.launch import UserError
+from storyforge.core.errors import UserError
 
 if TYPE_CHECKING:
     from storyforge.commands.chat import Talk

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from storyforge.launch import UserError
-from storyforge.records import Prompt, read_json, read_prompts
-from storyforge.text.selection import sample_seed
+from storyforge.core.choice import sample_seed
+from storyforge.core.errors import UserError
+from storyforge.core.files import read_json
+from storyforge.core.records import Prompt, read_prompts
 
 if TYPE_CHECKING:
-    from storyforge.model.generation import SamplingParams, Written
+    from storyforge.sampling.generate import SamplingParams, Written
 
 BASE, TUNED = "base", "tuned"
 ADAPTER = Path("models/tuned")
@@ -36,7 +37,7 @@ class Piece:
 
 def sampling(changes: Mapping[str, Any]) -> "SamplingParams":
     """The `sampling` of params.yaml with some values changed; UserError names one that cannot be."""
-    from storyforge.model.generation import SamplingParams
+    from storyforge.sampling.generate import SamplingParams
 
     given = {key: value for key, value in changes.items() if value is not None}
     try:
@@ -80,7 +81,8 @@ class Writers:
     """Loaded once; `base` and every name of `adapters` can be asked."""
 
     def __init__(self, adapters: Mapping[str, Path]):
-        from storyforge.model.loading import ModelParams, accelerator, load_adapter, load_base, load_encoder
+        from storyforge.model.device import accelerator
+        from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 
         params = ModelParams.load()
         self.encoder, self.model = load_encoder(params), load_base(params)
@@ -123,7 +125,7 @@ class Writers:
 
         In other company a prompt's products round otherwise, which now and then turns a word.
         """
-        from storyforge.model.generation import write
+        from storyforge.sampling.generate import write
 
         texts, seeds = [p.prompt for p in prompts], [sample_seed(p.id, 0, params.seed) for p in prompts]
         with self.speaking(name) as model:
@@ -131,7 +133,7 @@ class Writers:
 
     def stream(self, name: str, ids: Sequence[int], params: "SamplingParams", seed: int) -> Iterator[Piece]:
         """The reply as it is written; the pieces joined are what `write` would give."""
-        from storyforge.model.generation import next_tokens
+        from storyforge.sampling.generate import next_tokens
 
         with self.speaking(name) as model:
             rows = next_tokens(model, [ids], params, self.encoder.stops, [seed])

@@ -1,1 +1,1 @@
-"""Everything that needs torch: loading, encoding, likelihood, training, writing."""
+"""The base model and its adapter: machine, loading, chat format, tokens, likelihood."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from storyforge.launch import UserError
-from storyforge.records import Exchange
-from storyforge.text.chat import ChatFormat, Piece, render
+from storyforge.core.errors import UserError
+from storyforge.core.records import Exchange
+from storyforge.model.chat import ChatFormat, Piece, render
 
 
 @dataclass(frozen=True, slots=True)

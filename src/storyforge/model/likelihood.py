@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from storyforge.engine.llama import fused
 from storyforge.model.encoding import Batch, Encoded, collate
-from storyforge.model.fused import fused
 
 CHUNK = 512  # reply tokens whose logits exist at once: 512 × 128k × 4 bytes = 250 MiB for Llama 3
 

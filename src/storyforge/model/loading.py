@@ -3,16 +3,14 @@
 import fcntl
 import io
 import json
-import os
 import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
-from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from pydantic import Field, PositiveInt
 from safetensors.torch import save
@@ -25,14 +23,15 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from storyforge.assets import Origin, member_path, snapshot
-from storyforge.cache import place
-from storyforge.launch import UserError
-from storyforge.model import cuda, kernels
+from storyforge.core.assets import member_path, snapshot
+from storyforge.core.cache import place
+from storyforge.core.errors import UserError
+from storyforge.core.files import published, published_folder, read_json
+from storyforge.core.params import Slice
+from storyforge.model import cuda
+from storyforge.model.chat import FORMATS
+from storyforge.model.device import DTYPES, ModelParams, device, precision
 from storyforge.model.encoding import Encoder
-from storyforge.params import Params, Slice
-from storyforge.records import published, published_folder, read_json
-from storyforge.text.chat import FORMATS
 
 FILES = (
     "*.safetensors",
@@ -41,20 +40,6 @@ FILES = (
     "generation_config.json",
     "tokenizer*.json",
 )
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-class ModelParams(Params):
-    section: ClassVar[str] = "model"
-    name: str
-    origin: Origin
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    chat: Literal["smollm2", "llama3"]
-    system: str
-    precision: Literal["auto", "bf16", "fp16", "fp32"]
-    quantization: Literal["none", "nf4"]
-    attention: Literal["auto", "eager", "sdpa"]
-    threads: PositiveInt | None
 
 
 class LoraParams(Slice):
@@ -62,44 +47,6 @@ class LoraParams(Slice):
     alpha: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)]
     targets: Literal["all-linear"] | tuple[str, ...]
-
-
-def device() -> torch.device:
-    """The accelerator of this machine, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def precision(params: ModelParams) -> str:
-    """`auto` resolved: bf16 only where the machine computes in it, since emulation is many times slower."""
-    if params.precision != "auto":
-        return params.precision
-    if device().type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if device().type == "mps":
-        return "bf16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-def accelerator(params: ModelParams) -> Accelerator:
-    """Device, processes and mixed precision of this run: float32 adapters are multiplied in `precision`."""
-    kind = precision(params)
-    return Accelerator(cpu=device().type == "cpu", mixed_precision="no" if kind == "fp32" else kind)
-
-
-def machine_class(params: ModelParams) -> dict[str, Any]:
-    """What the last bits of a result depend on besides code, params and data."""
-    here = device()
-    name = torch.cuda.get_device_name() if here.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {
-        "device": here.type,
-        "processor": name,
-        "precision": precision(params),
-        "kernels": kernels.identity() if here.type == "cpu" else cuda.fused_kernels(),
-        "threads": params.threads or os.cpu_count(),
-        "torch": torch.__version__,
-    }
 
 
 def load_encoder(params: ModelParams) -> Encoder:

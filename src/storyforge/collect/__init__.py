@@ -1,0 +1,1 @@
+"""Stage 1: stories as their sources give them."""

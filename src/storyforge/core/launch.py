@@ -1,0 +1,70 @@
+"""How a stage starts and ends: paths in, one clear line for a user's mistake, volatile figures kept apart."""
+
+import ctypes
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from storyforge.core.errors import UserError
+
+# On import it reports that it found no optional kernel, to people who never asked for 4 bits.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# Threads that spin while they wait, libgomp's default, make two PyTorch programs on two cores ten times
+# slower; that sleep at once, a third slower alone (docs/LOG.md). Read once, when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+PARENT = os.getppid()  # noted before the slow imports of a stage, in which it may die
+SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
+
+
+def launch(main: Callable[..., dict[str, Any] | None]) -> None:
+    """Run `main` on the paths of the command line; the last one receives the figures that vary between runs.
+
+    Seconds, peak memory and whatever `main` returns go there, so that they never touch a stage's outputs.
+    A UserError ends the process with one line on stderr and status 1, Ctrl-C with status 130.
+    """
+    end_with_parent()
+    warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other, not to our user
+    *paths, timing = map(Path, sys.argv[1:])
+    start = time.perf_counter()
+    try:
+        figures = main(*paths) or {}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        figures |= {"seconds": round(time.perf_counter() - start, 1), "peak_memory_mib": peak // 1024}
+        _write(timing, json.dumps(figures, indent=2, sort_keys=True) + "\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def end_with_parent() -> None:
+    """In a DVC stage on Linux: SIGTERM when the parent dies, so that kill -9 of `dvc repro` leaves no writer.
+
+    That signal ends a stage as SIGKILL would, except while it trains: then it first saves a checkpoint. What
+    is started by hand may outlive its shell. Elsewhere the lock of the work directory keeps two runs apart.
+    """
+    if sys.platform == "linux" and "DVC_STAGE" in os.environ:
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != PARENT:  # it died before it could be watched
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all; not worth a sync."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None

@@ -1,0 +1,47 @@
+"""`Params`: one validated section of params.yaml."""
+
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from storyforge.core.errors import UserError
+
+PARAMS = Path("params.yaml")
+
+
+class Slice(BaseModel):
+    """A group of params: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Params(Slice):
+    """A top-level section of params.yaml; subclasses name it and list its fields."""
+
+    section: ClassVar[str]
+
+    @classmethod
+    def load(cls, path: Path = PARAMS) -> Self:
+        """Read this section as YAML 1.2: PyYAML takes 2e-05 for text. UserError names file, key and value."""
+        try:
+            sections = YAML(typ="safe").load(path)
+        except (OSError, YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        if not isinstance(sections, dict) or cls.section not in sections:
+            raise UserError(f"{path}: section '{cls.section}' is missing: compare with recipes/")
+        try:
+            return cls.model_validate(sections[cls.section])
+        except ValidationError as error:
+            raise UserError(f"{path}: {'; '.join(map(cls._explain, error.errors()))}") from None
+
+    @classmethod
+    def _explain(cls, error: dict) -> str:
+        key = ".".join(map(str, (cls.section, *error["loc"])))
+        if error["type"] == "extra_forbidden":
+            return f"{key} is not a known key"
+        if error["type"] == "missing":
+            return f"{key} is missing"
+        return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,59 @@
+"""Causal attention of stories laid one after another, forward and back, on a CPU in bfloat16."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from storyforge.engine import kernels
+
+BLOCK = 16  # of kernels.c
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    groups: int
+    shared: int  # query heads a group, which share its key head
+    width: int
+
+
+@dataclass(slots=True)
+class Laid:
+    """Stories one after another."""
+
+    ids: Tensor  # (tokens,)
+    lengths: list[int]
+    angles: tuple[Tensor, Tensor]  # cosine and sine, (longest, half a head) float32
+
+    @property
+    def starts(self) -> Tensor:
+        return torch.tensor([0, *accumulate(self.lengths)])
+
+    def shares(self, heads: Heads) -> list[int]:
+        """Where in one tensor each story's attention stands: of every block all positions up to its end."""
+        whole = [-(-length // BLOCK) * BLOCK for length in self.lengths]
+        sizes = [heads.groups * heads.shared * length * (length + BLOCK) // 2 for length in whole]
+        return [0, *accumulate(sizes)]
+
+
+def attend(qkv: Tensor, laid: Laid, heads: Heads) -> tuple[Tensor, Tensor]:
+    """(tokens, heads · width): what each token's heads take from the story up to it; and their shares."""
+    offsets = laid.shares(heads)
+    shares = qkv.new_empty(offsets[-1])
+    mixed = qkv.new_empty(len(qkv), heads.groups * heads.shared * heads.width)
+    kernels.call("attend", qkv, *_layout(laid, heads, offsets), shares, mixed, heads.width**-0.5)
+    return mixed, shares
+
+
+def attend_backward(dmixed: Tensor, qkv: Tensor, shares: Tensor, laid: Laid, heads: Heads) -> Tensor:
+    """The gradient for qkv, given that for what `attend` returned."""
+    dqkv, layout = torch.empty_like(qkv), _layout(laid, heads, laid.shares(heads))
+    kernels.call("attend_backward", dmixed, qkv, *layout, shares, dqkv, heads.width**-0.5)
+    return dqkv
+
+
+def _layout(laid: Laid, heads: Heads, offsets: list[int]) -> tuple:
+    longest = -(-max(laid.lengths) // BLOCK) * BLOCK
+    counts = (len(laid.lengths), longest, heads.groups, heads.shared, heads.width)
+    return *laid.angles, laid.starts, torch.tensor(offsets), *counts

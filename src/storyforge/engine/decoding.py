@@ -1,0 +1,89 @@
+"""The next token's logits from a fused model: one step reads each weight once for all rows."""
+
+from collections.abc import Generator, Sequence
+
+import torch
+from torch import Tensor
+
+from storyforge.engine import kernels
+from storyforge.engine.attention import Laid
+from storyforge.engine.linear import product
+from storyforge.engine.llama import Fused, Layer
+
+
+@torch.no_grad()
+def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generator[Tensor, Tensor, None]:
+    """Yields (rows, vocabulary) for the token after each prompt; `send` the chosen (rows,) for the next.
+
+    `room` is how many tokens a row may get in all.
+    """
+    laid, tapes = model.laid(prompts), []
+    h = model.forward(laid, tapes)
+    at = torch.tensor(laid.lengths)  # where each row's next token goes
+    space = max(laid.lengths) + room
+    cosine, sine = (part[0] for part in model.rotary(torch.zeros(1), torch.arange(space)[None]))
+    past = [_past(model, tape.qkv, laid, cosine, sine) for tape in tapes]
+    tapes.clear()
+    tokens = yield _last(model, h[at.cumsum(0) - 1])
+    while True:
+        h, delta = model.embedding[tokens], None
+        for layer, cache in zip(model.layers, past, strict=True):
+            h, x = model.norm(h, delta, layer.norms[0])
+            mixed = _attend(model, layer, x, cache, at=at, angles=(cosine[at], sine[at]))
+            h, x = model.norm(h, layer.o(mixed)[0], layer.norms[1])
+            gate_up, _ = layer.gate_up(x)
+            activation = gate_up.new_empty(len(x), gate_up.shape[1] // 2)
+            kernels.call("swiglu", gate_up, activation, *activation.shape)
+            delta, _ = layer.down(activation)
+        at = at + 1
+        tokens = yield _last(model, h + delta)
+
+
+def _past(model: Fused, qkv: Tensor, laid: Laid, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values, (rows · groups, space, width), of which the prompts' come first."""
+    groups, turned, kept = model.heads.groups, model.heads.shared * model.heads.groups, []
+    positions = torch.cat([torch.arange(length) for length in laid.lengths])
+    rows = torch.arange(len(laid.lengths)).repeat_interleave(torch.tensor(laid.lengths))
+    keys, values = qkv.view(len(qkv), -1, model.heads.width)[:, turned:].split(groups, 1)
+    for part in (_turned(keys, cosine[positions], sine[positions]), values):
+        room = qkv.new_zeros(len(laid.lengths), len(cosine), groups, model.heads.width)
+        room[rows, positions] = part
+        kept.append(room.transpose(1, 2).flatten(0, 1))
+    return tuple(kept)
+
+
+def _attend(
+    model: Fused,
+    layer: Layer,
+    x: Tensor,
+    past: tuple[Tensor, Tensor],
+    *,
+    at: Tensor,
+    angles: tuple[Tensor, Tensor],
+) -> Tensor:
+    """(rows, heads): what the new token takes from its row's past, which it joins."""
+    rows, groups, shared, head = len(x), model.heads.groups, model.heads.shared, model.heads.width
+    (keys, values), (qkv, _) = past, layer.qkv(x)
+    heads = qkv.view(rows, (shared + 2) * groups, head)
+    turned = _turned(heads[:, : (shared + 1) * groups], *angles)
+    seen = int(at.max()) + 1
+    slots = torch.arange(rows * groups)
+    where = at.repeat_interleave(groups)
+    keys[slots, where] = turned[:, shared * groups :].reshape(rows * groups, head)
+    values[slots, where] = heads[:, (shared + 1) * groups :].reshape(rows * groups, head)
+    q = turned[:, : shared * groups].reshape(rows * groups, shared, head)
+    scores = torch.bmm(q, keys[:, :seen].transpose(1, 2)).float() * head**-0.5
+    later = torch.arange(seen) > where[:, None]
+    attention = scores.masked_fill_(later[:, None], float("-inf")).softmax(2).to(qkv.dtype)
+    return torch.bmm(attention, values[:, :seen]).view(rows, shared * groups * head)
+
+
+def _turned(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """(rows, heads, width) by the angles of each row's position, as kernels.c turns a story's."""
+    first, second = heads.float().chunk(2, 2)
+    turned = torch.cat([-second, first], 2) * sine[:, None] + heads.float() * cosine[:, None]
+    return turned.to(heads.dtype)
+
+
+def _last(model: Fused, h: Tensor) -> Tensor:
+    return product(model.norm(h.contiguous(), None, model.last_norm)[1], model.head.weight).float()

@@ -1,0 +1,141 @@
+"""Products with frozen weights and the adapters on them, on a CPU, without autograd."""
+
+from collections.abc import Sequence
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+
+from storyforge.engine import kernels
+
+BF16 = torch.bfloat16
+LANES = 16  # of kernels.c: ranks are padded to whole vectors
+
+
+class Adapter:
+    """LoRA's two factors on one of the layers that lie side by side."""
+
+    def __init__(self, layer, columns: slice, first: int):
+        self.a, self.b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        self.scale, self.columns = float(layer.scaling["default"]), columns  # of the layers' joint output
+        self.rank = len(self.a)
+        self.ranks = slice(first, first + -(-self.rank // LANES) * LANES)  # of the adapters' joint rank
+
+    def padded(self, factor: Tensor) -> Tensor:
+        """(rank, …) → the rank as the kernels want it."""
+        rows = self.ranks.stop - self.ranks.start
+        return torch.nn.functional.pad(factor.detach(), (0, 0, 0, rows - self.rank)).to(BF16)
+
+
+class Adapted:
+    """Linear layers that share an input, side by side: y = xWᵀ + s(xAᵀ)Bᵀ, W frozen."""
+
+    def __init__(self, layers: Sequence):
+        self.layers, self.adapters, start, rank = layers, [], 0, 0
+        for layer in layers:
+            columns = slice(start, start + layer.weight.shape[0])
+            start = columns.stop
+            if hasattr(layer, "lora_A"):
+                self.adapters.append(Adapter(layer, columns, rank))
+                rank = self.adapters[-1].ranks.stop
+        self.rank = rank
+
+    @cached_property
+    def weight(self) -> Tensor:
+        return packed(torch.cat([_frozen(layer) for layer in self.layers]))
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        return packed(torch.cat([_frozen(layer) for layer in self.layers]).T.contiguous())
+
+    @property
+    def active(self) -> bool:
+        return bool(self.adapters) and not self.layers[0].disable_adapters
+
+    def refresh(self) -> None:
+        """Take over what the optimiser made of the factors."""
+        self.a = paired(torch.cat([one.padded(one.a) for one in self.adapters]))  # (rank / 2, in)
+        scaled = [one.padded(one.scale * one.a) for one in self.adapters]
+        self.a_t = paired(torch.cat(scaled).T)  # (in / 2, rank)
+        own = [one.padded(one.b.T) for one in self.adapters]
+        self.b_t = [paired(b) for b in own]  # each (rank / 2, out)
+        self.b = [paired(b.T) for b in own]  # each (out / 2, rank)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """y, and the adapters' sxAᵀ, which the backward pass needs."""
+        y = product(x, self.weight)
+        if not self.active:
+            return y, None
+        low = x.new_empty(len(x), self.rank)
+        project(x, self.a_t, low, 1.0)
+        for one, b_t in zip(self.adapters, self.b_t, strict=True):
+            expand(low[:, one.ranks], b_t, y[:, one.columns])
+        return y, low
+
+    def input_gradient(self, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """dx, and the adapters' sdyB, which their gradients need."""
+        dx, low = product(dy, self.transposed), dy.new_empty(len(dy), self.rank)
+        for one, b in zip(self.adapters, self.b, strict=True):
+            project(dy[:, one.columns], b, low[:, one.ranks], one.scale)
+        if self.adapters:
+            expand(low, self.a, dx)
+        return dx, low
+
+    def accumulate(self, x: Tensor, low: Tensor, dy: Tensor, dlow: Tensor) -> None:
+        """Add the adapters' gradients to their `.grad`."""
+        for one in self.adapters:
+            outer(dlow[:, one.ranks], x, one.a, transpose=False)
+            outer(low[:, one.ranks], dy[:, one.columns], one.b, transpose=True)
+
+
+def project(x: Tensor, factor: Tensor, low: Tensor, scale: float) -> None:
+    """low = scale · x · factor."""
+    kernels.call("project", x, x.stride(0), factor, low, low.stride(0), *x.shape, low.shape[1], scale)
+
+
+def expand(low: Tensor, factor: Tensor, y: Tensor) -> None:
+    """y += low · factor."""
+    kernels.call("expand", low, low.stride(0), factor, y, y.stride(0), *y.shape, low.shape[1])
+
+
+def outer(low: Tensor, x: Tensor, weight: Tensor, *, transpose: bool) -> None:
+    """The weight's gradient += lowᵀ · x, or its transpose."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    shape = (*x.shape, low.shape[1], weight.shape[1 if transpose else 0])
+    kernels.call("outer", low, low.stride(0), x, x.stride(0), weight.grad, *shape, int(transpose))
+
+
+def paired(factor: Tensor) -> Tensor:
+    """(rows, columns) → (rows / 2, columns, 2): a pair is two neighbours of the dimension that is summed."""
+    return factor.unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
+
+
+def packed(weight: Tensor) -> Tensor:
+    """As oneDNN wants it for a thousand rows, which it would otherwise arrange anew for every product.
+
+    Where the processor has no bfloat16, oneDNN does not pack it: the plain weight then serves, slowly.
+    """
+    weight = weight.detach()
+    return torch.ops.mkldnn._reorder_linear_weight(weight, 1024) if _packs() else weight
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ: (rows, in), (out, in) -> (rows, out)."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return torch.nn.functional.linear(x, weight)
+
+
+@cache
+def _packs() -> bool:
+    """torch tells whether it can only by trying."""
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(LANES, LANES, dtype=BF16), 1024)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _frozen(layer) -> Tensor:
+    return getattr(layer, "base_layer", layer).weight

@@ -1,0 +1,232 @@
+"""A Llama in bfloat16 on a CPU, written out: the loss, and the adapter's gradients without autograd.
+
+Tokens of a micro-batch lie one after another, without padding. Products with frozen weights are PyTorch's,
+on weights laid out once for oneDNN; all else is `kernels.c`. Query, key and value are one product, gate and
+up another.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from storyforge.engine import kernels
+from storyforge.engine.attention import Heads, Laid, attend, attend_backward
+from storyforge.engine.linear import BF16, LANES, Adapted, product
+
+CHUNK = 256  # reply tokens whose logits exist at once: 25 MB for SmolLM2, what the processor's cache holds
+
+
+class Row(Protocol):
+    """Tokens of one text; those from `reply_start` on are to be predicted."""
+
+    ids: Sequence[int]
+    reply_start: int
+
+
+_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def fused(model) -> "Fused | None":
+    """The model written out, made once; None where machine, architecture or adapters need transformers."""
+    if model not in _known:
+        _known[model] = Fused(model) if _fits(model) else None
+    found = _known[model]
+    # Adapters may have been added since.
+    return found if found and all(map(_plain_lora, _adapted(found.layers[0].qkv.layers))) else None
+
+
+def _fits(model) -> bool:
+    causal = _causal(model)
+    config, weight = causal.config, causal.get_input_embeddings().weight
+    if config.model_type != "llama" or weight.device.type != "cpu" or weight.dtype != BF16:
+        return False
+    if getattr(config, "quantization_config", None) or causal.is_activation_checkpointing:
+        return False
+    attention = causal.model.layers[0].self_attn
+    widths = (config.hidden_size, config.intermediate_size, attention.head_dim)
+    usual = (
+        config.hidden_act == "silu"
+        and config.attention_dropout == 0
+        and not (config.attention_bias or config.mlp_bias)
+        and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
+        and all(width % LANES == 0 for width in widths)
+    )
+    adapted = _adapted(causal.modules())
+    known = all(map(_plain_lora, adapted)) and len(adapted) in (0, 7 * config.num_hidden_layers)
+    return usual and known and kernels.library() is not None
+
+
+def _adapted(modules: Iterable) -> list:
+    return [module for module in modules if hasattr(module, "lora_A")]
+
+
+def _plain_lora(layer) -> bool:
+    only = list(layer.lora_A) == ["default"] and not layer.use_dora.get("default")
+    return only and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
+
+
+@dataclass
+class Layer:
+    qkv: Adapted
+    o: Adapted
+    gate_up: Adapted
+    down: Adapted
+    norms: tuple[Tensor, Tensor]  # float32
+
+    def __iter__(self) -> Iterator[Adapted]:
+        yield from (self.qkv, self.o, self.gate_up, self.down)
+
+
+@dataclass(slots=True)
+class Tape:
+    """What a layer's backward pass needs of its forward pass."""
+
+    h: Tensor
+    x: Tensor
+    qkv: Tensor
+    shares: Tensor  # of attention
+    mixed: Tensor
+    h2: Tensor
+    x2: Tensor
+    gate_up: Tensor
+    lows: tuple[Tensor, ...]  # sxAᵀ of qkv, o, gate_up and down
+
+
+class Fused:
+    """Holds the weights as the products want them; the adapters stay the model's own."""
+
+    def __init__(self, model):
+        causal = _causal(model)
+        config, layers = causal.config, causal.model.layers
+        self.eps = float(config.rms_norm_eps)
+        groups = config.num_key_value_heads
+        self.heads = Heads(groups, config.num_attention_heads // groups, layers[0].self_attn.head_dim)
+        self.rotary = causal.model.rotary_emb
+        self.embedding = causal.get_input_embeddings().weight.detach()
+        self.head = Adapted([causal.get_output_embeddings()])
+        self.last_norm = causal.model.norm.weight.detach().float()
+        self.layers = [
+            Layer(
+                Adapted([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),
+                Adapted([layer.self_attn.o_proj]),
+                Adapted([layer.mlp.gate_proj, layer.mlp.up_proj]),
+                Adapted([layer.mlp.down_proj]),
+                (
+                    layer.input_layernorm.weight.detach().float(),
+                    layer.post_attention_layernorm.weight.detach().float(),
+                ),
+            )
+            for layer in layers
+        ]
+
+    @torch.no_grad()
+    def gradients(self, rows: Sequence[Row], scale: float) -> float:
+        """Add `scale` × the gradient of the rows' summed NLL to the adapters; returns that sum, in nats."""
+        laid, tapes = self.laid([row.ids for row in rows]), []
+        h = self.forward(laid, tapes)
+        predicting, targets = _targets(rows)
+        nll, dh = self._loss(h, predicting, targets, scale)
+        for layer in reversed(self.layers):
+            self._backward(layer, tapes.pop(), laid, dh)
+        return nll.double().sum().item()
+
+    @torch.no_grad()
+    def token_nll(self, rows: Sequence[Row]) -> Tensor:
+        """(reply tokens,) float32: the NLL of each, in nats, story after story."""
+        h = self.forward(self.laid([row.ids for row in rows]), None)
+        return self._loss(h, *_targets(rows), None)[0]
+
+    def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
+        lengths = [len(story) for story in stories]
+        cosine, sine = self.rotary(torch.zeros(1), torch.arange(max(lengths))[None])
+        half = slice(self.heads.width // 2)
+        ids = torch.tensor([token for story in stories for token in story])
+        return Laid(ids, lengths, (cosine[0, :, half].contiguous(), sine[0, :, half].contiguous()))
+
+    def forward(self, laid: Laid, tapes: list[Tape] | None) -> Tensor:
+        """(tokens, width) before the last norm; `tapes` takes what each layer needs to go back."""
+        if self.layers[0].qkv.active:
+            for layer in self.layers:
+                for part in layer:
+                    part.refresh()
+        h, delta = self.embedding[laid.ids], None
+        for layer in self.layers:
+            h, x = self.norm(h, delta, layer.norms[0])
+            qkv, low_qkv = layer.qkv(x)
+            mixed, shares = attend(qkv, laid, self.heads)
+            o, low_o = layer.o(mixed)
+            h2, x2 = self.norm(h, o, layer.norms[1])
+            gate_up, low_gate_up = layer.gate_up(x2)
+            activation = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+            kernels.call("swiglu", gate_up, activation, *activation.shape)
+            delta, low_down = layer.down(activation)
+            if tapes is not None:
+                lows = (low_qkv, low_o, low_gate_up, low_down)
+                tapes.append(Tape(h, x, qkv, shares, mixed, h2, x2, gate_up, lows))
+            h = h2
+        return h + delta
+
+    def norm(self, h: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """h + delta, and its norm."""
+        total, y = h if delta is None else torch.empty_like(h), torch.empty_like(h)
+        kernels.call("add_norm", h, delta, weight, total, y, *h.shape, self.eps)
+        return total, y
+
+    def _loss(
+        self, h: Tensor, predicting: Tensor, targets: Tensor, scale: float | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The NLL of each target and, with a scale, the gradient for h.
+
+        The gradient is formed while a chunk's logits exist: the head is frozen, so it needs nothing else.
+        """
+        chosen = h[predicting]
+        _, x = self.norm(chosen, None, self.last_norm)
+        nll, dx = torch.empty(len(x)), torch.empty_like(x)
+        for start in range(0, len(x), CHUNK):
+            part = slice(start, start + CHUNK)
+            logits = product(x[part], self.head.weight)
+            kernels.call("cross_entropy", logits, targets[part], nll[part], *logits.shape, scale or 0.0)
+            if scale is not None:
+                dx[part] = product(logits, self.head.transposed)
+        if scale is None:
+            return nll, None
+        dchosen, dh = torch.zeros_like(dx), torch.zeros_like(h)
+        kernels.call("norm_backward", dx, chosen, self.last_norm, dchosen, *dx.shape, self.eps)
+        dh[predicting] = dchosen
+        return nll, dh
+
+    def _backward(self, layer: Layer, tape: Tape, laid: Laid, dh: Tensor) -> None:
+        """Turns dh, the gradient for the layer's output, into that for its input."""
+        low_qkv, low_o, low_gate_up, low_down = tape.lows
+        dactivation, dlow = layer.down.input_gradient(dh)
+        kernels.call("swiglu_backward", tape.gate_up, dactivation, *dactivation.shape)
+        activation, dgate_up = dactivation, tape.gate_up  # the kernel works in place
+        layer.down.accumulate(activation, low_down, dh, dlow)
+        dx2, dlow = layer.gate_up.input_gradient(dgate_up)
+        layer.gate_up.accumulate(tape.x2, low_gate_up, dgate_up, dlow)
+        kernels.call("norm_backward", dx2, tape.h2, layer.norms[1], dh, *dh.shape, self.eps)
+        dmixed, dlow = layer.o.input_gradient(dh)
+        layer.o.accumulate(tape.mixed, low_o, dh, dlow)
+        dqkv = attend_backward(dmixed, tape.qkv, tape.shares, laid, self.heads)
+        dx, dlow = layer.qkv.input_gradient(dqkv)
+        layer.qkv.accumulate(tape.x, low_qkv, dqkv, dlow)
+        kernels.call("norm_backward", dx, tape.h, layer.norms[0], dh, *dh.shape, self.eps)
+
+
+def _targets(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Positions whose next token is a reply's, with stories one after another, and those tokens."""
+    positions, start = [], 0
+    for row in rows:
+        positions += range(start + row.reply_start - 1, start + len(row.ids) - 1)
+        start += len(row.ids)
+    return torch.tensor(positions), torch.tensor(
+        [token for row in rows for token in row.ids[row.reply_start :]]
+    )
+
+
+def _causal(model):
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

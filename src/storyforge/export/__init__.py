@@ -1,0 +1,1 @@
+"""The tuned writer for other programs: merged weights, GGUF, chat templates."""

@@ -1,0 +1,223 @@
+"""A model of the Llama architecture as one file for llama.cpp and Ollama: weights, tokenizer, template."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
+from math import isclose
+from pathlib import Path
+from typing import Any, Literal
+
+import gguf
+import torch
+from gguf import GGMLQuantizationType as Kind
+from gguf import TokenType
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from storyforge.core.errors import UserError
+from storyforge.model.encoding import Encoder
+from storyforge.model.loading import quiet
+
+GgufType = Literal["f16", "q8_0"]
+KINDS = {"f16": Kind.F16, "q8_0": Kind.Q8_0}
+FILE_TYPES = {"f16": gguf.LlamaFileType.MOSTLY_F16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+WORDS = {"type": "ByteLevel", "use_regex": True}
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPLITTERS = {  # llama.cpp knows by name alone how a tokenizer cuts a text into words
+    "gpt-2": [WORDS],
+    "smollm": [{"type": "Digits", "individual_digits": True}, WORDS],
+    "llama-bpe": [
+        {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "use_regex": False},
+    ],
+}
+
+
+APART = 0.02  # share of a tensor's length; 8 bits cost 0.6 %, a wrong order of its rows 140 %
+SHAPE = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+)
+
+
+def gguf_bytes(parameters: int, kind: GgufType) -> int:
+    block, size = gguf.GGML_QUANT_SIZES[KINDS[kind]]
+    return parameters * size // block
+
+
+def write_gguf(path: Path, model, encoder: Encoder, kind: GgufType, name: str) -> None:
+    """One tensor at a time; UserError where llama.cpp could not follow the architecture or the tokenizer."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name(name)
+    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_architecture(writer, model)
+    _add_tokenizer(writer, encoder, model.config.vocab_size)
+    tensors = [(name, weight, _kept(weight, KINDS[kind])) for name, weight in _tensors(model)]
+    for name, weight, kept in tensors:
+        block, size = gguf.GGML_QUANT_SIZES[kept]
+        count = weight.numel() * size // block
+        writer.add_tensor_info(name, weight.shape, None, count, raw_dtype=kept)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
+        weight = _interleaved(name, weight.float(), model.config)
+        writer.write_tensor_data(gguf.quantize(weight.numpy(), kept))
+    writer.close()
+
+
+def load_gguf(path: Path, encoder: Encoder, merged):
+    """`merged` with the weights of the file, as transformers reads it: they are its own, or nearly.
+
+    UserError where the file says of the model or its tokens what is not so.
+    """
+    bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())
+    with quiet(), bar:
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    fields = gguf.GGUFReader(path).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    wrong = [name for name in SHAPE if getattr(loaded.config, name) != getattr(merged.config, name)]
+    for name, same in (
+        ("rms_norm_eps", isclose(loaded.config.rms_norm_eps, merged.config.rms_norm_eps, rel_tol=1e-6)),
+        ("rope_theta", isclose(_theta(loaded), _theta(merged), rel_tol=1e-6)),
+        ("tokens", all(tokens[n] == token for token, n in encoder.tokenizer.get_vocab().items())),
+        ("template", fields["tokenizer.chat_template"].contents() == encoder.tokenizer.chat_template),
+        ("end of turn", fields["tokenizer.ggml.eos_token_id"].contents() == encoder.end_of_turn),
+    ):
+        wrong += [] if same else [name]
+    if wrong:
+        raise UserError(f"{path.name}: read back with another {', '.join(wrong)}: nothing was exported")
+    state = loaded.state_dict()
+    for name, weight in merged.state_dict().items():
+        apart = (state[name] - weight.to(state[name])).norm() / weight.float().norm().clamp(min=1e-12)
+        if not apart <= APART:
+            raise UserError(f"{path.name}: {name} was read back {apart:.1%} off: nothing was exported")
+    merged.load_state_dict(state)
+    return merged
+
+
+def _theta(model) -> float:
+    return model.config.rope_parameters["rope_theta"]
+
+
+def _add_architecture(writer: gguf.GGUFWriter, model) -> None:
+    config = model.config
+    if config.model_type != "llama" or config.hidden_act != "silu":
+        raise UserError(
+            f"GGUF is written for the Llama architecture, not {config.model_type}: use --type none"
+        )
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, encoder: Encoder, size: int) -> None:
+    tokenizer, chat = encoder.tokenizer, encoder.chat
+    tokens, types, content = _vocabulary(tokenizer, size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_splitter(content))
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
+    )
+    writer.add_add_space_prefix(False)
+    writer.add_add_bos_token(bool(chat.begin))
+    writer.add_eos_token_id(encoder.end_of_turn)
+    writer.add_eot_token_id(encoder.end_of_turn)
+    for add, number in (
+        (writer.add_bos_token_id, tokenizer.bos_token_id),
+        (writer.add_unk_token_id, tokenizer.unk_token_id),
+        (writer.add_pad_token_id, tokenizer.pad_token_id),
+    ):
+        if number is not None:
+            add(number)
+    writer.add_chat_template(tokenizer.chat_template)
+
+
+def _vocabulary(tokenizer, size: int) -> tuple[list[str], list[TokenType], dict[str, Any]]:
+    """Every row of the embedding, those without a token too, and the tokenizer as its own file has it."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    names = {number: token for token, number in tokenizer.get_vocab().items()}
+    added = {
+        entry["id"]: TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED
+        for entry in content["added_tokens"]
+    }
+    tokens = [names.get(number, f"[PAD{number}]") for number in range(size)]
+    types = [
+        added.get(number, TokenType.NORMAL) if number in names else TokenType.UNUSED for number in range(size)
+    ]
+    return tokens, types, content
+
+
+def _splitter(content: dict[str, Any]) -> str:
+    """llama.cpp's name for how this tokenizer cuts texts; UserError where it has none that we know."""
+    cutter = content["pre_tokenizer"] or {}
+    steps = cutter.get("pretokenizers", [cutter])
+    for name, wanted in SPLITTERS.items():
+        alike = len(steps) == len(wanted) and all(
+            step.items() >= part.items() for step, part in zip(steps, wanted, strict=True)
+        )
+        if alike and content["model"]["type"] == "BPE" and not content["normalizer"]:
+            return name
+    raise UserError("llama.cpp may not cut texts as this tokenizer does: use --type none")
+
+
+def _tensors(model) -> Iterator[tuple[str, Tensor]]:
+    config = model.config
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    if (slower := _slower(model)) is not None:
+        yield "rope_freqs.weight", slower
+    for name, weight in model.state_dict().items():
+        if not (config.tie_word_embeddings and name == "lm_head.weight"):
+            yield names.get_name(name, try_suffixes=(".weight", ".bias")), weight.cpu()
+
+
+def _slower(model) -> Tensor | None:
+    """By how much each rotary angle turns slower than it would without scaling; None where none does."""
+    config, rotary = model.config, model.model.rotary_emb
+    if config.rope_parameters["rope_type"] not in ("default", "linear", "llama3"):
+        raise UserError(f"rope type {config.rope_parameters['rope_type']} is not written: use --type none")
+    steps = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+    factors = config.rope_parameters["rope_theta"] ** -steps / rotary.inv_freq.float().cpu()
+    return None if torch.allclose(factors, torch.ones_like(factors)) else factors
+
+
+def _kept(weight: Tensor, kind: Kind) -> Kind:
+    """Vectors whole, as llama.cpp has them; a matrix whose rows are not made of whole blocks in 16 bits."""
+    if weight.dim() == 1:
+        return Kind.F32
+    return kind if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Kind.F16
+
+
+def _interleaved(name: str, weight: Tensor, config: PretrainedConfig) -> Tensor:
+    """Queries and keys in llama.cpp's order: the two numbers that are turned together stand side by side."""
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for part, count in heads.items():
+        if f".{part}." in name:
+            halves = weight.view(count, 2, -1, *weight.shape[1:])
+            return halves.transpose(1, 2).reshape(weight.shape)
+    return weight

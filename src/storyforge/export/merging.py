@@ -1,0 +1,109 @@
+"""The adapter merged into its base, and what two models that should be one make of the same tokens."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from storyforge.export.templates import jinja
+from storyforge.model.device import accelerator
+from storyforge.model.encoding import Encoded, Encoder, micro_batches
+from storyforge.model.likelihood import story_nll
+from storyforge.model.loading import ModelParams, base_config, base_dir, load_adapter, quiet
+from storyforge.sampling.generate import SamplingParams, write
+
+GREEDY_TOKENS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model makes of given stories and prompts."""
+
+    loss: float  # nats a reply token
+    greedy: tuple[str, ...]
+    logits: Tensor  # (time, vocabulary) of the first story
+
+
+def merged(adapter: Path, params: ModelParams):
+    """The base as it is stored, never its 4-bit form, with the adapter in its weights, rounded to 16 bits.
+
+    On the CPU: a GPU that trains a model in 4 bits need not hold it in 16.
+    """
+    with quiet():
+        base = AutoModelForCausalLM.from_pretrained(
+            base_dir(params), dtype="auto", trust_remote_code=False, use_safetensors=True
+        )
+    stored = base.dtype
+    # PEFT's progress bar does not look whether anybody is there.
+    model = load_adapter(base, adapter, params).merge_and_unload(sys.stderr.isatty(), safe_merge=True)
+    return model.to(stored if stored.itemsize == 2 else torch.bfloat16)
+
+
+def parameters(params: ModelParams) -> int:
+    """How many weights the merged model has; none is read."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(base_config(params))
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def save(folder: Path, model, encoder: Encoder, sampling: SamplingParams) -> None:
+    """A folder that transformers and vLLM load, its format, stops and sampling inside."""
+    tokenizer, chat = encoder.tokenizer, encoder.chat
+    tokenizer.chat_template, tokenizer.eos_token = jinja(chat, encoder.system), chat.end_of_turn
+    stops = sorted(encoder.stops, key=lambda stop: (stop != encoder.end_of_turn, stop))
+    padding = tokenizer.pad_token_id
+    model.config.eos_token_id = stops
+    model.config.pad_token_id = encoder.end_of_turn if padding is None else padding
+    model.generation_config = GenerationConfig(
+        eos_token_id=stops,
+        pad_token_id=model.config.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id if chat.begin else None,
+        **_sampling(sampling),
+    )
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def read(
+    model,
+    encoder: Encoder,
+    rows: Sequence[Encoded],
+    prompts: Sequence[str],
+    *,
+    params: ModelParams,
+    batch_tokens: int,
+    name: str,
+) -> Reading:
+    """Mean loss on the stories' replies, the likeliest answers to the prompts, the first story's logits."""
+    nll = 0.0
+    with accelerator(params).autocast():
+        for cut in tqdm(
+            micro_batches(rows, batch_tokens), desc=name, unit="batch", disable=None, leave=False
+        ):
+            nll += sum(story_nll(model, cut))
+        texts = write(model, encoder, prompts, _greedy(), seeds=[0] * len(prompts))
+        ids = torch.tensor([rows[0].ids], device=next(model.parameters()).device)
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[0].float().cpu()
+    return Reading(nll / sum(row.reply_tokens for row in rows), tuple(text.text for text in texts), logits)
+
+
+def _sampling(params: SamplingParams) -> dict[str, float | int | bool]:
+    """In transformers' words; its 50 likeliest tokens are not ours."""
+    chosen = {"max_new_tokens": params.max_new_tokens, "repetition_penalty": params.repetition_penalty}
+    if params.temperature == 0:
+        return chosen | {"do_sample": False}
+    filters = {"temperature": params.temperature, "top_k": 0, "top_p": params.top_p, "min_p": params.min_p}
+    return chosen | filters | {"do_sample": True}
+
+
+def _greedy() -> SamplingParams:
+    return SamplingParams(
+        seed=0, max_new_tokens=GREEDY_TOKENS, temperature=0, top_p=1, min_p=0, repetition_penalty=1
+    )

@@ -1,0 +1,1 @@
+"""Stage 2: stories cleaned, filtered, deduplicated and split into prompt–story pairs."""

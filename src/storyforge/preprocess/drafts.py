@@ -1,0 +1,153 @@
+"""A story as its source gives it → the exchanges it could become, before anything judges them."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from storyforge.core.params import Slice
+from storyforge.core.records import Story
+from storyforge.core.words import WORD
+from storyforge.preprocess import reddit
+from storyforge.preprocess.cleaning import repaired
+from storyforge.preprocess.passages import Passage, opening_part, prose_passages, scene_passages
+from storyforge.preprocess.plays import speeches
+from storyforge.preprocess.prompts import opening_prompt, scene_prompt
+from storyforge.preprocess.repetition import Numbered, numbered
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Profile(Slice):
+    """What is expected of one source; null switches a rule off. params.yaml says where bounds come from."""
+
+    form: Literal["drama", "reddit", "prose"]
+    described_as: str | None
+    keep: Count | None
+    max_words: Annotated[int, Field(ge=20, strict=True)] | None
+    longer: Literal["drop", "first", "passages"]
+    min_words: Count | None
+    min_prompt_words: Count | None
+    drop_tags: tuple[str, ...]
+    max_meta: Share | None
+    min_english: Share | None
+    max_broken_characters: Count | None
+    min_lettered_words: Share | None
+    mean_word_length: tuple[float, float] | None
+    max_one_character: Share | None
+    must_end: bool
+    max_repetition: Annotated[float, Field(gt=0)] | None
+    max_promotions: Count | None
+    max_capitals: Share | None
+    max_list_lines: Share | None
+    max_short_lines: Share | None
+    drop_unsafe: bool
+
+
+@dataclass
+class Draft:
+    """One exchange in the making, with what the rules want to know of where it comes from."""
+
+    id: str
+    prompt: str
+    text: str
+    ended: bool
+    raw: str
+    own_prompt: str | None = None
+    tags: tuple[str, ...] = ()
+    meta_share: float = 0.0
+    body: str | None = None  # what is judged, if not all of the text: speeches without their speakers
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """What stands between spaces, in the whole text."""
+        return self.text.split()
+
+    @cached_property
+    def folded(self) -> str:
+        """What is judged, casefolded."""
+        return (self.text if self.body is None else self.body).casefold()
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Of the folded text; an apostrophe inside belongs to its word."""
+        return WORD.findall(self.folded)
+
+    @cached_property
+    def all_words(self) -> list[str]:
+        """Of the whole text, judged or not."""
+        return self.words if self.body is None else WORD.findall(self.text.casefold())
+
+    @cached_property
+    def numbered(self) -> Numbered:
+        return numbered(self.words)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return [line for line in self.folded.split("\n") if line]
+
+
+def drafts(story: Story, profile: Profile) -> list[Draft]:
+    """One, or as many as there are passages; never none, so that no story is lost without a reason."""
+    return {"drama": _scene, "reddit": _reply, "prose": _prose}[profile.form](story, profile)
+
+
+def _scene(story: Story, profile: Profile) -> list[Draft]:
+    known = {key: repaired(story.meta.get(key) or "") for key in ("genre", "place", "play", "act", "scene")}
+    spoken = speeches(repaired(story.text), known["scene"])
+    found = scene_passages(spoken, profile.max_words or len(story.text)) or [Passage("", True, True)]
+    meta = {key: known[key] for key in ("play", "act", "scene") if known[key]}
+    return [
+        Draft(
+            id=(key := f"{story.id}-{number}"),
+            prompt=scene_prompt(key, known["genre"], known["place"], passage),
+            text=passage.text,
+            ended=passage.ends,
+            raw=story.text,
+            body=passage.body,
+            meta=meta | {"passage": number},
+        )
+        for number, passage in enumerate(found)
+    ]
+
+
+def _reply(story: Story, profile: Profile) -> list[Draft]:
+    prompt, tags = reddit.prompt_and_tags(story.prompt or "")
+    stripped = reddit.story(story.text)
+    meta = {"tags": list(tags)} if tags else {}
+    if stripped.characters:
+        meta["stripped_characters"] = stripped.characters
+    own = {
+        "own_prompt": prompt,
+        "tags": tags,
+        "meta_share": stripped.characters / max(1, len(story.text)),
+        "raw": story.text,
+    }
+    passage = _fitted(stripped.text, profile)[0]
+    ended = passage.ends and not stripped.goes_on
+    return [Draft(id=story.id, prompt=prompt, text=passage.text, ended=ended, meta=meta, **own)]
+
+
+def _prose(story: Story, profile: Profile) -> list[Draft]:
+    own = " ".join(repaired(story.prompt).split()) if story.prompt else None
+    found = _fitted(repaired(story.text), profile)
+    register = profile.described_as or "a story"
+    made = []
+    for number, passage in enumerate(found):
+        key = f"{story.id}-{number}" if len(found) > 1 else story.id
+        prompt = own if own and passage.opens else opening_prompt(key, register, passage)
+        meta = {name: story.meta[name] for name in ("file", "title") if name in story.meta}
+        made.append(Draft(key, prompt, passage.text, passage.ends, story.text, own_prompt=own, meta=meta))
+    return made
+
+
+def _fitted(text: str, profile: Profile) -> list[Passage]:
+    most_words = text.count(" ") + text.count("\n") + 1  # far quicker than counting them
+    if profile.max_words is None or profile.longer == "drop" or most_words <= profile.max_words:
+        return [Passage(text, True, True)]
+    if profile.longer == "first":
+        return [opening_part(text, profile.max_words)]
+    return prose_passages(text, profile.max_words)

@@ -1,0 +1,239 @@
+"""One function a rule: a draft and its source's profile → why it is dropped, or None.
+
+The rule's name is the function's. Bounds are the profile's; their sources stand here or in params.yaml.
+"""
+
+import html
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from storyforge.preprocess import repetition
+from storyforge.preprocess.cleaning import CONTROL_TOKEN, END_OF_TEXT
+from storyforge.preprocess.drafts import WORD, Draft, Profile
+from storyforge.preprocess.language import english
+
+Rule = Callable[[Draft, Profile], str | None]
+
+REMOVED = re.compile(
+    r"\A\W*(?:removed|deleted)\W*\Z|this (?:submission|comment|post) has been removed"
+    r"|top-level comments must be|off-topic discussion\W+(?:reply|all)|i am a bot\b"
+)
+HARMLESS = re.compile(rf"{END_OF_TEXT.pattern}|</?s>|\[(?:MASK|CLS|SEP)\]|<(?:unk|pad|mask)>", re.IGNORECASE)
+BROKEN = re.compile(r"[âÃÂ]€|Ã[\x80-\xbf ¡-¿]|â€|�|†|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]")
+ENDING = re.compile(r"(?:[.!?…—\"'”’)\]*:~]|\bThe End|\bFin|[\U0001f300-\U0001faff])\s*\Z", re.IGNORECASE)
+SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,4}\s*\Z")  # of a letter: Best,⏎Your son
+PROMOTION = re.compile(r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|sub ?reddit|upvote|subscribe to my")
+PROMOTED = (
+    "http",
+    "www.",
+    "r/",
+    "u/",
+    "patreon",
+    "reddit",
+    "upvote",
+    "subscribe",
+)  # what PROMOTION looks for
+LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
+MARKED = frozenset({"NSFW", "NSFL"})
+MARK = re.compile(r"\bNSF[WL]\b")
+EXPLICIT = frozenset(
+    "cum cumming cock cocks pussy penis vagina clit orgasm orgasms masturbate masturbated masturbating"
+    " masturbation blowjob blowjobs horny molest molested molesting sex sexual sexually".split()
+)
+MINOR = re.compile(
+    r"\b(?:under ?age|pre-?teens?|toddlers?|school ?(?:girl|boy)s?|little (?:girl|boy)s?|pedo\w*|loli\w*"
+    r"|(?:[1-9]|1[0-7]|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six)teen)[ -]year[ -]olds?)\b",
+    re.IGNORECASE,
+)
+
+
+def empty(draft: Draft, _: Profile) -> str | None:
+    """No words at all."""
+    return None if draft.words else "no words"
+
+
+def removed(draft: Draft, _: Profile) -> str | None:
+    """What moderators leave behind (lindenmg/Writing-Prompts-Dataset-Creator, data_pruning)."""
+    found = REMOVED.search(draft.raw[:2000].lower())
+    return f"says {found[0]!r}" if found else None
+
+
+def control_token(draft: Draft, _: Profile) -> str | None:
+    """A turn of a chat inside a story is not prose; end-of-text marks are only taken off."""
+    raw = html.unescape(draft.raw) if "&" in draft.raw else draft.raw
+    found = next((match for match in CONTROL_TOKEN.finditer(raw) if not HARMLESS.fullmatch(match[0])), None)
+    return f"holds {found[0]!r}" if found else None
+
+
+def tag(draft: Draft, profile: Profile) -> str | None:
+    """Tags of posts that hold no premise, or no story (r/WritingPrompts wiki)."""
+    found = sorted(set(draft.tags).intersection(profile.drop_tags))
+    return f"tagged {', '.join(found)}" if found else None
+
+
+def short_prompt(draft: Draft, profile: Profile) -> str | None:
+    """Too few words to be a premise (lindenmg: 2; here 3)."""
+    count = len((draft.own_prompt or "").split())
+    return _below(count, profile.min_prompt_words if draft.own_prompt is not None else None, "words")
+
+
+def meta(draft: Draft, profile: Profile) -> str | None:
+    """So much talk around the story that more of it may be left inside."""
+    return _above(draft.meta_share, profile.max_meta, "of the characters stood around the story")
+
+
+def foreign(draft: Draft, profile: Profile) -> str | None:
+    """Not English, as py3langid sees it where function words leave it in doubt."""
+    if profile.min_english is None:
+        return None
+    return _below(english(draft.text, draft.words), profile.min_english, "sure to be English")
+
+
+def short(draft: Draft, profile: Profile) -> str | None:
+    """Gopher has 50 words, ad8e's TinyStories cleaner 100 characters."""
+    return _below(len(draft.words), profile.min_words, "words")
+
+
+def long(draft: Draft, profile: Profile) -> str | None:
+    """Where longer ones are not cut."""
+    bound = profile.max_words if profile.longer == "drop" else None
+    return _above(len(draft.tokens), bound, "words")
+
+
+def broken(draft: Draft, profile: Profile) -> str | None:
+    """Bytes nobody can read any more, and stray CJK (ad8e/TinyStories-cleaner)."""
+    if profile.max_broken_characters is None or draft.text.isascii():
+        return None
+    return _above(len(BROKEN.findall(draft.text)), profile.max_broken_characters, "broken characters")
+
+
+def unlettered(draft: Draft, profile: Profile) -> str | None:
+    """Gopher quality: at least 80 % of the words hold a letter; punctuation is no word here."""
+    if profile.min_lettered_words is None or not draft.words:
+        return None
+    share = 1 - sum(map(str.isnumeric, draft.words)) / len(draft.words)
+    return _below(share, profile.min_lettered_words, "of the words hold a letter")
+
+
+def word_length(draft: Draft, profile: Profile) -> str | None:
+    """Gopher quality: mean word length of 3 to 10 characters."""
+    if profile.mean_word_length is None or not draft.words:
+        return None
+    mean, (low, high) = sum(map(len, draft.words)) / len(draft.words), profile.mean_word_length
+    unit = "characters a word"
+    return _below(mean, low, unit) or _above(mean, high, unit)
+
+
+def one_character(draft: Draft, profile: Profile) -> str | None:
+    """Keyboard mashing: one character makes up a quarter of the text."""
+    if profile.max_one_character is None or not draft.text.strip():
+        return None
+    letters = "".join(draft.tokens)
+    bytes_of_each = np.bincount(np.frombuffer(letters.encode(), np.uint8))
+    if bytes_of_each.max() <= profile.max_one_character * len(letters):
+        return None  # no byte is that frequent, so no character is
+    character, count = Counter(letters).most_common(1)[0]
+    return _above(count / len(letters), profile.max_one_character, f"of the characters are {character!r}")
+
+
+def unfinished(draft: Draft, profile: Profile) -> str | None:
+    """Stops without a stop: the main fault of TinyStories (0.44 % in ad8e's count). Cut texts are exempt."""
+    end = draft.text[-100:]
+    if not profile.must_end or not draft.ended or ENDING.search(end) or SIGNATURE.search(end):
+        return None
+    return f"ends in {end[-30:]!r}"
+
+
+def repeated_lines(draft: Draft, profile: Profile) -> str | None:
+    """Gopher repetition on lines, of four words or more so that names and cries do not count."""
+    if profile.max_repetition is None:
+        return None
+    lines, letters = repetition.lines_said_before(draft.lines)
+    return _above(lines, repetition.LINES * profile.max_repetition, "of the lines stood before") or _above(
+        letters, repetition.LINE_LETTERS * profile.max_repetition, "of the lines' letters stood before"
+    )
+
+
+def repeated_phrase(draft: Draft, profile: Profile) -> str | None:
+    """Gopher repetition: the most frequent 2-, 3- and 4-gram."""
+    return _over_table(draft, profile, repetition.most_frequent, repetition.MOST_FREQUENT)
+
+
+def repeated_passages(draft: Draft, profile: Profile) -> str | None:
+    """Gopher repetition: 5- to 10-grams said before."""
+    return _over_table(draft, profile, repetition.said_before, repetition.SAID_BEFORE)
+
+
+def promotion(draft: Draft, profile: Profile) -> str | None:
+    """Links and calls to follow that cleaning could not take off."""
+    if profile.max_promotions is None or not any(word in draft.folded for word in PROMOTED):
+        return None
+    return _above(len(PROMOTION.findall(draft.folded)), profile.max_promotions, "links or calls to follow")
+
+
+def shouting(draft: Draft, profile: Profile) -> str | None:
+    """Words in capitals, of four letters or more so that initials and I do not count."""
+    long_words = [word for word in draft.tokens if len(word) > 3]
+    share = sum(map(str.isupper, long_words)) / max(1, len(long_words))
+    return _above(share, profile.max_capitals, "of the words are in capitals")
+
+
+def list_shape(draft: Draft, profile: Profile) -> str | None:
+    """Gopher quality: bullet lines, numbered ones as well."""
+    share = sum(bool(LIST_ITEM.match(line)) for line in draft.lines) / max(1, len(draft.lines))
+    return _above(share, profile.max_list_lines, "of the lines are list items")
+
+
+def short_lines(draft: Draft, profile: Profile) -> str | None:
+    """FineWeb: at most 67 % of lines of 30 characters or less; beyond that it is verse, chat or code."""
+    share = sum(len(line) <= 30 for line in draft.lines) / max(1, len(draft.lines))
+    return _above(share, profile.max_short_lines, "of the lines have 30 characters or less")
+
+
+def unsafe(draft: Draft, profile: Profile) -> str | None:
+    """Marked as not safe by its author, or sexual words beside a minor."""
+    if not profile.drop_unsafe:
+        return None
+    if MARKED.intersection(draft.tags) or MARK.search(draft.raw[:300]):
+        return "marked as not safe"
+    if EXPLICIT.isdisjoint(draft.words):
+        return None
+    for paragraph in draft.text.split("\n\n"):
+        if not EXPLICIT.isdisjoint(WORD.findall(paragraph.casefold())) and (minor := MINOR.search(paragraph)):
+            return f"sexual beside {minor[0]!r}"
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    *(empty, removed, control_token, tag, short_prompt, meta, foreign, short, long),
+    *(broken, unlettered, word_length, one_character, unfinished),
+    *(repeated_lines, repeated_phrase, repeated_passages),
+    *(promotion, shouting, list_shape, short_lines, unsafe),
+)
+
+
+def judged(draft: Draft, profile: Profile) -> dict[str, str]:
+    """Every rule that would drop the draft, in the order of the pipeline, with what it saw."""
+    return {rule.__name__: reason for rule in RULES if (reason := rule(draft, profile))}
+
+
+def _over_table(draft: Draft, profile: Profile, measure: Callable, bounds: dict[int, float]) -> str | None:
+    if profile.max_repetition is None:
+        return None
+    shares = measure(draft.numbered)
+    reasons = (
+        _above(shares[n], bounds[n] * profile.max_repetition, f"of the letters are in {n}-grams")
+        for n in bounds
+    )
+    return next(filter(None, reasons), None)
+
+
+def _below(value: float, bound: float | None, what: str) -> str | None:
+    return f"{value:.3g} {what}, not {bound:g}" if bound is not None and value < bound else None
+
+
+def _above(value: float, bound: float | None, what: str) -> str | None:
+    return f"{value:.3g} {what}, not at most {bound:g}" if bound is not None and value > bound else None

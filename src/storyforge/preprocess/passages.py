@@ -1,0 +1,130 @@
+"""Long texts → passages of a bounded length, cut where a reader would pause."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from storyforge.preprocess.plays import Speech
+
+EXIT = re.compile(r"\[(?:Exit|Exeunt|Dies)\b")
+SENTENCE = re.compile(r"\S.*?(?:[.!?…]+[\"'”’)\]]*(?=\s)|$)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A stretch of a longer text, which it may open, end, or both."""
+
+    text: str
+    opens: bool
+    ends: bool
+    speakers: tuple[str, ...] = ()  # in the order in which they first speak
+    body: str | None = None  # of a scene: what is spoken, without names and directions
+
+
+def scene_passages(speeches: Sequence[Speech], max_words: int) -> list[Passage]:
+    """The fewest passages of at most `max_words`, and among those the most even.
+
+    Cut between speeches; inside a longer one between lines, its speaker named again. Directions stay with
+    their speech, and may carry a passage a few words over.
+    """
+    parts = [part for speech in speeches for part in _split_speech(speech, max_words)]
+    units = _with_directions(parts)
+    cuts = _even_cuts([sum(_words(str(part)) for part in unit) for unit in units], max_words)
+    found = []
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        inside = [part for unit in units[start:end] for part in unit]
+        speakers = tuple(dict.fromkeys(part.speaker for part in inside if part.speaker))
+        text, body = "\n\n".join(map(str, inside)), "\n".join(part.spoken for part in inside)
+        found.append(Passage(text, start == 0, end == len(units), speakers, body))
+    return found
+
+
+def prose_passages(text: str, max_words: int) -> list[Passage]:
+    """The same for prose, cut between paragraphs; inside a longer one between sentences, or else words."""
+    units = [unit for paragraph in text.split("\n\n") for unit in _split_paragraph(paragraph, max_words)]
+    cuts = _even_cuts([_words(unit) for unit in units], max_words)
+    return [
+        Passage(_joined(units[start:end]), start == 0, end == len(units))
+        for start, end in zip(cuts, cuts[1:], strict=False)
+    ]
+
+
+def opening_part(text: str, max_words: int) -> Passage:
+    """As many whole paragraphs as fit, and at least the beginning of the first."""
+    units = [unit for paragraph in text.split("\n\n") for unit in _split_paragraph(paragraph, max_words)]
+    taken, length = 0, 0
+    while taken < len(units) and (taken == 0 or length + _words(units[taken]) <= max_words):
+        length += _words(units[taken])
+        taken += 1
+    return Passage(_joined(units[:taken]), opens=True, ends=taken == len(units))
+
+
+def _joined(units: Sequence[str]) -> str:
+    """Without the rule between scenes where a cut has left it at an end."""
+    return "".join(units).strip().removeprefix("***").removesuffix("***").strip()
+
+
+def _split_paragraph(paragraph: str, max_words: int) -> Iterator[str]:
+    """The paragraph and the break after it; where it is longer than `max_words`, its sentences."""
+    if _words(paragraph) <= max_words:
+        yield paragraph + "\n\n"
+        return
+    sentences = [words for sentence in SENTENCE.findall(paragraph) for words in _chunks(sentence, max_words)]
+    for sentence in sentences[:-1]:
+        yield sentence + " "
+    yield sentences[-1] + "\n\n"
+
+
+def _chunks(sentence: str, max_words: int) -> list[str]:
+    words = sentence.split()
+    if len(words) <= max_words:
+        return [sentence]
+    return [" ".join(words[start : start + max_words]) for start in range(0, len(words), max_words)]
+
+
+def _split_speech(speech: Speech, max_words: int) -> Iterator[Speech]:
+    """The speech, or where it is longer than `max_words` even parts of it under the same name."""
+    cuts = _even_cuts(list(map(_words, speech.lines)), max(1, max_words - _words(speech.speaker)))
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        yield Speech(speech.speaker, speech.lines[start:end])
+
+
+def _with_directions(parts: Sequence[Speech]) -> list[list[Speech]]:
+    """Speeches with the directions no cut may part from them: an exit ends, an entrance begins."""
+    units: list[list[Speech]] = []
+    waiting = False  # the last unit is directions, and their speech is still to come
+    for part in parts:
+        leaves = not part.speaker and EXIT.match(part.lines[0])
+        if units and (waiting or leaves):
+            units[-1].append(part)
+        else:
+            units.append([part])
+        waiting = not part.speaker and not leaves
+    if len(units) > 1 and waiting:
+        last = units.pop()
+        units[-1] += last
+    return units
+
+
+def _even_cuts(sizes: Sequence[int], limit: int) -> list[int]:
+    """Borders of the fewest runs that sum to at most `limit`, with the least sum of squares among those.
+
+    A single size above the limit is a run of its own.
+    """
+    best = [(0, 0, 0)]  # for the first n sizes: runs, sum of squares, where the last run starts
+    for end in range(1, len(sizes) + 1):
+        choices, total = [], 0
+        for start in range(end - 1, -1, -1):
+            total += sizes[start]
+            if total > limit and start < end - 1:
+                break
+            choices.append((best[start][0] + 1, best[start][1] + total * total, start))
+        best.append(min(choices))
+    cuts = [len(sizes)]
+    while cuts[-1]:
+        cuts.append(best[cuts[-1]][2])
+    return cuts[::-1]
+
+
+def _words(text: str) -> int:
+    return len(text.split())

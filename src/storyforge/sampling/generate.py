@@ -1,0 +1,161 @@
+"""Prompts in, stories out: the same prompt, seed and settings give the same text."""
+
+import random
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from storyforge.core.params import Params
+from storyforge.engine.decoding import logits
+from storyforge.engine.llama import fused
+from storyforge.model.encoding import Encoder
+
+SIDE_BY_SIDE = 32  # prompts answered at once
+HEAD = 1024  # tokens: with these nearly every nucleus is whole
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SamplingParams(Params):
+    section: ClassVar[str] = "sampling"
+    seed: NonNegativeInt
+    max_new_tokens: PositiveInt
+    temperature: Annotated[float, Field(ge=0)]  # 0: always the likeliest token
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    min_p: Share
+    repetition_penalty: PositiveFloat
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A reply; `ended` tells whether the writer stopped by itself."""
+
+    text: str
+    tokens: int
+    ended: bool
+
+
+def write(
+    model, encoder: Encoder, prompts: Sequence[str], params: SamplingParams, *, seeds: Sequence[int]
+) -> list[Written]:
+    """One reply a prompt; `seeds` gives each its own chance, whoever its neighbours are."""
+    tokens = [encoder.prompt(prompt) for prompt in prompts]
+    replies: list[list[int]] = []
+    for start in range(0, len(prompts), SIDE_BY_SIDE):
+        part = slice(start, start + SIDE_BY_SIDE)
+        replies += _written(
+            next_tokens(model, tokens[part], params, encoder.stops, seeds[part]), encoder.stops
+        )
+    ended = [bool(reply) and reply[-1] in encoder.stops for reply in replies]
+    return [
+        Written(encoder.decode(reply[:-1] if end else reply).strip(), len(reply), end)
+        for reply, end in zip(replies, ended, strict=True)
+    ]
+
+
+def _written(steps: Iterator[list[int]], stops: frozenset[int]) -> list[list[int]]:
+    """Each row's tokens up to its stop."""
+    replies = [[token] for token in next(steps)]
+    for tokens in steps:
+        for reply, token in zip(replies, tokens, strict=True):
+            if reply[-1] not in stops:
+                reply.append(token)
+    return replies
+
+
+@torch.no_grad()
+def next_tokens(
+    model,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    stops: frozenset[int],
+    seeds: Sequence[int],
+) -> Iterator[list[int]]:
+    """One token a row and step, until every row has met a stop or `max_new_tokens` are out.
+
+    A row goes on after its stop while others write: its caller looks away.
+    """
+    chances = [random.Random(seed) for seed in seeds]
+    open_rows, tokens, seen = set(range(len(prompts))), None, None
+    fast = fused(model)
+    source = logits(fast, prompts, params.max_new_tokens) if fast else _logits(model, prompts)
+    for _ in range(params.max_new_tokens):
+        scores = source.send(tokens)
+        if seen is None:
+            seen = torch.zeros_like(scores, dtype=torch.bool)
+        tokens = choose(scores, seen, params, [chance.random() for chance in chances])
+        seen[torch.arange(len(prompts)), tokens] = True
+        yield tokens.tolist()
+        open_rows -= {row for row in open_rows if tokens[row].item() in stops}
+        if not open_rows:
+            return
+
+
+def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Tensor, None]:
+    """As `decoding.logits`, by transformers: for any model and device."""
+    model.eval()
+    device = next(model.parameters()).device
+    ids, mask = _left_padded(prompts)
+    step_ids, mask, cache = ids.to(device), mask.to(device), None
+    while True:
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -step_ids.shape[1] :]
+        output = model(
+            input_ids=step_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        tokens = yield output.logits[:, -1].float().cpu()
+        step_ids = tokens[:, None].to(device)
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
+
+
+def choose(logits: Tensor, seen: Tensor, params: SamplingParams, draws: Sequence[float]) -> Tensor:
+    """(rows, vocabulary) logits → (rows,) tokens; `draws` in [0, 1) pick from what the filters leave.
+
+    The penalty is CTRL's (Keskar et al. 2019), on the reply's own tokens only: names in the prompt stay free.
+    top_p keeps the smallest set with that mass, min_p what reaches its share of the likeliest token.
+    """
+    penalised = torch.where(
+        logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty
+    )
+    logits = torch.where(seen, penalised, logits)
+    if params.temperature == 0:
+        return logits.argmax(1)
+    shares, order = _likeliest((logits / params.temperature).softmax(1), params.top_p)
+    before = shares.cumsum(1) - shares
+    shares = shares.masked_fill((before >= params.top_p) | (shares < params.min_p * shares[:, :1]), 0.0)
+    mass = shares.double().cumsum(1)
+    wanted = torch.tensor(draws, dtype=torch.float64)[:, None] * mass[:, -1:]
+    picked = torch.searchsorted(mass, wanted, right=True).clamp(max=shares.shape[1] - 1)
+    return order.gather(1, picked)[:, 0]
+
+
+def _likeliest(shares: Tensor, mass: float) -> tuple[Tensor, Tensor]:
+    """Shares and their tokens, largest first and of equals the lower token: all, or enough to hold `mass`.
+
+    Sorting a vocabulary takes a quarter of a step on a CPU; its head is nearly always enough.
+    """
+    tokens = shares.topk(min(HEAD, shares.shape[1]), dim=1).indices.sort(dim=1).values
+    head = shares.gather(1, tokens)
+    if (head.sum(1) <= mass + 1e-3).any():  # more than rounding could add up to
+        return shares.sort(dim=1, descending=True, stable=True)
+    head, order = head.sort(dim=1, descending=True, stable=True)
+    return head, tokens.gather(1, order)
+
+
+def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """(rows, longest) ids and mask; the padding is masked out, so its token does not matter."""
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask

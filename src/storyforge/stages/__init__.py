@@ -1,1 +1,0 @@
-"""One file a DVC stage: its params, one function named after it, and main(), whose parameters are files."""

@@ -1,1 +1,0 @@
-"""Pure functions on text: no torch, no network, no files."""

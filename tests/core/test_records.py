@@ -1,0 +1,192 @@
+"""Files are canonical, appear whole or not at all, and a broken one is named."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storyforge.core import records
+from storyforge.core.errors import UserError
+from storyforge.core.files import (
+    dumps,
+    published,
+    published_folder,
+    read_json,
+    read_jsonl,
+    read_yaml,
+    write_json,
+    write_jsonl,
+)
+from storyforge.core.records import Exchange, Prompt, Story, read_prompts
+
+STORY = Story(
+    "1", "folder", "g", None, 'He said "é" / and\u2028left.', "none", {"b": 1, "a": [0.30000000000000004]}
+)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def test_row_is_one_canonical_line():
+    assert dumps(STORY) == (
+        '{"group":"g","id":"1","licence":"none","meta":{"a":[0.30000000000000004],"b":1},"prompt":null,'
+        '"source":"folder","text":"He said \\"é\\" / and\u2028left."}'
+    )
+
+
+def test_not_a_number_is_never_written():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        dumps({"loss": float("nan")})
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    exchange = Exchange("1", "folder", "g", "Begin.", "Once.\r\nTwice.", ended=True)
+    for row in (STORY, exchange):
+        assert write_jsonl(tmp_path / "new" / "rows.jsonl", [row, row]) == 2
+        assert list(read_jsonl(tmp_path / "new" / "rows.jsonl", type(row))) == [row, row]
+
+
+def test_bytes_depend_on_the_rows_alone(tmp_path):
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from storyforge.core.records import *; from storyforge.core.files import *\n"
+        "meta = {key: 1 for key in {'x', 'y', 'z'}}\n"
+        "write_jsonl(Path(sys.argv[1]), [Story('1', 's', 'g', None, chr(233), 'l', meta)])"
+    )
+    source = str(Path(records.__file__).parents[2])
+    for seed, locale in (("0", "C"), ("7", "C.UTF-8")):
+        env = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "LC_ALL": locale,
+            "PYTHONUTF8": "0",
+            "PYTHONPATH": source,
+        }
+        subprocess.run([sys.executable, "-c", script, tmp_path / seed], env=env, check=True)
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "7").read_bytes()
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "1"}', '{"unknown": 1}', "[" * 100_000])
+def test_line_that_is_no_row_is_named(line, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{dumps(STORY)}\n{line}\n")
+    with pytest.raises(UserError, match="rows.jsonl, line 2: not a Story"):
+        list(read_jsonl(path, Story))
+
+
+@pytest.mark.parametrize("read", [lambda path: list(read_jsonl(path, Story)), read_json, read_yaml])
+def test_missing_file_is_named(read, tmp_path):
+    with pytest.raises(UserError, match="absent"):
+        read(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("read", "content"), [(read_json, b"{"), (read_json, b"\xff"), (read_yaml, b"a: [")])
+def test_broken_file_is_named_on_one_line(read, content, tmp_path):
+    path = tmp_path / "broken"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="broken: cannot be read") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_for_people_keeps_its_order(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": "é"})
+    assert (tmp_path / "a.json").read_bytes() == '{\n  "b": 1,\n  "a": "é"\n}\n'.encode()
+
+
+def test_file_appears_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), published(path) as file:
+        file.write(b"half")
+        file.flush()
+        assert path.read_text() == "old"
+        raise RuntimeError
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_file_is_synced_before_it_is_renamed_and_its_name_after(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        done = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, done=done: (calls.append(name), done(*args)))
+    write_json(tmp_path / "a.json", 1)
+    assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):
+    with pytest.raises(UserError, match="rows.jsonl: No space left on device: nothing was written there"):
+        write_jsonl(tmp_path / "rows.jsonl", [STORY])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_replaces_an_older_one_whole(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("")
+    with published_folder(tmp_path / "out") as folder:
+        (folder / "new").write_text("")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "out",
+        "out/new",
+    ]
+
+
+def test_folder_that_fails_leaves_the_older_one(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RuntimeError), published_folder(tmp_path / "out") as folder:
+        (folder / "new").write_text("")
+        raise RuntimeError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+
+def test_folder_survives_what_a_killed_run_left(tmp_path):
+    for left in (".out.part", ".out.old", "out"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "half").write_text("")
+    with published_folder(tmp_path / "out") as folder:
+        (folder / "new").write_text(json.dumps(1))
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "out",
+        "out/new",
+    ]
+
+
+def test_prompts_are_read_in_their_order(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "prompts: [{id: b, kind: horror, prompt: Tell.}, {id: a, kind: x, prompt: Go.}]"
+    )
+    assert read_prompts(tmp_path / "p.yaml") == [Prompt("b", "horror", "Tell."), Prompt("a", "x", "Go.")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no list of prompts"),
+        ("- a", "no list of prompts"),
+        ("prompts: []", "no list of prompts"),
+        ("prompts: 3", "no list of prompts"),
+        ("prompts: {id: a, kind: x, prompt: T}", "no list of prompts"),
+        ("prompts: [{id: a, prompt: Tell.}]", "prompt 1 must have the texts id, kind and prompt"),
+        ("prompts: [{id: a, kind: x, prompt: Tell., mood: grim}]", "prompt 1 must have"),
+        ("prompts: [{id: a, kind: x, prompt: 7}]", "prompt 1 must have"),
+        ("prompts: [Tell.]", "prompt 1 must have"),
+        (
+            "prompts: [{id: a, kind: x, prompt: T}, {id: a, kind: x, prompt: U}]",
+            "prompt 2: the id 'a' stands twice",
+        ),
+    ],
+)
+def test_a_prompt_of_another_shape_is_named(tmp_path, content, message):
+    (tmp_path / "p.yaml").write_text(content)
+    with pytest.raises(UserError, match=f"p.yaml: .*{message}"):
+        read_prompts(tmp_path / "p.yaml")

@@ -1,0 +1,24 @@
+from storyforge.core.words import grams, opening, words
+
+
+def test_words_are_casefolded_and_keep_their_apostrophes():
+    assert words("Don't STOP -- it’s 9 o'clock, 'Anna'_b.") == [
+        "don't",
+        "stop",
+        "it’s",
+        "9",
+        "o'clock",
+        "anna",
+        "b",
+    ]
+
+
+def test_grams_are_every_run_of_words():
+    assert grams(["a", "b", "c"], 2) == [("a", "b"), ("b", "c")]
+    assert grams(["a", "b"], 3) == []
+
+
+def test_an_opening_has_exactly_so_many_words_or_is_none():
+    assert opening('"One, two!" Three.', 2) == '"One, two'
+    assert opening("One, two.", 2) == "One, two"
+    assert opening("One, two.", 3) is None

@@ -1,0 +1,222 @@
+"""The written-out Llama against transformers' own in float32, on the same bfloat16 weights."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from storyforge.core.records import Exchange
+from storyforge.engine import kernels
+from storyforge.engine.decoding import logits
+from storyforge.engine.llama import fused
+from storyforge.model.encoding import collate
+from storyforge.model.likelihood import add_gradients, story_nll, summed_nll
+from storyforge.model.loading import ModelParams, attach, load_base, load_encoder
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
+
+
+@pytest.fixture
+def model(model_params, lora):
+    """An adapted base in bfloat16, both made of values that bfloat16 holds exactly."""
+    torch.manual_seed(2)
+    model = attach(load_base(model_params.model_copy(update={"precision": "bf16"})), lora, seed=1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.05)
+            if weight.requires_grad:
+                weight.copy_(weight.bfloat16())
+    return model
+
+
+def exact(model):
+    return copy.deepcopy(model).float()
+
+
+def gradients(model):
+    return {name: w.grad.clone() for name, w in model.named_parameters() if w.requires_grad}
+
+
+def flat(gradients):
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
+
+
+def test_gradient_and_loss_are_those_of_autograd_in_float32(model, encoded):
+    reference = exact(model)
+    expected = summed_nll(reference, collate(encoded, "cpu"))
+    (expected * 0.01).backward()
+    found = fused(model).gradients(encoded, 0.01)
+    assert found == pytest.approx(expected.item(), rel=2e-3)
+    wanted = gradients(reference)
+    for name, gradient in gradients(model).items():
+        error = (gradient - wanted[name]).norm() / wanted[name].norm()
+        assert error < 0.02, f"{name}: {error:.4f}"  # bfloat16 rounds by up to 0.004
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="here it is what is tested above")
+def test_a_processor_that_lacks_the_instruction_gets_the_same_to_rounding(model, encoded, monkeypatch):
+    fused(model).gradients(encoded, 1.0)
+    usual = flat(gradients(model))
+    model.zero_grad()
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-mno-avx512bf16"))
+    monkeypatch.setattr(kernels, "library", cache(kernels.library.__wrapped__))
+    monkeypatch.setattr(kernels, "_key", cache(kernels._key.__wrapped__))
+    fused(model).gradients(encoded, 1.0)
+    assert not torch.equal(flat(gradients(model)), usual)  # other kernels did run
+    assert (flat(gradients(model)) - usual).norm() < 0.005 * usual.norm()
+
+
+def test_gradients_add_up(model, encoded):
+    fast = fused(model)
+    fast.gradients(encoded[:1], 1.0)
+    once = gradients(model)
+    fast.gradients(encoded[:1], 1.0)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, 2 * once[name])
+
+
+def test_adapter_steps_are_taken_over(model, encoded):
+    before = fused(model).token_nll(encoded)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).add_(0.5)
+    assert not torch.equal(fused(model).token_nll(encoded), before)
+
+
+def test_stories_score_alone_as_in_company(model, encoded):
+    together = story_nll(model, encoded)
+    for row, nll in zip(encoded, together, strict=True):
+        assert story_nll(model, [row]) == pytest.approx([nll], rel=1e-3)
+
+
+def test_a_story_does_not_see_its_neighbours(model, encoded):
+    first, second, third = encoded[:3]
+    with_second, with_third = (fused(model).token_nll([first, other]) for other in (second, third))
+    assert torch.allclose(with_second[: first.reply_tokens], with_third[: first.reply_tokens], rtol=1e-3)
+
+
+def test_without_its_adapter_the_model_is_the_base(model, model_params, encoded):
+    base = load_base(model_params.model_copy(update={"precision": "bf16"}))
+    with model.disable_adapter():
+        assert story_nll(model, encoded) == story_nll(base, encoded)
+    assert story_nll(model, encoded) != story_nll(base, encoded)
+
+
+def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
+    texts = [row.ids for row in encoded[:3]]
+    steps = logits(fused(model), [text[:-5] for text in texts], room=5)
+    reference, scores = exact(model), next(steps)
+    for left in range(5, 0, -1):
+        for row, text in enumerate(texts):
+            whole = reference(input_ids=torch.tensor([text[: len(text) - left]])).logits[0, -1]
+            torch.testing.assert_close(scores[row], whole, rtol=0, atol=0.02 * whole.abs().max().item())
+        scores = steps.send(torch.tensor([text[-left] for text in texts]))
+
+
+def test_more_rows_than_fit_into_a_block_and_a_one_token_prompt(model, encoded):
+    texts = [encoded[0].ids[:1], encoded[3].ids[:70]]
+    scores = next(logits(fused(model), texts, room=1))
+    for row, text in enumerate(texts):
+        whole = exact(model)(input_ids=torch.tensor([text])).logits[0, -1]
+        torch.testing.assert_close(scores[row], whole, rtol=0, atol=0.02 * whole.abs().max().item())
+
+
+def test_training_uses_it_and_the_base_weights_stay(model, encoded, monkeypatch):
+    frozen = {name: w.clone() for name, w in model.named_parameters() if not w.requires_grad}
+    called = []
+    monkeypatch.setattr(type(fused(model)), "gradients", lambda self, rows, scale: called.append(rows) or 1.0)
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
+    assert add_gradients(model, encoded[:2], 1.0, accelerator) == 1.0 and called == [encoded[:2]]
+    monkeypatch.undo()
+    fused(model).gradients(encoded[:2], 1.0)
+    assert all(torch.equal(w, frozen[name]) for name, w in model.named_parameters() if name in frozen)
+
+
+def test_a_weight_that_is_not_finite_makes_a_loss_that_is_not(model, encoded):
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if "lora_B" in name).fill_(float("nan"))
+    assert not all(map(torch.isfinite, fused(model).token_nll(encoded)))
+
+
+@pytest.mark.parametrize(
+    ("precision", "changes"),
+    [("fp32", {}), ("bf16", {"dropout": 0.1}), ("bf16", {"targets": ("q_proj", "v_proj")})],
+)
+def test_what_it_does_not_know_is_left_to_transformers(model_params, lora, precision, changes):
+    base = load_base(model_params.model_copy(update={"precision": precision}))
+    assert fused(attach(base, lora.model_copy(update=changes), seed=1)) is None
+
+
+def test_activation_checkpointing_is_left_to_transformers(model):
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    assert fused(model) is None
+
+
+def test_a_second_adapter_is_left_to_transformers(model):
+    assert fused(model) is not None
+    model.add_adapter("other", model.peft_config["default"])
+    assert fused(model) is None
+
+
+def test_the_number_of_threads_changes_no_bit_of_a_kernel():
+    logits = torch.randn(64, 4096, generator=torch.Generator().manual_seed(1)).bfloat16()
+    targets, found = torch.arange(64), []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        slope, nll = logits.clone(), torch.empty(64)
+        kernels.call("cross_entropy", slope, targets, nll, *slope.shape, 1.0)
+        found.append((slope, nll))
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    torch.testing.assert_close(found[0][1], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_compiler_there_are_no_kernels_and_no_identity(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library() is None and kernels.identity() is None
+    finally:
+        monkeypatch.undo()
+        kernels.library.cache_clear()
+
+
+def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "place", lambda *parts: tmp_path / parts[-1])
+    monkeypatch.setattr(kernels, "FLAGS", ("-fno-such-flag",))
+    kernels.library.cache_clear(), kernels._key.cache_clear()
+    try:
+        assert kernels.library() is None and not list(tmp_path.iterdir())
+    finally:
+        monkeypatch.undo()
+        kernels.library.cache_clear(), kernels._key.cache_clear()
+
+
+@pytest.mark.slow
+def test_on_the_default_model_it_is_no_further_from_float32_than_autograd_is(lora):
+    params = ModelParams.load().model_copy(update={"precision": "bf16", "attention": "eager"})
+    encoder = load_encoder(params)
+    play = "\n".join(f"FIRST GHOST. I saw the {n} ships go down." for n in range(12))
+    rows = [
+        encoder.exchange(Exchange(f"{n}", "made", "g", f"Tell of {n} ships.", play[n * 40 :], True), 400)
+        for n in range(3)
+    ]
+    model = attach(load_base(params), lora, seed=1)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    reference = exact(model)
+    summed_nll(reference, collate(rows, "cpu")).backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        summed_nll(model, collate(rows, "cpu")).backward()
+    wanted, by_autograd = flat(gradients(reference)), flat(gradients(model))
+    model.zero_grad()
+    fused(model).gradients(rows, 1.0)
+    error = (flat(gradients(model)) - wanted).norm() / wanted.norm()
+    assert error < 0.06 and error < 1.2 * (by_autograd - wanted).norm() / wanted.norm()

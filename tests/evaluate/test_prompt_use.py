@@ -1,0 +1,112 @@
+import pytest
+
+from storyforge.core.records import Exchange
+from storyforge.evaluate.prompt_use import (
+    Choice,
+    common_words,
+    covered,
+    distractors,
+    elements,
+    prompt_use,
+    words_asked,
+    words_ratio,
+)
+
+
+def exchange(n, group, source="made", prompt=None):
+    return Exchange(f"s{n}", source, group, prompt or f"Tell of {n}.", "Rain.", True)
+
+
+def test_common_words_are_those_of_one_text_in_fifty():
+    texts = [(f"g{n}", text) for n, text in enumerate(["the rain"] * 2 + ["the sea"] + ["the"] * 97)]
+    assert common_words(texts) == {"the", "rain"}
+
+
+def test_what_one_group_alone_says_is_its_names():
+    texts = [(f"play {n % 2}", f"the KING{'AB'[n % 2]}") for n in range(10)]
+    assert common_words(texts) == {"the"}
+
+
+def test_elements_are_the_uncommon_words_without_their_endings():
+    common = frozenset(["write", "scene", "speakers"])
+    assert elements("Write a scene. Speakers: ROSALBA, HODGE. The ferries!", common) == {
+        "rosal",
+        "hodg",
+        "ferri",
+    }
+
+
+def test_an_element_is_covered_by_any_word_that_begins_with_it():
+    assert covered(frozenset(["lantern", "ferr"]), "Two Ferries left. No lamp.") == 0.5
+    assert covered(frozenset(["lantern"]), "The Lanterns' glow") == 1
+    assert covered(frozenset(["ante"]), "lantern") == 0
+    assert covered(frozenset(), "whatever") is None
+
+
+@pytest.mark.parametrize(
+    "prompt, asked",
+    [
+        ("Write about 300 words.", (300, 300)),
+        ("In 600–800 words, tell", (600, 800)),
+        ("between 1,000 and 1,500 words", (1000, 1500)),
+        ("a 250-word story", (250, 250)),
+        ("Use these 3 words, in 100 words", (100, 100)),
+        ("a story of three words and 40 ships", None),
+    ],
+)
+def test_the_length_asked_for_is_read_from_the_prompt(prompt, asked):
+    assert words_asked(prompt) == asked
+
+
+@pytest.mark.parametrize("written, ratio", [(300, 0.5), (600, 1), (700, 1), (800, 1), (1200, 1.5)])
+def test_inside_the_band_is_one(written, ratio):
+    assert words_ratio("in 600 to 800 words", written) == ratio
+
+
+def test_no_length_asked_no_ratio():
+    assert words_ratio("Tell of rain.", 100) is None
+
+
+def test_distractors_are_other_prompts_of_the_source_and_of_other_groups():
+    own = exchange(0, "a")
+    others = [exchange(n, "ab"[n % 2]) for n in range(10)]
+    others += [exchange(n, "c", source="other") for n in range(20, 40)]
+    found = distractors(own, others, 5, seed=1)
+    assert set(found) == {f"Tell of {n}." for n in (1, 3, 5, 7, 9)}
+    assert found == distractors(own, others[::-1], 5, seed=1)
+    assert found != distractors(own, others, 5, seed=2)
+
+
+def test_where_there_is_one_group_its_other_prompts_must_do():
+    others = [exchange(n, "a") for n in range(3)] + [exchange(4, "a", prompt="Tell of 0.")]
+    assert set(distractors(others[0], others, 9, seed=1)) == {"Tell of 1.", "Tell of 2."}
+
+
+def test_a_prompt_that_stands_twice_is_asked_once():
+    others = [exchange(0, "a"), exchange(1, "b", prompt="Go."), exchange(2, "c", prompt="Go.")]
+    assert distractors(others[0], others, 9, seed=1) == ["Go."]
+
+
+def test_prompt_use_by_hand():
+    """Story one: both writers are surer under the own prompt; story two: base is not. Ten tokens each."""
+    choices = [
+        Choice("one", "a", 10, base=(20.0, 22.0, 24.0), tuned=(18.0, 28.0, 28.0)),
+        Choice("two", "b", 10, base=(20.0, 19.0, 23.0), tuned=(18.0, 22.0, 26.0)),
+    ]
+    found = prompt_use(choices, seed=1)
+    assert found["stories"] == 2 and found["chance"] == pytest.approx(1 / 3, abs=1e-6)
+    assert found["base"] == {"own_prompt_first": 0.5, "loss": 2.0, "shuffled_loss": 2.2}
+    assert found["tuned"] == {"own_prompt_first": 1.0, "loss": 1.8, "shuffled_loss": 2.6}
+    gain = found["shuffled_cost_gain"]
+    assert gain["value"] == pytest.approx(0.6) and gain["groups"] == 2
+    assert (gain["low"], gain["high"]) == pytest.approx((0.5, 0.7))
+
+
+def test_a_tie_is_not_first():
+    assert (
+        prompt_use([Choice("one", "a", 1, (2.0, 2.0), (1.0, 2.0))], seed=1)["base"]["own_prompt_first"] == 0
+    )
+
+
+def test_no_choices_no_numbers():
+    assert prompt_use([], seed=1) is None

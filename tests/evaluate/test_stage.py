@@ -1,0 +1,248 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from wandb_runs import offline_runs
+
+from storyforge.core.errors import UserError
+from storyforge.core.files import dumps, read_json, read_jsonl, write_jsonl
+from storyforge.core.records import Exchange, Prompt
+from storyforge.evaluate import stage
+from storyforge.evaluate.losses import Scored
+from storyforge.model.loading import adapter_weights, load_adapter, load_base, load_encoder, save_adapter
+
+ROOT = Path(__file__).parents[2]
+PARAMS = {
+    "seed": 1,
+    "stories": None,
+    "max_tokens": 200,
+    "batch_tokens": 500,
+    "samples_per_prompt": 2,
+    "opening_words": 26,
+    "prompt_use": {"stories": 4, "distractors": 2, "reply_tokens": 20},
+}
+GENERAL = Exchange("tides", "explanation", "tides", "Why are there tides?", "The moon pulls.", True)
+SAMPLING = {
+    "seed": 5,
+    "max_new_tokens": 8,
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "min_p": 0.0,
+    "repetition_penalty": 1.1,
+}
+PROMPTS = [
+    {"id": "rain", "kind": "mystery", "prompt": "Tell of rain."},
+    {"id": "sea", "kind": "horror", "prompt": "Tell of the sea."},
+]
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, exchanges, model_params, tuned):
+    """A folder with everything the stage reads; returns a function that runs it there."""
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "processed" / "test.jsonl", exchanges)
+    write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[:1])
+    write_jsonl(tmp_path / "general.jsonl", [GENERAL, replace(GENERAL, id="bread", group="bread")])
+    save_adapter(tmp_path / "tuned", tuned, adapter_weights(tuned), model_params)
+    YAML().dump({"prompts": PROMPTS}, tmp_path / "prompts.yaml")
+
+    def run(wandb=False, **changes):
+        sections = {"model": model_params.model_dump(mode="json"), "sampling": SAMPLING}
+        sections["tracking"] = {"wandb": wandb}
+        YAML().dump({**sections, "evaluate": {**PARAMS, **changes}}, tmp_path / "params.yaml")
+        names = ("processed", "tuned", "prompts.yaml", "general.jsonl", "out", "metrics.json")
+        stage.main(*(tmp_path / name for name in names))
+        return json.loads((tmp_path / "metrics.json").read_text())
+
+    run.folder = tmp_path
+    return run
+
+
+def test_metrics_hold_base_tuned_and_the_interval_overall_and_by_source(workspace):
+    metrics = workspace()
+    top = ["base", "tuned", "improvement", "stories", "reply_tokens"]
+    assert list(metrics) == [*top, "general", "prompt_use", "writing", "sources"]
+    assert list(metrics["base"]) == list(metrics["tuned"]) == ["loss", "perplexity", "bits_per_byte"]
+    assert (
+        metrics["improvement"]["low"]
+        <= metrics["improvement"]["nats_per_token"]
+        <= metrics["improvement"]["high"]
+    )
+    assert list(metrics["sources"]) == ["made"]
+    assert metrics["sources"]["made"]["base"] == metrics["base"]
+    assert metrics["improvement"]["groups"] == 3 and metrics["stories"] == 9
+
+
+def test_wandb_gets_the_figures_and_a_table_of_both_writers(workspace, nobody):
+    metrics = workspace(wandb=True)
+    (run,) = offline_runs(nobody)
+    assert run["summary"]["improvement"] == metrics["improvement"]
+    (table,) = run["file"].parent.glob("files/media/table/samples_*.table.json")
+    found = [dict(zip(read_json(table)["columns"], row, strict=True)) for row in read_json(table)["data"]]
+    written = list(read_jsonl(workspace.folder / "out" / "samples.jsonl", dict))
+    assert [(row["prompt"], row["base"], row["tuned"]) for row in found] == [
+        (row["prompt"], row["base"]["text"], row["tuned"]["text"]) for row in written
+    ]
+
+
+def test_the_two_writers_are_the_base_and_the_adapter(workspace, model_params, encoded):
+    workspace()
+    scored = {row.id: row for row in read_jsonl(workspace.folder / "out" / "stories.jsonl", Scored)}
+    base = load_base(model_params)
+    base_nll = stage.losses(base, encoded, 1000, "base")
+    tuned_nll = stage.losses(
+        load_adapter(base, workspace.folder / "tuned", model_params), encoded, 1000, "tuned"
+    )
+    for row in encoded:
+        assert scored[row.id].base == pytest.approx(base_nll[row.id], rel=1e-6)
+        assert scored[row.id].tuned == pytest.approx(tuned_nll[row.id], rel=1e-6)
+        assert scored[row.id].tokens == row.reply_tokens
+    assert base_nll != tuned_nll
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 10_000])
+def test_batch_size_and_padding_do_not_change_the_numbers(workspace, batch_tokens):
+    usual, other = workspace(), workspace(batch_tokens=batch_tokens)
+    for writer in ("base", "tuned"):
+        assert other[writer]["loss"] == pytest.approx(usual[writer]["loss"], abs=2e-6)
+    assert other["improvement"]["low"] == pytest.approx(usual["improvement"]["low"], abs=2e-6)
+
+
+def test_a_second_evaluation_writes_the_same_bytes(workspace):
+    def content():
+        workspace()
+        return {path.name: path.read_bytes() for path in (workspace.folder / "out").iterdir()}
+
+    first = content()
+    names = ["choices.jsonl", "details.json", "general.jsonl", "samples.jsonl", "stories.jsonl"]
+    assert sorted(first) == names
+    assert content() == first
+
+
+def test_both_writers_answer_every_prompt_as_often_as_wanted_with_the_same_seeds(workspace):
+    metrics = workspace()
+    pairs = list(read_jsonl(workspace.folder / "out" / "samples.jsonl", dict))
+    assert [(pair["id"], pair["sample"]) for pair in pairs] == [
+        ("rain", 0),
+        ("rain", 1),
+        ("sea", 0),
+        ("sea", 1),
+    ]
+    assert all(pair["base"]["tokens"] == 8 or pair["base"]["ended"] for pair in pairs)
+    assert any(pair["base"]["text"] != pair["tuned"]["text"] for pair in pairs)
+    assert len({pair["seed"] for pair in pairs}) == 4
+    assert pairs[0]["base"]["text"] != pairs[1]["base"]["text"]
+    assert metrics["writing"]["samples"] == 4
+
+
+def test_more_samples_leave_the_first_ones_as_they_are(workspace):
+    workspace(samples_per_prompt=1)
+    one = list(read_jsonl(workspace.folder / "out" / "samples.jsonl", dict))
+    workspace(samples_per_prompt=2)
+    two = list(read_jsonl(workspace.folder / "out" / "samples.jsonl", dict))
+    assert [pair for pair in two if pair["sample"] == 0] == one
+
+
+def test_general_text_is_scored_as_a_reply_and_told_apart_by_kind(workspace, model_params, encoder):
+    metrics = workspace()
+    base = load_base(model_params)
+    row = encoder.exchange(GENERAL, 200)
+    nll = stage.losses(base, [row], 1000, "base")["tides"]
+    assert metrics["general"]["base"]["loss"] == pytest.approx(nll / row.reply_tokens, abs=2e-6)
+    assert metrics["general"]["improvement"]["groups"] == 2
+    details = json.loads((workspace.folder / "out" / "details.json").read_text())
+    assert list(details["general"]) == ["explanation"]
+
+
+def test_prompt_use_counts_the_wanted_stories_under_others_prompts(workspace):
+    found = workspace()["prompt_use"]
+    assert found["stories"] == 4 and found["chance"] == pytest.approx(1 / 3, abs=1e-6)
+    assert found["base"]["loss"] != found["base"]["shuffled_loss"]
+    choices = list(read_jsonl(workspace.folder / "out" / "choices.jsonl", dict))
+    assert all(len(choice["base"]) == len(choice["tuned"]) == 3 for choice in choices)
+    assert all(0 < choice["tokens"] <= 20 for choice in choices)
+
+
+def test_test_stories_of_one_prompt_leave_nothing_to_choose_from(workspace, exchanges):
+    same = [replace(story, prompt="Tell.") for story in exchanges]
+    write_jsonl(workspace.folder / "processed" / "test.jsonl", same)
+    assert workspace()["prompt_use"] is None
+
+
+def answer(text):
+    return {"text": text, "tokens": 9, "ended": True}
+
+
+def test_what_was_written_is_held_against_training_and_test_stories():
+    text = " ".join(f"word{n}" for n in range(40)) + "."
+    story = replace(GENERAL, story=text)
+    pairs = [{"id": "rain", "prompt": "Tell.", "base": answer(text), "tuned": answer(text.upper() + " No.")}]
+    params = stage.EvaluateParams(**PARAMS)
+    found = stage.writing(
+        pairs, [replace(story, id=f"s{n}", story=f"{n} {text}") for n in range(60)], [story], params
+    )
+    assert found["compared"] == 1
+    assert found["measures"]["copied_13"]["base"] == found["measures"]["copied_13"]["tuned"] == 1
+    assert found["measures"]["distinct_1"]["corpus"]["median"] == 1
+
+
+def test_a_person_can_read_the_metrics(workspace):
+    """`dvc metrics diff` prints a line a number: intervals and ranges of the writing are in details.json."""
+    writing = workspace()["writing"]
+    assert list(writing) == ["samples", "compared", "base", "tuned"]
+    details = json.loads((workspace.folder / "out" / "details.json").read_text())["writing"]
+    assert writing["base"].keys() - {"outside_corpus"} == details["measures"].keys()
+    assert writing["tuned"]["finished"] == details["measures"]["finished"]["tuned"]
+
+
+def test_the_general_text_of_the_repository_is_exchanges_of_several_kinds():
+    rows = list(read_jsonl(ROOT / "data" / "general.jsonl", Exchange))
+    lines = (ROOT / "data" / "general.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [dumps(row) for row in rows] == lines  # as a person's editor should leave it
+    assert len({row.id for row in rows}) == len(rows) >= 20 and len({row.source for row in rows}) >= 5
+    assert all(row.ended and len(row.story.split()) >= 40 for row in rows)
+
+
+def test_no_general_text_is_an_error_that_names_the_file(workspace):
+    (workspace.folder / "general.jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match="general.jsonl is empty"):
+        workspace()
+
+
+def test_an_opening_too_short_to_copy_from_is_refused(workspace):
+    with pytest.raises(UserError, match="evaluate.opening_words = 20"):
+        workspace(opening_words=20)
+
+
+def test_a_wanted_number_of_stories_is_chosen_by_hash_not_by_position(exchanges):
+    params = stage.EvaluateParams(**{**PARAMS, "stories": 4})
+    chosen = stage.chosen(exchanges, params)
+    assert stage.chosen(exchanges[::-1], params) == chosen
+    assert len(chosen) == 4 and chosen != exchanges[:4]
+    more = stage.chosen(exchanges, params.model_copy(update={"stories": 6}))
+    assert more[:4] == chosen
+
+
+def test_an_empty_test_set_is_an_error_that_names_the_remedy(workspace):
+    write_jsonl(workspace.folder / "processed" / "test.jsonl", [])
+    with pytest.raises(UserError, match="test.jsonl is empty: raise preprocess.split.test"):
+        workspace()
+
+
+def test_a_missing_adapter_is_one_clear_line(workspace, model_params):
+    for path in (workspace.folder / "tuned").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="adapter_config.json: .*run `dvc repro` or `dvc pull`"):
+        workspace()
+
+
+def test_the_prompts_keep_their_seeds_when_others_come():
+    prompts = [Prompt(**prompt) for prompt in PROMPTS]
+    assert stage.requests(prompts[1:], 5, 2) == stage.requests(prompts, 5, 2)[2:]
+
+
+def test_the_tokenizer_alone_needs_no_weights(model_params, monkeypatch):
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    assert load_encoder(model_params).prompt("Tell.")

@@ -1,0 +1,86 @@
+"""The account of a source: what was kept, what went by which rule, and examples of both."""
+
+import json
+
+import pytest
+
+from storyforge.core.files import dumps
+from storyforge.core.records import Exchange
+from storyforge.preprocess.corpus import Card
+from storyforge.preprocess.ledger import EXAMPLES, OPENINGS, Ledger, report, shortened, summary
+from storyforge.preprocess.split import HeldOut, SplitParams
+
+RULES = ("short", "foreign", "copy")
+SPLIT = SplitParams(salt=1, val=0.1, test=0.1, held_out={"tales": HeldOut(val=(), test=("elsewhere",))})
+
+
+def entry(number: int, side: str = "train", **known) -> Card:
+    row = {"source": "tales", "group": f"g{number}", "words": 10, "ended": True, "stripped_characters": 2}
+    plain = {"fingerprint": b"", "signature": b"", "prompt_words": None, "key": f"g{number}", "side": side}
+    return Card(**({"id": f"id{number:02}"} | row | plain | known))
+
+
+def line(card: Card) -> bytes:
+    return dumps(Exchange(card.id, card.source, card.group, "Tell.", f"Story of {card.id}.", True)).encode()
+
+
+def kept_ledger(cards: list[Card]) -> Ledger:
+    ledger = Ledger(RULES)
+    for card in cards:
+        ledger.enter(card, line(card))
+    return ledger
+
+
+CARDS = [
+    entry(1),
+    entry(2, side="val", ended=False),
+    entry(3, reasons={"foreign": "0.1", "copy": "of id01"}, original="id01"),
+    entry(4, reasons={"short": "3 words", "foreign": "0.2"}),
+    entry(5, prompt_words="a b", key="g1"),
+]
+
+
+def test_rules_are_counted_in_order_and_alone():
+    found = kept_ledger(CARDS).report()
+    assert found["kept"] == {"train": 2, "val": 1, "test": 0}
+    assert found["words"] == {"train": 20, "val": 10, "test": 0}
+    assert {rule: (c["dropped"], c["would_drop_alone"]) for rule, c in found["rules"].items()} == {
+        "short": (1, 1),
+        "foreign": (1, 2),
+        "copy": (0, 1),
+    }
+    assert (found["drafts"], found["cut_short"], found["stripped_characters"]) == (5, 1, 6)
+    assert found["rules"]["short"]["examples"] == [
+        {"id": "id04", "prompt": "Tell.", "opening": "Story of id04.", "reason": "3 words"}
+    ]
+
+
+def test_a_lost_draft_is_noticed():
+    ledger = kept_ledger(CARDS)
+    ledger.drafts += 1
+    with pytest.raises(AssertionError, match="5 of 6"):
+        ledger.report()
+
+
+def test_samples_are_few_and_do_not_depend_on_the_order():
+    cards = [entry(n) for n in range(30)] + [entry(n, reasons={"short": "x"}) for n in range(30, 60)]
+    found, again = kept_ledger(cards).report(), kept_ledger(cards[::-1]).report()
+    assert (len(found["openings"]), len(found["rules"]["short"]["examples"])) == (OPENINGS, EXAMPLES)
+    assert found == again
+
+
+def test_the_report_adds_up_sides_copies_and_prompts():
+    found = report({"tales": kept_ledger(CARDS)}, CARDS, SPLIT)
+    assert found["splits"]["train"] == {"rows": 2, "words": 20, "groups": 1}
+    assert found["sources"]["tales"]["held_out_but_absent"] == ["elsewhere"]
+    assert found["copies_of_one_story"] == {"1": 1}
+    assert found["groups_of_one_prompt"] == {"1": 1}
+    assert summary(found)["sources"]["tales"]["dropped"] == {"short": 1, "foreign": 1, "copy": 0}
+    assert len(json.dumps(summary(found))) < 600
+
+
+def test_what_is_shown_is_short_and_names_nobody():
+    shown = shortened(
+        "Write to ann@example.org or u/ann at https://huggingface.co/x, 555-123-4567. " + "word " * 99
+    )
+    assert len(shown) <= 120 and not any(part in shown for part in ("ann", "huggingface", "4567"))

@@ -1,0 +1,360 @@
+"""Raw stories become exchanges and rejected rows; what is held out stays apart; mistakes are one line."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from storyforge.collect.sources import folder_text, shakespeare, tinystories, writingprompts
+from storyforge.core.errors import UserError
+from storyforge.core.files import read_jsonl, write_jsonl
+from storyforge.core.records import Exchange, Story, read_prompts
+from storyforge.preprocess import stage as stage
+from storyforge.preprocess.prompts import SCENE_WORDINGS
+from storyforge.preprocess.split import side
+from storyforge.preprocess.stage import PreprocessParams, main, preprocess
+
+ROOT = Path(__file__).parents[2]
+FILES = ("train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl", "metadata.json")
+WHO = "keeper widow captain baker thief painter nurse miller judge stranger fisher twin".split()
+WHAT = "lantern letter horse key map clock violin ring coat ladder kettle goose".split()
+DID = "hid found sold carried buried mended painted followed forgot stole dropped burned".split()
+THINGS = [a + b for a in WHAT for b in ("maker", "box", "shop", "smoke", "song", "light", "road", "tree")]
+WHERE = (
+    "in the attic|by the river|behind the church|on the ice|under the bridge|at the market|on the hill".split(
+        "|"
+    )
+)
+
+
+def tale(number: int, words: int = 140) -> str:
+    """English of its own for every number, in the tokens that WritingPrompts comes in."""
+    rng, sentences, length = random.Random(number), [], 0
+    while length < words:
+        who, what, did, thing = (rng.choice(choices) for choices in (WHO, WHAT, DID, THINGS))
+        sentences.append(
+            rng.choice(
+                [
+                    f"The {who} and a {thing} {did} her {what} .",
+                    f"`` I ca n't see {what} or {thing} , '' said that {who} .",
+                    f"{thing.title()} and {what} were with the {who} , who {did} it .",
+                ]
+            )
+        )
+        length += len(sentences[-1].split())
+    return " <newline> <newline> ".join(" ".join(sentences[n : n + 3]) for n in range(0, len(sentences), 3))
+
+
+def prompt(number: int) -> str:
+    rng = random.Random(f"prompt {number}")
+    who, did, what, where = (rng.choice(choices) for choices in (WHO, DID, WHAT, WHERE))
+    return f"[ WP ] The {who} {did} {number} times a {what} {where} ."
+
+
+def prompted(count: int, start: int = 0) -> list[Story]:
+    """Two stories a prompt."""
+    return [writingprompts(prompt(n // 2), tale(n)) for n in range(start, start + count)]
+
+
+def plays() -> list[Story]:
+    found = []
+    for play, place in (("Macbeth", "A heath."), ("Hamlet", "Elsinore."), ("Twelfth Night", "A coast.")):
+        speech = tale(len(found) + 500, words=60).replace(" <newline> <newline> ", "  \n").replace(" .", ".")
+        scene = f"_Enter {play.upper()}_\n\n**FIRST LORD**  \n{speech}  \n\n_Exeunt_"
+        found += shakespeare(
+            "plays/tragedies/x.md", f"# {play}\n\n## ACT I\n\n### SCENE I. {place}\n\n{scene}\n"
+        )
+    return found
+
+
+@pytest.fixture
+def params() -> PreprocessParams:
+    return PreprocessParams.load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A directory with params.yaml, prompts.yaml and an empty data/raw; `run` is the stage's main."""
+    (tmp_path / "raw").mkdir()
+    for name, file in (("params.yaml", "params.yaml"), ("prompts.yaml", "data/prompts.yaml")):
+        (tmp_path / name).write_bytes((ROOT / file).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run() -> dict[str, bytes]:
+    main(Path("raw"), Path("prompts.yaml"), Path("processed"), Path("metrics.json"))
+    return {name: Path("processed", name).read_bytes() for name in FILES}
+
+
+def rows(name: str) -> list[Exchange]:
+    return list(read_jsonl(Path("processed", f"{name}.jsonl"), Exchange))
+
+
+def rejected() -> dict[str, dict]:
+    lines = Path("processed/rejected.jsonl").read_text("utf-8").splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def change(path: str, value) -> None:
+    """One key of params.yaml."""
+    yaml = YAML()
+    whole = yaml.load(Path("params.yaml"))
+    *above, last = path.split(".")
+    section = whole["preprocess"]
+    for key in above:
+        section = section[key]
+    section[last] = value
+    yaml.dump(whole, Path("params.yaml"))
+
+
+def test_every_draft_ends_in_exactly_one_file(workplace):
+    bad = [writingprompts(prompt(900), "[removed]"), writingprompts("[ IP ] A picture of it", tale(901))]
+    stories = prompted(60) + bad
+    write_jsonl(workplace / "raw/writingprompts.jsonl", stories)
+    write_jsonl(
+        workplace / "raw/tinystories.jsonl",
+        [tinystories(tale(n).replace("`` ", '"')) for n in range(1000, 1010)],
+    )
+    write_jsonl(workplace / "raw/shakespeare.jsonl", plays())
+    run()
+    report = json.loads(Path("processed/metadata.json").read_text())
+    kept = [row.id for name in ("train", "val", "test") for row in rows(name)]
+    assert len(kept) + len(rejected()) == len(set(kept) | set(rejected())) == len(stories) + 10 + 3
+    assert sum(source["drafts"] for source in report["sources"].values()) == len(stories) + 13
+    assert rejected()[bad[0].id]["reasons"]["removed"] == "says '[removed]'"
+    assert rejected()[bad[1].id]["reasons"] == {"tag": "tagged IP"}
+    assert "can't see" in rejected()[bad[1].id]["story"]
+    metrics = json.loads(Path("metrics.json").read_text())
+    assert metrics["sources"]["writingprompts"]["dropped"].items() >= {"removed": 1, "tag": 1}.items()
+    assert metrics["splits"]["train"]["rows"] == len(rows("train"))
+
+
+def test_what_comes_out_is_prose(workplace):
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(40))
+    run()
+    for row in rows("train"):
+        assert not re.search(r"``|''| n't| [.,]|<newline>|\[ ?WP", row.story + row.prompt)
+        assert row.story.count('"') % 2 == 0 and row.ended
+
+
+def test_listed_plays_are_held_out(workplace):
+    write_jsonl(workplace / "raw/shakespeare.jsonl", plays())
+    run()
+    assert {name: {row.group for row in rows(name)} for name in ("train", "val", "test")} == {
+        "train": {"Hamlet"},
+        "val": {"Twelfth Night"},
+        "test": {"Macbeth"},
+    }
+    passage = rows("test")[0]
+    assert passage.story.startswith("[Enter MACBETH]\n\nFIRST LORD\n")
+    assert "Place: A heath. Speakers: FIRST LORD." in passage.prompt
+
+
+def test_the_number_of_processes_and_a_second_run_change_no_byte(workplace, params):
+    stories = prompted(100) + plays()
+    results = []
+    for name, processes in (("one", 1), ("two", 2), ("again", 1)):
+        folder = workplace / name
+        folder.mkdir()
+        report = preprocess(iter(stories), ["Held out."], params, folder, processes)
+        results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
+    assert results[0] == results[1] == results[2]
+    assert set(results[0][1]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
+
+
+def test_the_order_of_the_rows_decides_nothing(workplace):
+    stories = prompted(60) + [
+        writingprompts(prompt(n), tale(n) + " <newline>") for n in range(12)
+    ]  # copies under other prompts
+    write_jsonl(workplace / "raw/writingprompts.jsonl", stories)
+    first = run()
+    write_jsonl(workplace / "raw/writingprompts.jsonl", stories[::-1])
+    second = run()
+    for name in FILES[:4]:
+        assert sorted(first[name].splitlines()) == sorted(second[name].splitlines())
+    assert first["metadata.json"] == second["metadata.json"]
+
+
+def test_no_group_and_no_near_copy_stands_on_two_sides(workplace):
+    change("split.val", 0.2)
+    change("split.test", 0.2)
+    change("max_rule_share", 1.0)
+    near = [writingprompts(prompt(n), tale(n) + f" The {WHO[n % 12]} left .") for n in range(200, 260)]
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(120, start=200) + near)
+    run()
+    sides = {name: rows(name) for name in ("train", "val", "test")}
+    assert all(sides.values())
+    everything = [(name, row) for name, found in sides.items() for row in found]
+    groups = {(row.source, row.group): set() for _, row in everything}
+    for name, row in everything:
+        groups[row.source, row.group].add(name)
+    assert all(len(names) == 1 for names in groups.values())
+    table = TfidfVectorizer(ngram_range=(5, 5), use_idf=False, binary=True, norm="l2")
+    similar = (vectors := table.fit_transform([row.story for _, row in everything])) @ vectors.T
+    for a, b in zip(*similar.nonzero(), strict=True):  # cosine is never below Jaccard
+        assert everything[a][0] == everything[b][0] or similar[a, b] < 0.7
+    assert any("near_copy" in row["reasons"] for row in rejected().values())
+
+
+def test_new_stories_move_no_old_one(workplace):
+    def sides() -> dict[str, str]:
+        run()
+        return {row.id: name for name in ("train", "val", "test") for row in rows(name)}
+
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(80))
+    before = sides()
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(80, start=80) + prompted(80))
+    after = sides()
+    assert {identity: after[identity] for identity in before if identity in after}.items() <= before.items()
+    assert len(before.keys() & after.keys()) > 70
+
+
+def test_as_many_as_wanted_are_kept_and_always_the_same(workplace):
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(60))
+    change("profiles.writingprompts.keep", 25)
+    run()
+    kept = {row.id for name in ("train", "val", "test") for row in rows(name)}
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(60)[::-1])
+    run()
+    assert len(kept) == 25 and kept == {row.id for name in ("train", "val", "test") for row in rows(name)}
+
+
+def test_a_held_out_prompt_is_not_given_away(workplace):
+    secret = read_prompts(Path("prompts.yaml"))[0].prompt
+    told = [writingprompts(f"[ WP ] {secret}", tale(1)), writingprompts(prompt(2), f"{secret} {tale(2)}")]
+    write_jsonl(workplace / "raw/writingprompts.jsonl", told + prompted(20))
+    run()
+    for story in told:
+        assert list(rejected()[story.id]["reasons"]) == ["contaminated"]
+
+
+def test_a_group_takes_the_name_of_its_cluster_of_prompts(workplace):
+    near = "[ WP ] The keeper who hid the lantern on the ice waits for you every single night and "
+    alike = [writingprompts(near + end, tale(n)) for n, end in enumerate(("day", "noon"))]
+    write_jsonl(workplace / "raw/writingprompts.jsonl", alike + prompted(9, start=100))
+    run()
+    named = {
+        row.group for name in ("train", "val", "test") for row in rows(name) if "every single" in row.prompt
+    }
+    assert named == {min(story.group for story in alike)}
+
+
+def test_a_rule_that_takes_too_much_stops_the_stage_and_leaves_the_old_result(workplace):
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(60))
+    before = run()
+    change("profiles.writingprompts.min_words", 145)
+    with pytest.raises(
+        UserError, match=r"^writingprompts: rule 'short' drops \d+ of 60, more than .* params.yaml$"
+    ):
+        run()
+    assert {name: Path("processed", name).read_bytes() for name in FILES} == before
+    assert sorted(path.name for path in workplace.iterdir() if path.name.startswith(".")) == []
+
+
+def test_nothing_left_to_train_on_is_said(workplace):
+    write_jsonl(workplace / "raw/folder.jsonl", [folder_text("a.txt", "Too short.")])
+    with pytest.raises(UserError, match=r"no story is left to train on \(short 1\)"):
+        run()
+
+
+def test_an_unknown_source_is_said(workplace):
+    write_jsonl(workplace / "raw/diary.jsonl", prompted(1))
+    with pytest.raises(UserError, match="raw/diary.jsonl: params.yaml has no preprocess.profiles.diary"):
+        run()
+
+
+def test_an_empty_folder_is_said(workplace):
+    with pytest.raises(UserError, match="raw: no stories there: run `dvc repro collect`"):
+        run()
+
+
+def test_a_story_in_the_wrong_file_is_said(workplace):
+    write_jsonl(workplace / "raw/tinystories.jsonl", prompted(1))
+    with pytest.raises(UserError, match="is of source 'writingprompts', not of 'tinystories'"):
+        run()
+
+
+def test_prompts_of_another_shape_are_said(workplace):
+    (workplace / "prompts.yaml").write_text("prompts:\n- {id: x}\n")
+    with pytest.raises(UserError, match="prompts.yaml: prompt 1 must have"):
+        run()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("profiles.folder.min_word", 3, "preprocess.profiles.folder.min_word is not a known key"),
+        ("profiles.folder.longer", "cut", "preprocess.profiles.folder.longer = 'cut'"),
+        ("split.val", 0.7, "preprocess.split.val = 0.7"),
+        ("corpus.min_jaccard", 0.1, "preprocess.corpus.min_jaccard = 0.1"),
+    ],
+)
+def test_a_wrong_param_is_said(workplace, key, value, said):
+    change(key, value)
+    with pytest.raises(UserError, match=re.escape(f"params.yaml: {said}")):
+        run()
+
+
+@pytest.mark.parametrize("worth", [0, 10**9], ids=["processes", "one process"])
+def test_a_broken_line_is_named_however_it_is_read(workplace, monkeypatch, worth):
+    monkeypatch.setattr(stage, "WORTH_PROCESSES", worth)
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(3))
+    with (workplace / "raw/writingprompts.jsonl").open("a") as file:
+        file.write("{broken\n")
+    with pytest.raises(UserError, match="raw/writingprompts.jsonl, line 4: not a Story"):
+        run()
+    assert not Path("processed").exists()
+
+
+def test_the_command_ends_in_one_line_without_a_trace(workplace):
+    command = [
+        sys.executable,
+        "-m",
+        "storyforge.preprocess.stage",
+        "raw",
+        "prompts.yaml",
+        "processed",
+        "m.json",
+        "t.json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")})
+    assert (done.returncode, done.stderr) == (1, "error: raw: no stories there: run `dvc repro collect`\n")
+
+
+def test_the_committed_prompts_are_what_evaluation_needs():
+    entries = YAML(typ="safe").load(ROOT / "data/prompts.yaml")["prompts"]
+    assert {entry["kind"] for entry in entries} == {
+        "mystery",
+        "science fiction",
+        "romance",
+        "horror",
+        "scene",
+    }
+    assert len({entry["id"] for entry in entries}) == len(entries)
+    forms = "|".join(
+        re.escape(wording)
+        .replace(r"\{", "{")
+        .replace(r"\}", "}")
+        .format(
+            part="[a-z ]+",
+            kind="[A-Za-z ]+",
+            place=" Place: [A-Z][^:]+[.]",
+            speakers=" Speakers: [A-Z ,]+[.]",
+        )
+        for wording in SCENE_WORDINGS
+    )
+    for entry in entries:
+        assert bool(re.fullmatch(forms, entry["prompt"])) == (entry["kind"] == "scene"), entry["id"]
+
+
+def test_the_committed_held_out_plays_are_on_one_side_each(params):
+    listed = params.split.held_out["shakespeare"]
+    assert not set(listed.val) & set(listed.test)
+    assert {side("shakespeare", play, params.split) for play in listed.test} == {"test"}

@@ -1,0 +1,197 @@
+import hashlib
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from storyforge.core.errors import UserError
+from storyforge.core.files import write_json, write_jsonl
+from storyforge.core.records import Exchange
+from storyforge.report import stage
+
+GAIN = {"nats_per_token": 0.3, "low": 0.2, "high": 0.4, "groups": 6}
+PART = {
+    "base": {"loss": 3.5, "perplexity": 33.1, "bits_per_byte": 1.5},
+    "tuned": {"loss": 3.2, "perplexity": 24.5, "bits_per_byte": 1.4},
+    "improvement": GAIN,
+}
+EVALUATION = {**PART, "stories": 160, "general": PART, "prompt_use": None, "sources": {"plays": PART}}
+MEASURE = {
+    "base": 0.5,
+    "tuned": 0.6,
+    "difference": {"value": 0.1, "low": -0.1, "high": 0.3, "groups": 8},
+    "corpus": {"p1": 0.1, "p5": 0.2, "median": 0.5, "p95": 0.8, "p99": 0.9},
+    "outside": [],
+}
+DETAILS = {
+    "sampling": {"temperature": 0.8, "top_p": 0.95},
+    "writing": {"samples": 1, "compared": 1, "measures": {"distinct_1": MEASURE}},
+    "groups": {"King Lear": PART},
+    "general": {"news": PART},
+}
+TRAIN = {
+    "stories": 500,
+    "tokens": 150_000,
+    "reply_tokens": 100_000,
+    "steps": 250,
+    "trainable_parameters": 4_000_000,
+    "validation": {"stories": 9, "base_loss": 3.6, "best_loss": 3.3, "best_step": 200},
+}
+SAMPLE = {
+    "id": "x",
+    "kind": "horror",
+    "prompt": "Tell of <b>rain</b>.",
+    "sample": 0,
+    "seed": 7,
+    "base": {"text": "<script>alert(1)</script>\n\nIt | rained.", "tokens": 9, "ended": True},
+    "tuned": {"text": "Rain", "tokens": 220, "ended": False},
+}
+ACCOUNTS = {
+    "splits": {"train": {"rows": 60, "words": 999, "groups": 5}},
+    "sources": {"plays": {"drafts": 70, "rules": {"short": {"dropped": 10}}, "kept": {"train": 60}}},
+}
+ORIGIN = "hub:datasets/someone/plays@" + "0" * 40
+COLLECTED = {"plays": {"stories": 80, "words": 1200, "licence": "CC0", "origin": ORIGIN}}
+PARAMS = """\
+# the choices of this run
+model:
+  name: someone/Small-Base
+  origin: package:base==1.0:base.gguf
+  system: Tell a story.
+  precision: auto
+  quantization: none
+train:
+  seed: 7
+  epochs: 1
+  max_steps: null
+  batch_stories: 2
+  max_tokens: 640
+  learning_rate: 2e-3
+  schedule: linear
+  warmup_share: 0.05
+  lora: {r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
+evaluate: {opening_words: 100}
+"""
+NAMES = "params.yaml raw processed tuned evaluated train.tsv val.tsv train.json evaluate.json reports".split()
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """The paths of main(), relative as dvc.yaml gives them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    write_json(tmp_path / "raw" / "collection_report.json", COLLECTED)
+    write_json(tmp_path / "processed" / "metadata.json", ACCOUNTS)
+    for side, words in (("train", 30), ("val", 20), ("test", 10)):
+        story = Exchange(side, "plays", "King Lear", "Tell.", "word " * words, True)
+        write_jsonl(tmp_path / "processed" / f"{side}.jsonl", [story])
+    write_json(tmp_path / "tuned" / "adapter_config.json", {"r": 16})
+    write_jsonl(tmp_path / "evaluated" / "samples.jsonl", [SAMPLE])
+    write_json(tmp_path / "evaluated" / "details.json", DETAILS)
+    write_json(tmp_path / "train.json", TRAIN)
+    write_json(tmp_path / "evaluate.json", EVALUATION)
+    rows = "".join(f"{n}\t{4 - n / 100}\n" for n in range(1, 60))
+    (tmp_path / "train.tsv").write_text("step\tloss\n" + rows)
+    (tmp_path / "val.tsv").write_text("step\tloss\n0\t3.9\n50\t3.5\n")
+    return [tmp_path.joinpath(name).relative_to(tmp_path) for name in NAMES]
+
+
+@pytest.fixture
+def made(workspace):
+    stage.main(*workspace)
+    return workspace[-1]
+
+
+def test_a_rerun_gives_the_same_bytes(workspace, made):
+    first = {file.name: file.read_bytes() for file in made.iterdir()}
+    stage.main(*workspace)
+    assert first == {file.name: file.read_bytes() for file in made.iterdir()}
+    pictures = {"loss.png", "funnel.png", "lengths.png", "improvement.png", "writing.png"}
+    assert first.keys() == {"report.md", "report.html", "MODEL_CARD.md"} | pictures
+    assert not re.search(rb"tEXt|tIME", b"".join(first[name] for name in pictures))
+
+
+def test_a_writers_words_are_never_markup(made):
+    for name in ("report.md", "report.html"):
+        text = (made / name).read_text()
+        assert "<script" not in text and "&lt;script&gt;alert(1)" in text
+        assert "Tell of &lt;b&gt;rain&lt;/b&gt;." in text
+    assert "</script&gt;" not in (made / "report.md").read_text()
+
+
+def test_markdown_and_html_tell_the_same_findings(made):
+    for name in ("report.md", "report.html", "MODEL_CARD.md"):
+        text = (made / name).read_text()
+        assert "by 0.300 nats a token (95 % interval 0.200 to 0.400)" in text
+        assert "160 held-out stories of 6 groups" in text and "500 stories (150,000 tokens" in text
+
+
+def test_every_picture_of_the_markdown_is_there(made):
+    shown = re.findall(r"\]\((\S+\.png)\)", (made / "report.md").read_text())
+    assert sorted(shown) == sorted(file.name for file in made.glob("*.png"))
+
+
+def test_the_report_says_what_was_trained_on_what(made):
+    text = (made / "report.md").read_text()
+    assert f"| plays | 80 | 1,200 | CC0 | `{ORIGIN}` |" in text
+    assert "| plays | short | 10 | 14.29 % |" in text
+    assert "| length | 1 epoch |" in text and "| learning rate | 0.002, linear, warm-up 5 % |" in text
+    assert PARAMS.strip() in text  # with its comments, which tell the hardware and the time
+    assert f"| params.yaml | `{hashlib.md5(PARAMS.encode()).hexdigest()}` |" in text
+
+
+def test_the_machine_and_the_libraries_are_those_of_training(workspace):
+    told = {"machine": {"device": "cpu", "threads": 2}, "libraries": {"torch": "9.9"}}
+    write_json(workspace[7], TRAIN | told)
+    stage.main(*workspace)
+    text = (workspace[-1] / "report.md").read_text()
+    assert "| trained on | device cpu, threads 2 |" in text and "| with | torch 9.9 |" in text
+
+
+def test_a_folder_has_the_hash_that_dvc_gives_it(tmp_path):
+    for name, text in (("b.txt", "two"), ("a/c.txt", "one")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    listed = (
+        '[{"md5": "f97c5d29941bfb1b2fdab0874906ab82", "relpath": "a/c.txt"}, '
+        '{"md5": "b8a9f715dbb64fd5c56e7783c6820a61", "relpath": "b.txt"}]'
+    )
+    assert stage.fingerprint(tmp_path) == hashlib.md5(listed.encode()).hexdigest() + ".dir"
+
+
+def test_the_hub_reads_the_model_card(made):
+    card = ModelCard((made / "MODEL_CARD.md").read_text())
+    assert card.data.base_model == "someone/Small-Base" and card.data.library_name == "peft"
+    assert card.data.datasets == ["someone/plays"] and "license" not in card.data.to_dict()
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found == {"loss": 3.2, "perplexity": 24.5, "bits_per_byte": 1.4}
+    assert "`Tell a story.`" in card.content and "plays: CC0" in card.content
+    assert "On the hub's own weights it was not measured" in card.content
+
+
+def test_prompt_use_is_told_where_it_was_measured(workspace):
+    both = {"own_prompt_first": 0.75}
+    gain = {"value": 0.1, "low": 0.05, "high": 0.2, "groups": 6}
+    use = {"stories": 24, "chance": 0.2, "base": both, "tuned": both, "shuffled_cost_gain": gain}
+    write_json(workspace[8], EVALUATION | {"prompt_use": use})
+    stage.main(*workspace)
+    assert "The prompt matters **more**" in (workspace[-1] / "report.md").read_text()
+
+
+def test_no_human_range_no_picture_of_it(workspace):
+    measures = {"distinct_1": MEASURE | {"corpus": None}}
+    write_json(
+        workspace[4] / "details.json", DETAILS | {"writing": DETAILS["writing"] | {"measures": measures}}
+    )
+    stage.main(*workspace)
+    assert not (workspace[-1] / "writing.png").exists()
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 7, 8])
+def test_a_missing_input_is_named_with_what_brings_it_and_the_old_report_stays(workspace, made, at):
+    lost = workspace[at]
+    for file in [lost] if lost.is_file() else list(lost.iterdir()):
+        file.unlink()
+    with pytest.raises(UserError, match=rf"^{lost.name}.*run `dvc repro"):
+        stage.main(*workspace)
+    assert (made / "report.md").exists()

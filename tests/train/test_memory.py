@@ -1,0 +1,306 @@
+"""Memory that runs out costs time, not a result: the same batches, and the state of the last checkpoint."""
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from storyforge.core.errors import UserError
+from storyforge.train import footprint, loop, memory, probe
+from storyforge.train.footprint import available_bytes, multiplied, predicted_bytes
+from storyforge.train.memory import NOTE, note_budget, trained
+from storyforge.train.probe import fitting, heaviest, out_of_memory
+from storyforge.train.schedule import TrainParams
+
+CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+CPU = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes")
+LLAMA = LlamaConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+)
+
+
+@pytest.fixture
+def params(loop_params, lora):
+    """Six steps of six stories or one; dropout, since its noise must resume too."""
+    changes = {"batch_stories": 6, "micro_batch_tokens": 600, "checkpoint_every": 2, "epochs": 3}
+    changes |= {"lora": lora.model_copy(update={"dropout": 0.3})}
+    return TrainParams(**loop_params.model_dump() | changes)
+
+
+@pytest.fixture
+def run(encoded, model_params, params, tmp_path):
+    """Trains in a work directory, begun there or gone on with."""
+
+    def go(folder="work", **changes):
+        work, chosen = tmp_path / folder, params.model_copy(update=changes)
+        work.mkdir(exist_ok=True)
+        return trained(encoded[2:], encoded[:2], model_params, chosen, work=work, log=lambda *_: None)
+
+    return go
+
+
+@pytest.fixture
+def hurt(monkeypatch):
+    """Harm befalls that step in its middle, some gradients made, with more tokens at once than `most`."""
+
+    def install(step, most, harm):
+        real_step, real_gradients, now = loop._step, loop.add_gradients, {}
+
+        def watched(run, rows, steps):
+            now.update(step=run.state.step, budget=run.params.micro_batch_tokens)
+            real_step(run, rows, steps)
+
+        def gradients(*arguments):
+            nll = real_gradients(*arguments)
+            if now["step"] == step and now["budget"] > most:
+                harm()
+            return nll
+
+        monkeypatch.setattr(loop, "_step", watched)
+        monkeypatch.setattr(loop, "add_gradients", gradients)
+
+    return install
+
+
+def raises(error):
+    def harm():
+        raise error
+
+    return harm
+
+
+def same(one, other):
+    weights = one.best.keys() == other.best.keys()
+    weights = weights and all(torch.equal(one.best[name], other.best[name]) for name in one.best)
+    return weights and asdict(one.state) == asdict(other.state)
+
+
+def test_out_of_memory_before_any_checkpoint_is_the_run_with_half_the_budget(run, hurt, capsys):
+    half, whole = run("half", micro_batch_tokens=300), run("whole")
+    assert not same(half, whole)  # else this test could not tell one from the other
+    hurt(step=1, most=300, harm=raises(CUDA))
+    again = run()
+    assert same(again, half) and again.params.micro_batch_tokens == 300
+    said = "out of memory with 600 tokens at once: going on from the last checkpoint with 300"
+    assert capsys.readouterr().out.count(said) == 1
+
+
+@pytest.mark.parametrize("error", [CUDA, CPU, MemoryError()], ids=["cuda", "cpu", "python"])
+def test_out_of_memory_later_goes_on_from_the_checkpoint_with_half_the_budget(
+    run, hurt, error, monkeypatch, tmp_path
+):
+    """Against a run that ended at that checkpoint, of step 2, and was gone on with at half the budget."""
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_finished", lambda run, plan: run.state.step == 2)
+        run("told")
+    note_budget(tmp_path / "told", 300)
+    told = run("told")
+    hurt(step=3, most=300, harm=raises(error))
+    found = run()
+    assert same(found, told)
+    assert [row["step"] for row in found.state.train] == [1, 2, 3, 4, 5, 6]
+    assert found.state.stories == 3 * 7  # every story of every epoch once: the batches did not change
+
+
+def test_a_resumed_run_keeps_the_budget_it_was_halved_to(run, hurt, tmp_path):
+    hurt(step=1, most=300, harm=raises(CUDA))
+    run()
+    assert run().params.micro_batch_tokens == 300
+    assert json.loads((tmp_path / "work" / NOTE).read_text()) == {"micro_batch_tokens": 300}
+
+
+def test_a_story_too_large_alone_is_an_error_that_names_what_helps(run, hurt):
+    hurt(step=0, most=0, harm=raises(CUDA))
+    with pytest.raises(UserError, match="single story of .* train.gradient_checkpointing.*train.max_tokens"):
+        run(micro_batch_tokens=1000)
+
+
+def test_another_error_is_not_taken_for_missing_memory(run, hurt):
+    hurt(step=0, most=0, harm=raises(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        run()
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_one_of_several_processes_notes_half_the_budget_and_ends(run, hurt, monkeypatch, tmp_path):
+    """The others wait for its gradient, so that it cannot begin again alone."""
+    hurt(step=1, most=300, harm=raises(CUDA))
+    monkeypatch.setattr(memory, "_processes", lambda: 2)
+    monkeypatch.setattr(memory, "broadcast_object_list", lambda found: found)
+    with pytest.raises(UserError, match="one of several processes: run the same command again"):
+        run()
+    assert json.loads((tmp_path / "work" / NOTE).read_text())["micro_batch_tokens"] == 300
+
+
+@pytest.fixture
+def killed(run, hurt, monkeypatch):
+    """Runs in a child that gets kill -9 in that step; where it `counts`, Linux killed for memory."""
+    kills = [5]
+    monkeypatch.setattr(memory, "kernel_kills", lambda: kills[0])
+
+    def go(step, counts=True):
+        with monkeypatch.context():
+            child = os.fork()
+            if child == 0:
+                hurt(step, 0, harm=lambda: os.kill(os.getpid(), signal.SIGKILL))
+                run()
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        kills[0] += counts
+
+    return go
+
+
+def test_killed_for_memory_twice_at_the_same_checkpoint_halves_the_budget(run, killed, capsys):
+    killed(step=3)
+    killed(step=2)
+    assert run().params.micro_batch_tokens == 300
+    assert "killed for memory 2 times at step 2 with 600 tokens at once" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [[(3, True)], [(3, False)] * 3, [(1, True), (3, True)], [(3, True), (3, False)]],
+    ids=["once", "for other reasons", "at other checkpoints", "once and otherwise"],
+)
+def test_other_kills_leave_budget_and_bits_as_they_were(run, killed, kills):
+    whole = run("whole")
+    for step, counts in kills:
+        killed(step, counts)
+    found = run()
+    assert same(found, whole) and found.params.micro_batch_tokens == 600
+
+
+@pytest.fixture
+def scarce(monkeypatch, encoded, model_params, params):
+    """No memory to spare, and a probe whose step does something else; its process is forked, to know it."""
+    monkeypatch.setattr(probe, "available_bytes", lambda: 0)
+    forked = multiprocessing.get_context("fork")
+    monkeypatch.setattr(probe.multiprocessing, "get_context", lambda kind: forked)
+
+    def fit(step, **changes):
+        monkeypatch.setattr(probe, "_step", step)
+        return fitting(encoded, model_params, params.model_copy(update=changes))
+
+    return fit
+
+
+def tokens(cuts):
+    return max(len(cut) * len(cut[0].ids) for cut in cuts)
+
+
+def full(cuts):
+    if tokens(cuts) > 400:
+        raise CPU
+
+
+def fatal(cuts):
+    if tokens(cuts) > 400:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("harm", [full, fatal])
+def test_the_probe_halves_until_the_heaviest_batch_fits(scarce, harm):
+    assert scarce(lambda model, cuts, engine: harm(cuts), micro_batch_tokens=1600) == 400
+
+
+def test_the_kernel_is_asked_to_kill_the_probe_before_anything_else(scarce):
+    own = Path("/proc/self/oom_score_adj")
+    if not own.exists():
+        pytest.skip("Linux only")
+    before = own.read_text()
+
+    def step(model, cuts, engine):
+        if own.read_text().strip() != "1000":
+            raise CPU
+
+    assert scarce(step) == 600 and own.read_text() == before
+
+
+@pytest.mark.parametrize("harm", [lambda: os.kill(os.getpid(), signal.SIGKILL), raises(CPU)])
+def test_nothing_fits_is_an_error_that_names_what_helps(scarce, harm):
+    with pytest.raises(UserError, match="gradient_checkpointing.*max_tokens"):
+        scarce(lambda *_: harm())
+
+
+def test_a_base_that_does_not_fit_is_the_same_error(scarce, monkeypatch):
+    monkeypatch.setattr(probe, "trainable", lambda *_: raises(CUDA)())
+    with pytest.raises(UserError, match="gradient_checkpointing.*max_tokens"):
+        scarce(lambda *_: None)
+
+
+def test_what_is_wrong_but_for_memory_is_left_to_training_to_say(scarce):
+    assert scarce(lambda *_: raises(RuntimeError("shapes do not match"))()) == 600
+
+
+def test_a_real_probe_in_a_new_process_trains_on_the_batches(monkeypatch, encoded, model_params, params):
+    monkeypatch.setattr(probe, "available_bytes", lambda: 0)
+    assert fitting(encoded, model_params, params) == 600
+
+
+def test_nothing_is_tried_where_there_is_room(monkeypatch, encoded, model_params, params):
+    monkeypatch.setattr(probe, "_tried", raises(AssertionError("tried")))
+    monkeypatch.setattr(probe, "available_bytes", lambda: 64 << 30)
+    assert fitting(encoded, model_params, params) == 600
+
+
+def test_sharded_weights_are_not_tried_by_one_process_alone(monkeypatch, encoded, model_params, params):
+    monkeypatch.setattr(probe, "_tried", raises(AssertionError("tried")))
+    monkeypatch.setattr(probe, "available_bytes", lambda: 0)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert fitting(encoded, model_params, params) == 600
+
+
+def test_a_new_run_begins_with_what_fits_and_notes_it(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "fitting", lambda *_: 150)
+    assert run().params.micro_batch_tokens == 150
+    assert json.loads((tmp_path / "work" / NOTE).read_text())["micro_batch_tokens"] == 150
+
+
+def test_the_heaviest_batches_are_the_fullest_and_that_of_the_longest_stories(encoded):
+    def story(length):
+        return replace(encoded[0], id=f"{length}", ids=(1,) * length, reply_start=1)
+
+    plan = [[story(90), story(50), story(49)], [story(10)], [story(60), story(59)]]
+    found = heaviest(plan, 100)
+    assert [[len(row.ids) for row in cut] for cut in found] == [[90], [50, 49]]
+
+
+def test_the_weights_that_are_multiplied_are_those_of_llama():
+    assert multiplied(LLAMA) == 32 * (4096 * (4096 + 1024) * 2 + 3 * 4096 * 14336) + 4096 * 128256
+
+
+@pytest.mark.parametrize(("quantization", "published_gib"), [("none", 16.2), ("nf4", 7.4)])
+def test_the_prediction_is_above_a_published_peak_and_not_far(
+    quantization, published_gib, model_params, params, monkeypatch
+):
+    """torchtune's README: Llama 3.1 8B on an RTX 4090, two rows of 2,048, activations computed again."""
+    monkeypatch.setattr(footprint, "device", lambda: torch.device("cuda"))
+    asked = model_params.model_copy(
+        update={"quantization": quantization, "attention": "sdpa", "precision": "bf16"}
+    )
+    changes = {"gradient_checkpointing": True, "micro_batch_tokens": 4096}
+    changes["lora"] = params.lora.model_copy(update={"r": 16})
+    gib = predicted_bytes(LLAMA, asked, params.model_copy(update=changes), 2048) / (1 << 30)
+    assert published_gib < gib < 1.5 * published_gib
+
+
+def test_a_containers_limit_counts_as_what_is_free(monkeypatch):
+    files = {"/proc/meminfo": ["MemTotal: 9 kB", "MemAvailable:   4000 kB"]}
+    monkeypatch.setattr(footprint, "_lines", lambda path: files.get(path, []))
+    assert available_bytes() == 4000 << 10
+    files["/sys/fs/cgroup/memory.max"] = ["max"]
+    assert available_bytes() == 4000 << 10
+    files["/sys/fs/cgroup/memory.max"] = ["1000000"]
+    assert available_bytes() == 1_000_000

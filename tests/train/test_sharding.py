@@ -1,0 +1,114 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.commands.config.config_args import load_config_from_file
+
+from storyforge.core.errors import UserError
+from storyforge.core.files import write_jsonl
+from storyforge.model.loading import attach, load_base
+from storyforge.train import loop
+from storyforge.train.loop import train_adapter
+from storyforge.train.sharding import own_part, shard
+
+CONFIG = Path(__file__).parents[2] / "recipes/launch/fsdp2.yaml"
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {source!r})
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from torch.distributed.tensor import DTensor
+from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
+from storyforge.train.schedule import LoopParams
+from storyforge.train.loop import train_adapter
+from storyforge.core.records import Exchange
+from storyforge.core.files import read_jsonl
+folder = Path({folder!r})
+accelerator = Accelerator(cpu=True, mixed_precision="no")
+model_params = ModelParams.model_validate_json((folder / "model.json").read_text())
+encoder = load_encoder(model_params)
+rows = [encoder.exchange(e, 200) for e in read_jsonl(folder / "rows.jsonl", Exchange)]
+lora = LoraParams.model_validate_json((folder / "lora.json").read_text())
+params = LoopParams.model_validate_json((folder / "loop.json").read_text())
+model = attach(load_base(model_params), lora, seed=1)
+model.activation_checkpointing_enable({{"use_reentrant": False}})
+model.enable_input_require_grads()
+run = train_adapter(model, rows[2:], rows[:2], params, accelerator, work=folder, log=lambda *_: None)
+if accelerator.is_main_process:
+    cut = [name for name, weight in model.named_parameters() if isinstance(weight, DTensor)]
+    curves = {{"train": run.state.train, "val": run.state.val}}
+    torch.save({{"best": run.best, "cut": cut, **curves}}, folder / "out.pt")
+"""
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_base_spread_over_two_processes_trains_as_a_whole_one(
+    quantization, model_params, lora, loop_params, exchanges, encoded, tmp_path
+):
+    """Two processes on CPU (gloo), with checkpointed activations and a step of three micro-batches."""
+    model_params = model_params.model_copy(update={"quantization": quantization})
+    loop_params = loop_params.model_copy(update={"micro_batch_tokens": 1})
+    (tmp_path / "alone").mkdir()
+    alone = train_adapter(
+        attach(load_base(model_params), lora, seed=1),
+        encoded[2:],
+        encoded[:2],
+        loop_params,
+        Accelerator(cpu=True, mixed_precision="no"),
+        work=tmp_path / "alone",
+        log=lambda *_: None,
+    )
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    for name, params in {"model": model_params, "loop": loop_params, "lora": lora}.items():
+        (folder / f"{name}.json").write_text(params.model_dump_json())
+    write_jsonl(folder / "rows.jsonl", exchanges)
+    source = str(Path(loop.__file__).parents[2])
+    (folder / "script.py").write_text(SCRIPT.format(source=source, folder=str(folder)))
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        + [str(folder / "script.py")],
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        capture_output=True,
+    )
+    spread = torch.load(folder / "out.pt", weights_only=True)
+    assert len(spread["cut"]) == 2 * 9 + 1  # seven products and two norms a layer, and the last norm
+    assert not any("lora" in name or "embed" in name for name in spread["cut"])
+    for curve in ("train", "val"):
+        for one, other in zip(getattr(alone.state, curve), spread[curve], strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert alone.state.val[-1]["loss"] < alone.state.val[0]["loss"]
+    for name, weight in alone.best.items():
+        torch.testing.assert_close(spread["best"][name], weight, rtol=2e-2, atol=2e-4)
+
+
+def test_sharded_processes_make_as_many_passes_and_count_each_micro_batch_once(monkeypatch):
+    def parts(processes):
+        of = [SimpleNamespace(num_processes=processes, process_index=index) for index in range(processes)]
+        return [list(own_part("abcde", process)) for process in of]
+
+    assert parts(2) == [[("a", 1.0), ("c", 1.0), ("e", 1.0)], [("b", 1.0), ("d", 1.0)]]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert parts(2) == [[("a", 1.0), ("c", 1.0), ("e", 1.0)], [("b", 1.0), ("d", 1.0), ("e", 0.0)]]
+    assert parts(1) == [[(cut, 1.0) for cut in "abcde"]]
+
+
+def test_fp16_cannot_be_sharded(tuned, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="fp16"):
+        shard(tuned, SimpleNamespace(scaler=torch.amp.GradScaler("cpu")))
+
+
+def test_the_launch_file_is_one_that_accelerate_reads():
+    config = load_config_from_file(str(CONFIG))
+    assert (str(config.distributed_type.value), config.fsdp_config["fsdp_version"]) == ("FSDP", 2)
+    assert config.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False

@@ -1,0 +1,199 @@
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+from wandb_runs import offline_runs
+
+from storyforge.core.errors import UserError
+from storyforge.core.files import write_jsonl
+from storyforge.core.launch import launch
+from storyforge.train import loop, stage
+
+TRAIN = {
+    "seed": 3,
+    "epochs": 2,
+    "max_steps": None,
+    "batch_stories": 3,
+    "max_tokens": 200,
+    "micro_batch_tokens": 300,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "warmup_share": 0.1,
+    "weight_decay": 0.0,
+    "max_gradient_norm": 1.0,
+    "gradient_checkpointing": False,
+    "validate_every": 2,
+    "validation_stories": None,
+    "patience": None,
+    "checkpoint_every": 1,
+    "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"},
+}
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, exchanges, model_params):
+    """A folder with params.yaml and processed stories; returns a function that runs the stage there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORYFORGE_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
+    write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:2])
+
+    def run(wandb=False, **changes):
+        params = {
+            "model": model_params.model_dump(mode="json"),
+            "train": {**TRAIN, **changes},
+            "tracking": {"wandb": wandb},
+        }
+        YAML().dump(params, tmp_path / "params.yaml")
+        (tmp_path / "models").mkdir(exist_ok=True)
+        names = ("models/tuned", "train.json", "train.tsv", "val.tsv")
+        return stage.main(tmp_path / "processed", *(tmp_path / name for name in names))
+
+    run.folder = tmp_path
+    return run
+
+
+def outputs(folder):
+    files = [
+        *sorted((folder / "models/tuned").iterdir()),
+        *(folder / n for n in ("train.json", "train.tsv", "val.tsv")),
+    ]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
+    figures = workspace()
+    found = outputs(workspace.folder)
+    assert list(found)[:2] == ["adapter_config.json", "adapter_model.safetensors"]
+    report = json.loads(found["train.json"])
+    assert report["steps"] == 6 and report["stories"] == 14
+    assert report["validation"]["best_loss"] < report["validation"]["base_loss"]
+    weights = load_file(workspace.folder / "models/tuned/adapter_model.safetensors")
+    assert report["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
+    assert found["train.tsv"].decode().splitlines()[0] == "step\tloss\tlearning_rate\tgradient_norm"
+    assert len(found["train.tsv"].decode().splitlines()) == 7
+    assert [line.split("\t")[0] for line in found["val.tsv"].decode().splitlines()] == [
+        "step",
+        "0",
+        "2",
+        "4",
+        "6",
+    ]
+    assert figures["tokens_per_second"] > 0 and figures["machine"]["device"] == "cpu"
+
+
+def test_what_varies_between_runs_is_in_no_output(workspace):
+    workspace()
+    first = outputs(workspace.folder)
+    shutil.rmtree(workspace.folder / "models")
+    workspace()
+    assert outputs(workspace.folder) == first
+
+
+def test_no_work_is_left_behind_after_success(workspace):
+    workspace()
+    assert list((workspace.folder / "checkpoints").iterdir()) == []
+    assert [path.name for path in (workspace.folder / "models").iterdir()] == ["tuned"]
+
+
+def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypatch, capsys):
+    def crash(*_):
+        raise RuntimeError("crash")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(stage, "save_adapter", crash)
+        workspace()
+    workspace(learning_rate=0.02)
+    assert "resumed" not in capsys.readouterr().out
+    workspace()
+    assert "resumed from step 6" in capsys.readouterr().out
+
+
+def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):
+    """What a whole run with half the budget gives; the figures say which it was."""
+    assert workspace(micro_batch_tokens=400, checkpoint_every=3)["micro_batch_tokens"] == 400
+    half, real, full = outputs(workspace.folder), loop.add_gradients, iter([False, True])
+    shutil.rmtree(workspace.folder / "models")
+
+    def gradients(*arguments):
+        if next(full, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "add_gradients", gradients)
+    figures = workspace(micro_batch_tokens=800, checkpoint_every=3)
+    assert figures["micro_batch_tokens"] == 400 and outputs(workspace.folder) == half
+    assert "out of memory with 800 tokens at once" in capsys.readouterr().out
+
+
+def test_memory_too_small_for_one_story_is_an_error_and_leaves_nothing_half_written(workspace, monkeypatch):
+    def gradients(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "add_gradients", gradients)
+    with pytest.raises(UserError, match="gradient_checkpointing"):
+        workspace()
+    assert list((workspace.folder / "models").iterdir()) == []
+
+
+def test_code_that_changes_under_a_run_is_not_recorded_as_its_code(workspace, monkeypatch):
+    code = iter([{"a.py": "before"}, {}, {"a.py": "after"}, {}])
+    monkeypatch.setattr(stage, "hashes", lambda *_: next(code))
+    with pytest.raises(UserError, match="changed while it ran"):
+        workspace()
+    assert not (workspace.folder / "models/tuned").exists()
+
+
+def test_no_training_stories_is_an_error_that_says_where_to_look(workspace):
+    write_jsonl(workspace.folder / "processed" / "train.jsonl", [])
+    with pytest.raises(UserError, match="train.jsonl is empty"):
+        workspace()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"learning_rat": 1}, "params.yaml: train.learning_rat is not a known key"),
+        ({"learning_rate": "fast"}, "params.yaml: train.learning_rate = 'fast': "),
+        ({"learning_rate": -1}, "params.yaml: train.learning_rate = -1: "),
+        ({"schedule": "cosin"}, "params.yaml: train.schedule = 'cosin': .*'constant', 'linear' or 'cosine'"),
+        (
+            {"lora": {"r": 0, "alpha": 8, "dropout": 0, "targets": "all-linear"}},
+            "params.yaml: train.lora.r = 0: ",
+        ),
+    ],
+)
+def test_a_wrong_param_is_named_with_its_value_and_what_is_allowed(workspace, changes, message):
+    with pytest.raises(UserError, match=message):
+        workspace(**changes)
+
+
+def test_a_users_mistake_is_one_line_and_status_1(workspace, monkeypatch, capsys):
+    workspace_files = [
+        str(workspace.folder / name) for name in ("gone", "models/tuned", "a", "b", "c", "timing.json")
+    ]
+    YAML().dump({"model": {}}, workspace.folder / "params.yaml")
+    monkeypatch.setattr(sys, "argv", ["train", *workspace_files])
+    with pytest.raises(SystemExit) as ended:
+        launch(stage.main)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: params.yaml: model.name is missing") and error.count("\n") == 1
+
+
+def test_wandb_writes_an_offline_run_that_holds_the_losses_and_no_secret(workspace, nobody, monkeypatch):
+    """Read back from the file that `wandb sync` would upload."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    workspace(wandb=True)
+    (run,) = offline_runs(nobody)
+    assert run["config"]["model"]["name"] == "tests/tiny-llama" and run["config"]["train"]["seed"] == 3
+    steps = [row for row in run["history"] if "loss" in row]
+    assert [row["step"] for row in steps] == list(range(1, 7))
+    assert all(row["tokens_per_second"] > 0 and row["learning_rate"] > 0 for row in steps)
+    assert {"gradient_norm", "loss"} <= set(steps[0])
+    assert [row["step"] for row in run["history"] if "val_loss" in row] == [0, 2, 4, 6]
+    assert b"hf_secret" not in run["file"].read_bytes()
