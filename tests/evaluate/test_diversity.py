@@ -1,12 +1,13 @@
-"""How varied a text is, counted here by hand."""
+"""How varied and how much copied a text is, counted here by hand."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storyforge.core.words import grams
-from storyforge.evaluate.diversity import distance, distinct, gzip_ratio, longest_repeat, looping, self_bleu
+from storyforge.evaluate.diversity import copied_runs, copied_share, distinct, longest_repeat, self_bleu
 
+COUNTING = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=40)
 
 
@@ -26,60 +27,6 @@ def test_the_longest_repeat_may_overlap_itself():
 def test_the_longest_repeat_is_what_trying_every_length_finds(words):
     repeated = [n for n in range(1, len(words)) if len(set(grams(words, n))) < len(words) - n + 1]
     assert longest_repeat(words) == max(repeated, default=0)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "he said " + "I do not know and " * 3,
-        "no " * 12,
-        "it began well " + "round and round we go " * 5 + "and then it ended",
-    ],
-)
-def test_a_loop_is_found_wherever_it_stands(text):
-    assert looping(text.split())
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "never never never never never",
-        "no " * 11,
-        "I do not know and " * 2 + "so it goes",
-        "the rain fell and the wind blew and the rain fell and the sea rose and the wind fell",
-    ],
-)
-def test_rhetoric_is_no_loop(text):
-    assert not looping(text.split())
-
-
-def looping_by_the_book(words):
-    """Three periods or more, the last one perhaps not whole, and twelve words."""
-    return any(
-        all(words[n] == words[n + period] for n in range(start, start + length - period))
-        for period in range(1, len(words) // 3 + 1)
-        for length in [max(3 * period, 12)]
-        for start in range(len(words) - length + 1)
-    )
-
-
-@given(
-    st.lists(st.sampled_from("ab"), max_size=8),
-    st.lists(st.sampled_from("ab"), max_size=6),
-    st.integers(1, 8),
-)
-def test_a_loop_is_what_comes_three_times_in_a_row(around, period, times):
-    words = around + period * times + around
-    assert looping(words) == looping_by_the_book(words)
-
-
-def test_texts_that_say_the_same_compress_better():
-    same = gzip_ratio(["The rain fell on the old town for a year."] * 4)
-    other = gzip_ratio(
-        ["The rain fell on the old town for a year.", "Nobody came.", "Ink dried.", "We left."]
-    )
-    assert same > 2 > other
 
 
 def test_self_bleu_of_the_same_texts_is_one_and_of_strangers_nearly_none():
@@ -105,8 +52,30 @@ def test_a_word_counts_as_often_as_one_other_text_has_it():
     assert found == pytest.approx(sum(alone) / 3)
 
 
-def test_distance_is_the_share_of_pairs_of_words_not_shared():
-    """a b, b c against a b, b d: one of three is shared."""
-    assert distance(["a b c".split(), "a b d".split()]) == pytest.approx(2 / 3)
-    assert distance(["a b c".split()] * 2) == 0
-    assert distance(["a b".split(), "a b".split(), "c d".split()]) == pytest.approx(2 / 3)
+def test_runs_that_the_training_text_has_are_found_whatever_their_dress():
+    text = COUNTING.split()
+    copied = copied_runs([text], ["Nothing here.", f"And so: {COUNTING.upper().replace(' ', ', ')}!"])
+    assert copied_share(text, copied) == 1
+
+
+def test_the_share_is_of_the_texts_own_runs():
+    """Nine of its fourteen words stand there: two of its seven runs of eight."""
+    copied = copied_runs([COUNTING.split()], ["one two three four five six seven eight nine and no more"])
+    assert copied_share(COUNTING.split(), copied) == 2 / 7
+
+
+def test_a_run_does_not_reach_across_stories():
+    first, second = COUNTING[:30], COUNTING[30:]
+    assert not copied_runs([COUNTING.split()], [first, second])
+
+
+def test_seven_words_in_common_are_nothing():
+    assert not copied_runs([COUNTING.split()], ["one two three four five six seven"])
+
+
+def test_the_training_text_is_read_once_and_not_kept():
+    stories = (
+        f"story {number} of many, each as forgettable as the one before it was" for number in range(1000)
+    )
+    assert copied_runs([COUNTING.split()], stories) == frozenset()
+    assert next(stories, None) is None

@@ -1,7 +1,6 @@
 import pytest
 
 from storyforge.report import findings
-from storyforge.report.page import Answers, Table, Text, markdown
 
 GAIN = {"nats_per_token": 0.3, "low": 0.2, "high": 0.4, "groups": 6}
 NUMBERS = {"loss": 3.5, "perplexity": 33.1, "bits_per_byte": 1.5}
@@ -28,12 +27,12 @@ def written(**measures):
         (
             0.2,
             0.4,
-            "**better** than the base, by 0.300 nats a token (95 % interval 0.200 to 0.400)",
-            "No diff",
+            "**better** than the base, by 0.300 nats per token (95 % interval 0.200 to 0.400)",
+            "No clear",
         ),
-        (-0.1, 0.4, "No difference that this test can tell", "better"),
-        (0.0, 0.4, "No difference that this test can tell", "better"),
-        (-0.4, 0.0, "No difference that this test can tell", "worse"),
+        (-0.1, 0.4, "No clear difference on stories", "better"),
+        (0.0, 0.4, "No clear difference on stories", "better"),
+        (-0.4, 0.0, "No clear difference on stories", "worse"),
     ],
 )
 def test_a_claim_is_no_stronger_than_its_interval(low, high, said, unsaid):
@@ -43,12 +42,12 @@ def test_a_claim_is_no_stronger_than_its_interval(low, high, said, unsaid):
 
 def test_a_loss_is_told_as_worse():
     claimed = findings.claim({**GAIN, "nats_per_token": -0.3, "low": -0.4, "high": -0.2}, "stories")
-    assert "**worse** than the base, by 0.300 nats a token (95 % interval 0.200 to 0.400)" in claimed
+    assert "**worse** than the base, by 0.300 nats per token (95 % interval 0.200 to 0.400)" in claimed
 
 
 def test_one_group_makes_no_claim():
     claimed = findings.claim({**GAIN, "low": None, "high": None, "groups": 1}, "stories")
-    assert "better" not in claimed and "too few groups for an interval" in claimed
+    assert "better" not in claimed and "One group gives no interval" in claimed
 
 
 @pytest.mark.parametrize(
@@ -56,8 +55,8 @@ def test_one_group_makes_no_claim():
     [
         (0.05, 0.2, "matters **more**"),
         (-0.2, -0.05, "matters **less**"),
-        (-0.1, 0.2, "this test cannot tell"),
-        (None, None, "too few for an interval"),
+        (-0.1, 0.2, "may matter more or less"),
+        (None, None, "one group gives no interval"),
     ],
 )
 def test_the_prompt_matters_as_the_interval_says(low, high, said):
@@ -70,86 +69,90 @@ def test_the_prompt_matters_as_the_interval_says(low, high, said):
 def test_writing_names_what_moved_and_what_no_human_writes():
     said = findings.of_writing(
         written(
-            looping=row(0.0, 0.25, 0.1, 0.4, outside=["tuned"]),
-            distinct_1=row(),
+            finished=row(0.0, 0.25, 0.1, 0.4, outside=["tuned"]),
+            words=row(),
             distinct_2=row(low=0.0),
-            gzip_ratio={**row(), "difference": None},
+            self_bleu={**row(), "difference": None},
         )
     )
-    assert "for 1 of 3 measures (loops 0 % → 25 %)" in said
-    assert "one in twenty" in said and "percentile: tuned: loops." in said
+    assert said.startswith(
+        "1 of 3 measures differs between the writers: its 95 % interval does not contain 0 ("
+    )
+    assert "(finished 0 % → 25 %)" in said and "one in twenty" in said
+    assert said.endswith("(1st to 99th percentile): tuned: finished.")
 
 
 def test_nothing_moved_and_nothing_outside_is_said_as_such():
-    said = findings.of_writing(written(distinct_1=row()))
-    assert "for 0 of 1 measures;" in said and said.endswith("percentile: none.")
+    said = findings.of_writing(written(distinct_2=row()))
+    assert said.startswith("0 of 1 measures clearly differ") and said.endswith("percentile): none.")
 
 
 def test_measures_stand_beside_the_human_range_and_their_interval():
-    made = markdown(
-        [findings.measures(written(finished=row(outside=["tuned"]), gzip_ratio=row(corpus=None)))]
-    )
+    made = findings.measures(written(finished=row(outside=["tuned"]), words_ratio=row(corpus=None)))
     assert "| finished | 50 % | 60 % † | 20 to 80 % | +10 (-10 to +30) points |" in made
-    assert "| gzip ratio | 0.50 | 0.60 |  | +0.10 (-0.10 to +0.30) |" in made
+    assert "| words per word asked | 0.50 | 0.60 |  | +0.10 (-0.10 to +0.30) |" in made
 
 
 def test_a_measure_without_an_interval_or_a_name_of_ours_is_shown_as_it_is():
-    made = markdown([findings.measures(written(new_one={**row(), "difference": None}))])
+    made = findings.measures(written(new_one={**row(), "difference": None}))
     assert "| new one | 0.500 | 0.600 | 0.200 to 0.800 |  |" in made
 
 
 def test_only_measures_in_which_humans_differ_are_drawn():
     flat = dict.fromkeys(CORPUS, 0.0)
-    found = findings.pictured(written(copied_8=row(corpus=flat), words=row(corpus=None), distinct_1=row()))
-    assert list(found) == ["distinct_1"]
+    found = findings.pictured(written(copied_8=row(corpus=flat), words=row(corpus=None), distinct_2=row()))
+    assert list(found) == ["distinct_2"]
+    assert "writing.png" not in findings.measures(written(copied_8=row(corpus=flat)))
 
 
 def test_losses_name_the_sources_where_there_are_several():
-    evaluation = {**PART, "general": PART, "sources": {"plays": PART}}
-    assert [line[0] for line in findings.losses(evaluation).rows] == ["held-out stories", "general text"]
-    evaluation["sources"]["tales"] = {**PART, "improvement": {**GAIN, "low": None}}
-    table = findings.losses(evaluation)
-    assert [line[0] for line in table.rows] == ["held-out stories", "plays", "tales", "general text"]
-    assert table.rows[1][1:] == ["+0.300 (+0.200 to +0.400)", "3.500 → 3.200", "1.500 → 1.400", "33.1 → 24.5"]
-    assert table.rows[2][1] == "+0.300"
+    details = {**PART, "general": PART, "sources": {"plays": PART}}
+
+    def rows():
+        return [line.strip("| ").split(" | ") for line in findings.losses(details).splitlines()[2:]]
+
+    assert [line[0] for line in rows()] == ["held-out stories", "general text"]
+    details["sources"]["tales"] = {**PART, "improvement": {**GAIN, "low": None}}
+    assert [line[0] for line in rows()] == ["held-out stories", "plays", "tales", "general text"]
+    assert rows()[1][1:] == ["+0.300 (+0.200 to +0.400)", "3.500 → 3.200", "1.500 → 1.400", "33.1 → 24.5"]
+    assert rows()[2][1] == "+0.300"
 
 
-def test_samples_are_the_first_of_each_prompt_and_say_so():
-    told = {"text": "Rain.", "tokens": 3, "ended": True}
-    rows = [
-        {
-            "kind": "horror",
-            "prompt": f"p{n}",
-            "sample": k,
-            "seed": n,
-            "base": told,
-            "tuned": told | {"ended": False},
-        }
-        for n in range(findings.MOST_ANSWERED + 1)
-        for k in range(2)
-    ]
-    blocks = findings.samples(rows, {"sampling": {"temperature": 0.8, "top_p": 0.95}})
-    answers = [block for block in blocks if isinstance(block, Answers)]
-    assert [block.prompt for block in answers] == [f"p{n}" for n in range(findings.MOST_ANSWERED)]
-    assert answers[0].written == {
-        "base": ("Rain.", "3 tokens, ended by itself"),
-        "tuned": ("Rain.", "3 tokens, cut"),
-    }
-    assert isinstance(blocks[0], Text) and "temperature 0.8, top p 0.95" in blocks[0].text
-    assert (
-        f"first {findings.MOST_ANSWERED} of {findings.MOST_ANSWERED + 1} prompts. All 34 are in"
-        in blocks[0].text
+def test_answers_are_side_by_side_with_how_each_ended():
+    made = findings.pairs(
+        [
+            {
+                "kind": "horror",
+                "prompt": "Tell.",
+                "seed": 7,
+                "base": {"text": "Rain.\nSun.", "tokens": 3, "ended": True},
+                "tuned": {"text": "", "tokens": 0, "ended": False},
+            }
+        ]
     )
+    assert made.splitlines()[:3] == ["### Horror", "", "> Tell."] and made.endswith("Seed 7.")
+    cells = "| Rain.<br>Sun.<br><br>*3 tokens, ended by itself* | *nothing*<br><br>*0 tokens, cut* |"
+    assert cells in made.splitlines()
 
 
 @pytest.mark.parametrize(("groups", "narrow"), [(6, True), (10, False), (1, False)])
 def test_few_groups_are_named_as_a_limit(groups, narrow):
-    points = findings.limits({"improvement": {**GAIN, "groups": groups}}).items
-    assert any("narrow side" in point for point in points) is narrow
+    assert ("narrow side" in findings.limits({"improvement": {**GAIN, "groups": groups}})) is narrow
 
 
 def test_every_measure_is_explained():
-    blocks = findings.of_measures(written(looping=row(), self_bleu=row()), 100)
-    meanings = [block for block in blocks if isinstance(block, Table)][-1]
-    assert [name for name, _ in meanings.rows] == ["loops", "self-BLEU"]
-    assert "first 100 words, in the 11 cases" in blocks[0].text
+    rows = findings.meanings(written(words=row(), self_bleu=row())).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in rows] == ["| words", "| self-BLEU"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.2, 0.4, "Tuning made SmolLM better at predicting stories"),
+        (-0.4, -0.2, "Tuning made SmolLM worse at predicting stories"),
+        (-0.1, 0.4, "does not show whether tuning made SmolLM better or worse"),
+        (None, None, "does not show whether"),
+    ],
+)
+def test_the_main_finding_is_no_stronger_than_its_interval(low, high, said):
+    assert said in findings.main_finding("SmolLM", {**GAIN, "low": low, "high": high})

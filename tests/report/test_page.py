@@ -1,65 +1,105 @@
 import re
+from html import unescape
 
 import pytest
+from markdown_it import MarkdownIt
 
-from storyforge.report.page import Answers, Folded, Heading, Picture, Points, Table, Text, markdown, page
+from storyforge.report.page import BREAK, code, fenced, page, plain, quoted, table
 
-EVIL = "<script>alert(1)</script> ![x](y) *a* `b` | c\r\r</table>\x1b[2J\u2028# d"
-BLOCKS = [
-    Heading(EVIL),
-    Text(EVIL),
-    Points([EVIL]),
-    Table(["a", "b"], [[EVIL, "1"]]),
-    Picture("loss", EVIL),
-    Folded(EVIL, EVIL),
-    Answers(EVIL, {"base": (EVIL, "cut"), "tuned": ("", "cut")}, EVIL),
-]
-PNGS = {"loss": (b"light", b"dark")}
-
-
-def test_html_lets_no_word_of_others_become_markup():
-    made = page(EVIL, BLOCKS, PNGS)
-    assert "<script" not in made and "\x1b" not in made
-    # the picture's caption is its alt text too
-    assert made.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 12
-    assert made.count("</table>") == 1
+EVIL = (
+    "<script>alert(1)</script> <img src=x onerror=alert(1)> ![x](y) [x](javascript:y) *a* _b_ `c` | d\r\r"
+    "</table>\x1b[2J\u2028# e\n```\n- f\n1. g\n&lt; <br> ~~h~~ $i$ \u202ej \\"
+)
+SEEN = "<script>alert(1)</script> <img src=x onerror=alert(1)> ![x](y) [x](javascript:y) *a* _b_ `c` | d"
+PLACES = {
+    "heading": lambda: f"# {plain(EVIL)}",
+    "sentence": lambda: f"Of {plain(EVIL)}.",
+    "list": lambda: f"- **{plain(EVIL)}**",
+    "cell": lambda: table(["a", "b"], [[plain(EVIL, BREAK), "1"]]),
+    "quote": lambda: quoted(EVIL),
+    "code": lambda: f"From {code(EVIL)}.",
+    "code in a cell": lambda: table(["a", "b"], [[code(EVIL), "1"]]),
+    "block of code": lambda: fenced(EVIL),
+}
 
 
-@pytest.mark.parametrize("block", [BLOCKS[at] for at in (0, 1, 2, 3, 4)])
-def test_markdown_escapes_what_it_reads_as_markup(block):
-    made = markdown([block])
-    assert r"\<script\>" in made and r"\*a\*" in made and r"!\[x\](y)" in made
-    assert re.search(r"(?<!\\)[<>*]", made) is None and "\x1b" not in made
+def made(text, **pictures):
+    return page("t", text, pictures, "")
+
+
+def body(text, **pictures):
+    return made(text, **pictures).partition("<main>\n")[2].removesuffix("</main>\n</body>\n</html>\n")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_word_of_others_is_markup_in_the_page(place):
+    html = body(PLACES[place]())
+    ours = set("h1 p ul li strong table thead tbody tr th td blockquote code pre br".split())
+    assert set(re.findall(r"</?(\w+)", html)) <= ours
+    assert (
+        unescape(re.sub("<[^>]+>", "", html)).strip().removeprefix("Of ").removeprefix("From ").find(SEEN)
+        >= 0
+    )
+    assert "\x1b" not in html and "\u202e" not in html and "\r" not in html
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_word_of_others_is_markup_for_a_reader_of_markdown_that_takes_html(place):
+    """As GitHub does: the file is read with html on, and only our <br> comes through."""
+    html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(PLACES[place]())
+    assert not re.search(
+        r"<(?!/?(h1|p|ul|li|strong|table|thead|tbody|tr|th|td|blockquote|code|pre|br)\b)", html
+    )
+    assert "onerror=" in html and "<img" not in html and "href" not in html
+
+
+@pytest.mark.parametrize(
+    "start", ["- a", "+ a", "1. a", "12) a", "===", "---", "    a", "# a", "> a", "``` a", "| a |"]
+)
+def test_a_quote_begins_no_list_rule_heading_or_block(start):
+    assert re.fullmatch(r"<blockquote>\n<p>[^<]*</p>\n</blockquote>\n", body(quoted(start)))
+    assert unescape(body(quoted(start))).count(start.strip()) == 1
+
+
+def test_an_address_in_a_story_is_no_link():
+    assert plain("see https://there.example") == "see https\\://there.example"
 
 
 def test_a_bar_in_a_cell_makes_no_further_column():
-    head, rule, row = markdown([Table(["a", "b"], [["`x | y` | z", "1"]])]).splitlines()
+    head, rule, row = table(["a", "b"], [[code("x | y") + " " + plain("z | \\| w"), "1"]]).splitlines()
     assert (head, rule) == ("| a | b |", "|---|---|")
     assert len(re.findall(r"(?<!\\)\|", row)) == 3
+    html = body("\n".join([head, rule, row]))
+    assert html.count("<td>") == 2 and r"<code>x | y</code> z | \| w</td>" in html
 
 
-def test_answers_stay_on_one_line_of_markdown_so_that_no_blank_line_ends_their_table():
-    made = markdown([BLOCKS[-1]])
-    cells = [line for line in made.splitlines() if "<td" in line]
-    assert len(cells) == 1 and cells[0].count("<td") == 2 and cells[0].endswith("</tr>")
-    assert "&lt;script&gt;" in made and "<script" not in made and "<i>nothing</i>" in made
-    assert "c<br><br>&lt;/table&gt;" in made
+def test_a_story_in_a_cell_keeps_its_lines():
+    cell = table(["base", "tuned"], [[plain("One.\r\nTwo.\n\nThree.", BREAK), "x"]])
+    assert len(cell.splitlines()) == 3
+    assert "".join(body(cell).split("\n")).count("<td>One.<br />Two.<br /><br />Three.</td>") == 1
 
 
-def test_no_fence_inside_folded_text_closes_it():
-    made = markdown([Folded("choices", "a\n````\n</details>")])
-    assert made.count("\n`````\n") == 2
+def test_a_break_that_a_writer_wrote_is_a_word():
+    assert "a&lt;br&gt;b" in body(plain("a<br>b"))
 
 
-def test_our_own_markup_is_kept_in_both_forms():
-    block = Text("**Yes**, see `dvc.lock` of 1 < 2.")
-    assert markdown([block]) == "**Yes**, see `dvc.lock` of 1 \\< 2.\n"
-    assert "<p><strong>Yes</strong>, see <code>dvc.lock</code> of 1 &lt; 2.</p>" in page("t", [block], {})
+def test_no_fence_inside_a_block_of_code_closes_it():
+    assert body(fenced("a\n````\n# b")) == "<pre><code>a\n````\n# b\n</code></pre>\n"
+    assert body(code("a ``` b")) == "<p><code>a ``` b</code></p>\n"
+
+
+def test_headings_have_the_anchors_of_github():
+    html = body("## What it writes\n\n### Scene\n\n### Scene\n\n### Every choice: params.yaml")
+    assert re.findall(r'id="([^"]*)"', html) == [
+        "what-it-writes",
+        "scene",
+        "scene-1",
+        "every-choice-paramsyaml",
+    ]
 
 
 def test_the_page_needs_no_other_file_and_runs_nothing():
-    made = page("t", BLOCKS, PNGS)
-    assert "default-src 'none'" in made
-    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', made)
-    assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "@media(prefers-color-scheme:dark)" in made and 'name="viewport"' in made
+    html = page("<t>", "![loss](loss.png)", {"loss": b"png"}, "p { margin: 0 }\n")
+    assert "default-src 'none'" in html and 'name="viewport"' in html
+    assert re.findall(r'(?:src|srcset|href)="([^"]*)"', html) == ["data:image/png;base64,cG5n"]
+    assert "<title>&lt;t&gt;</title>" in html and "<style>\np { margin: 0 }\n</style>" in html

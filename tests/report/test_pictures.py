@@ -1,11 +1,8 @@
 from collections import Counter
 
 import pytest
-from matplotlib.colors import to_hex
-from matplotlib.text import Text
 
 from storyforge.report import pictures
-from storyforge.report.pictures import DARK, LIGHT
 
 ACCOUNT = {
     "drafts": 100,
@@ -23,16 +20,14 @@ def labels(axes):
 
 
 def test_the_loss_picture_shows_both_curves_and_the_base():
-    figure = pictures.loss(
-        [{"step": 1, "loss": 4.0}, {"step": 2, "loss": 3.0}], [{"step": 0, "loss": 3.9}], LIGHT
-    )
+    figure = pictures.loss([{"step": 1, "loss": 4.0}, {"step": 2, "loss": 3.0}], [{"step": 0, "loss": 3.9}])
     lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
     assert lines["training, mean of 20 steps"] == [4.0, 3.5]
     assert lines["validation"] == [3.9] and lines["base on validation"] == [3.9, 3.9]
 
 
 def test_a_run_without_validation_has_its_training_curve():
-    assert len(pictures.loss([{"step": 1, "loss": 4.0}], [], LIGHT).axes[0].lines) == 2
+    assert len(pictures.loss([{"step": 1, "loss": 4.0}], []).axes[0].lines) == 2
 
 
 def test_the_funnel_loses_by_rule_what_the_sides_do_not_keep():
@@ -48,20 +43,21 @@ def test_the_funnel_loses_by_rule_what_the_sides_do_not_keep():
 
 def test_every_source_has_a_panel_in_the_funnel_an_empty_one_too():
     empty = {"drafts": 0, "rules": {}, "kept": {"train": 0, "val": 0, "test": 0}}
-    figure = pictures.funnel({"plays": ACCOUNT, "cost $5 or $6": empty}, LIGHT)
+    figure = pictures.funnel({"plays": ACCOUNT, "cost $5 or $6": empty})
     figure.canvas.draw()
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["plays", "cost $5 or $6"]
 
 
 def test_lengths_count_every_story():
-    figure = pictures.lengths({"plays": Counter({100: 5, 200: 7}), "tales": Counter({3: 1})}, LIGHT)
+    figure = pictures.lengths({"plays": Counter({100: 5, 200: 7}), "tales": Counter({3: 1})})
     assert [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes] == [12, 1]
     assert figure.axes[0].get_title(loc="left") == "plays: median 200 words"
 
 
 def test_improvement_draws_an_interval_only_where_there_is_one():
-    evaluation = {**PART, "general": PART, "sources": {"plays": PART}}
-    figure = pictures.improvement(evaluation, {"It costs $5 or $6": LONE}, LIGHT)
+    groups = {"It costs $5 or $6": LONE}
+    details = {**PART, "general": PART, "sources": {"plays": PART}, "groups": groups}
+    figure = pictures.improvement(details)
     figure.canvas.draw()
     (axes,) = figure.axes
     assert labels(axes) == ["all held-out stories", "general text", "It costs $5 or $6"]
@@ -70,9 +66,9 @@ def test_improvement_draws_an_interval_only_where_there_is_one():
 
 
 def test_improvement_names_sources_and_leaves_out_too_many_groups():
-    evaluation = {**PART, "general": PART, "sources": {"plays": PART, "tales": LONE}}
     many = {str(number): LONE for number in range(pictures.MOST_GROUPS + 1)}
-    assert labels(pictures.improvement(evaluation, many, LIGHT).axes[0]) == [
+    details = {**PART, "general": PART, "sources": {"plays": PART, "tales": LONE}, "groups": many}
+    assert labels(pictures.improvement(details).axes[0]) == [
         "all held-out stories",
         "plays",
         "tales",
@@ -82,21 +78,8 @@ def test_improvement_names_sources_and_leaves_out_too_many_groups():
 
 def test_writing_places_a_writer_on_the_scale_of_human_texts():
     row = {"base": 0.7, "tuned": 99.0, "corpus": HUMAN}
-    (axes,) = pictures.writing({"distinct_1": row}, LIGHT).axes
+    (axes,) = pictures.writing({"distinct_2": row}).axes
     found = {line.get_label(): list(line.get_xdata())[0] for line in axes.lines}
     assert found["base"] == pytest.approx(0.5)
     assert found["tuned"] == 1 + pictures.BEYOND  # outside, at the edge
-    assert labels(axes) == ["distinct words"]
-
-
-def test_light_and_dark_differ_in_colour_alone():
-    light, dark = (pictures.lengths({"plays": Counter({1: 2})}, theme) for theme in (LIGHT, DARK))
-    assert light.get_facecolor() != dark.get_facecolor()
-    assert tuple(light.get_size_inches()) == tuple(dark.get_size_inches())
-
-
-def test_no_word_is_in_a_colour_of_the_other_theme():
-    figure = pictures.funnel({"plays": ACCOUNT}, DARK)
-    figure.canvas.draw()
-    words = [part for part in figure.findobj(Text) if part.get_text() and part.get_visible()]
-    assert len(words) > 6 and {to_hex(part.get_color()) for part in words} <= {DARK.ink, DARK.soft}
+    assert labels(axes) == ["distinct pairs"]

@@ -1,61 +1,57 @@
-"""How varied writing is, inside a text and between texts.
+"""How varied texts are, and how much of them stands word for word in the training text.
 
-Every number here falls or rises with length: only texts of equally many words compare.
+Every number here changes with length: compare only texts of equally many words.
 """
 
 import math
-import zlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
-from storyforge.core.words import grams
+from storyforge.core.words import Gram, grams, words
 
+COPIED_RUN = 8  # words; shorter runs are common phrases (after Lu et al. 2024, arXiv:2410.04265)
 LONGEST_GRAM = 4  # BLEU's
 NO_MATCH = 0.1  # of a gram, where none matches: smoothing 1 of Chen and Cherry 2014, as Texygen has it
-LOOP_TIMES = 3
-LOOP_WORDS = 12  # "never, never, never, never, never" is no loop
 Words = Sequence[str]
 
 
-def distinct(words: Words, n: int) -> float:
+def distinct(text: Words, n: int) -> float:
     """Share of n-grams that differ (Li et al. 2016); 1 less this is seq-rep-n (Welleck et al. 2020)."""
-    runs = grams(words, n)
+    runs = grams(text, n)
     return len(set(runs)) / len(runs)
 
 
-def longest_repeat(words: Words) -> int:
-    """Words in the longest run that stands in the text twice; the two may overlap."""
+def longest_repeat(text: Words) -> int:
+    """Words in the longest run that occurs twice in the text; the two may overlap."""
 
     def all_differ(n: int) -> bool:
-        runs = grams(words, n)
+        runs = grams(text, n)
         return len(set(runs)) == len(runs)
 
-    # Where no run of n words comes twice, no longer one does.
-    return bisect_left(range(1, len(words) + 1), True, key=all_differ)
+    # Where no run of n words occurs twice, no longer one does: the lengths are sorted by `all_differ`.
+    return bisect_left(range(1, len(text) + 1), True, key=all_differ)
 
 
-def looping(words: Words) -> bool:
-    """Whether some words come LOOP_TIMES in a row, in LOOP_WORDS words or more altogether."""
-    numbers = {word: number for number, word in enumerate(words)}
-    ids = np.array([numbers[word] for word in words])
-    for period in range(1, len(ids) // LOOP_TIMES + 1):
-        unlike = np.flatnonzero(ids[period:] != ids[:-period])
-        run = np.diff(unlike, prepend=-1, append=len(ids) - period).max() - 1
-        # A run of n words equal to those a period before is n + period words said over and over.
-        if run + period >= max(LOOP_TIMES * period, LOOP_WORDS):
-            return True
-    return False
+def copied_runs(texts: Iterable[Words], training: Iterable[str]) -> frozenset[Gram]:
+    """The runs of COPIED_RUN words that both `texts` and training stories have.
+
+    `training` is read once, one story at a time: memory grows with the texts, not with the stories.
+    """
+    wanted = set(chain.from_iterable(grams(text, COPIED_RUN) for text in texts))
+    copied: set[Gram] = set()
+    for story in training:
+        copied |= wanted.intersection(grams(words(story), COPIED_RUN))
+    return frozenset(copied)
 
 
-def gzip_ratio(texts: Sequence[str]) -> float:
-    """Bytes of the texts for each byte of them compressed together: 1 and up, more where they say the same
-    (Shaib et al. 2024)."""
-    data = "\n\n".join(texts).encode()
-    return len(data) / len(zlib.compress(data, 9))
+def copied_share(text: Words, copied: frozenset[Gram]) -> float:
+    """Of the text's runs of COPIED_RUN words, the share that is among the copied."""
+    runs = grams(text, COPIED_RUN)
+    return sum(run in copied for run in runs) / len(runs)
 
 
 def self_bleu(texts: Sequence[Words]) -> float:
@@ -63,24 +59,18 @@ def self_bleu(texts: Sequence[Words]) -> float:
 
     For texts of one length, so that there is no brevity penalty.
     """
-    logs = np.zeros(len(texts))
+    logs = np.zeros(len(texts))  # of each text: the summed logarithms of its precisions for n = 1 to 4
     for n in range(1, LONGEST_GRAM + 1):
         counts = [Counter(grams(text, n)) for text in texts]
         most, second = _two_most(counts)
         for number, own in enumerate(counts):
-            # The most that any *other* text has: the second most, where this one has the most.
+            # BLEU counts a gram as often as one reference has it. The references are all *other* texts:
+            # the most that any of them has is the second most of all, where this text has the most.
             clipped = sum(
                 min(count, second[gram] if count == most[gram] else most[gram]) for gram, count in own.items()
             )
             logs[number] += math.log((clipped or NO_MATCH) / own.total())
     return float(np.exp(logs / LONGEST_GRAM).mean())
-
-
-def distance(texts: Sequence[Words]) -> float:
-    """Mean over pairs of the share of their 2-grams that only one has: 0 the same, 1 nothing in common."""
-    sets = [frozenset(grams(text, 2)) for text in texts]
-    apart = [len(one ^ other) / len(one | other) for one, other in combinations(sets, 2)]
-    return math.fsum(apart) / len(apart)
 
 
 def _two_most(counts: Sequence[Counter]) -> tuple[Counter, Counter]:

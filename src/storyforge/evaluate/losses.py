@@ -1,4 +1,4 @@
-"""Numbers about stories, and how sure we are of them."""
+"""Losses of stories under both writers, and their difference with an interval."""
 
 import math
 from collections import defaultdict
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+WRITERS = ("base", "tuned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ def per_token(scored: Sequence[Scored], writer: str) -> dict[str, float]:
     nll = math.fsum(getattr(story, writer) for story in scored)
     loss = nll / sum(story.tokens for story in scored)
     bits = nll / (math.log(2) * sum(story.bytes for story in scored))
-    return {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
+    numbers = {"loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
+    return {name: rounded(value) for name, value in numbers.items()}
 
 
 def improvement(scored: Sequence[Scored], seed: int, draws: int = 2000) -> dict[str, float | None]:
@@ -39,35 +42,37 @@ def improvement(scored: Sequence[Scored], seed: int, draws: int = 2000) -> dict[
 def difference(
     parts: Iterable[tuple[str, float, float]], seed: int, draws: int = 2000
 ) -> dict[str, float | None]:
-    """Sum of (group, difference, weight)'s differences a weight, with a 95 % interval: whole groups are drawn
-    again, with replacement.
+    """Of (group, difference, weight) triples: the summed differences for each unit of weight, with a 95 %
+    interval by a bootstrap over groups.
 
-    Stories of one play or one prompt resemble each other, so resampling single stories would promise too
-    much (Miller 2024, arXiv:2411.00640, section 2.2). With a handful of groups even this interval is on the
-    narrow side: `groups` stands beside it. One group says nothing of others: no interval.
+    Stories of one play or one prompt resemble each other, so resampling single stories would give an interval
+    that is too narrow (Miller 2024, arXiv:2411.00640, section 2.2). With a handful of groups even this one
+    is on the narrow side: `groups` stands beside it. One group says nothing of others: no interval.
     """
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    by_group: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for group, value, weight in parts:
-        sums[group][0] += value
-        sums[group][1] += weight
-    groups = np.array([sums[group] for group in sorted(sums)])
-    drawn = np.random.default_rng(seed).integers(len(groups), size=(draws, len(groups)))
-    values, weights = groups[drawn].sum(axis=1).T
-    low, high = np.quantile(values / weights, [0.025, 0.975]) if len(groups) > 1 else (None, None)
-    total = groups.sum(axis=0)
-    found = {"value": total[0] / total[1], "low": low, "high": high, "groups": len(groups)}
-    return {name: rounded(value) for name, value in found.items()}
+        by_group[group][0] += value
+        by_group[group][1] += weight
+    # (groups, 2): summed difference and summed weight. Sorted, so that the order of stories has no influence.
+    sums = np.array([by_group[group] for group in sorted(by_group)])
+    low = high = None
+    if len(sums) > 1:
+        # (draws, groups): each draw takes as many groups as there are, with replacement, whole ones only.
+        drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+        # (draws, groups, 2) summed over the drawn groups. The ratio of the sums, not the mean of ratios:
+        # a group counts by its weight, as it does in the value itself.
+        values, weights = sums[drawn].sum(axis=1).T
+        low, high = np.quantile(values / weights, [0.025, 0.975])
+    value, weight = sums.sum(axis=0)
+    found = {"value": value / weight, "low": low, "high": high, "groups": len(sums)}
+    return {name: rounded(number) for name, number in found.items()}
 
 
 def comparison(scored: Sequence[Scored], seed: int) -> dict[str, dict[str, float | None]]:
-    """base, tuned and improvement of one set of stories, rounded to six digits after the point."""
-    parts = {
-        "base": per_token(scored, "base"),
-        "tuned": per_token(scored, "tuned"),
-        "improvement": improvement(scored, seed),
-    }
+    """base, tuned and improvement of one set of stories."""
     return {
-        part: {name: rounded(value) for name, value in numbers.items()} for part, numbers in parts.items()
+        **{writer: per_token(scored, writer) for writer in WRITERS},
+        "improvement": improvement(scored, seed),
     }
 
 

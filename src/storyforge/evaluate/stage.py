@@ -1,8 +1,12 @@
-"""Reads the processed stories, the adapter, the held-out prompts and general text; writes how two writers do.
+"""Compares the tuned writer with the base: how well each predicts stories, and what each writes.
 
-How well they predict stories, general text, and stories under other prompts than their own; and what they
-write themselves. One load of the base serves both: the adapter is switched off and on, so they read the
-same tokens.
+Reads   data/processed (test.jsonl, train.jsonl), models/tuned, data/prompts.yaml, data/general.jsonl
+Writes  data/evaluated: details.json (all measures with their intervals), and a line for each story
+        (stories.jsonl, general.jsonl, choices.jsonl) and each answer (samples.jsonl)
+        metrics/evaluate.json: the few figures that `dvc exp show` and `dvc metrics diff` compare
+Params  model, sampling, evaluate, tracking
+
+The base is loaded once and the adapter switched off and on, so both writers read the same tokens.
 """
 
 import time
@@ -22,19 +26,18 @@ from storyforge.core.launch import launch
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Exchange, Prompt, read_prompts
 from storyforge.core.tracking import tracked
-from storyforge.evaluate.copying import RUNS
-from storyforge.evaluate.losses import Scored, comparison
-from storyforge.evaluate.other_prompts import choices, under_prompts
-from storyforge.evaluate.prompt_use import Choice, distractors, prompt_use
-from storyforge.evaluate.writing import Piece, compare
+from storyforge.evaluate.diversity import COPIED_RUN
+from storyforge.evaluate.losses import WRITERS, Scored, comparison
+from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_use, under_prompts
+from storyforge.evaluate.writing import measure_writing
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 from storyforge.sampling.generate import SamplingParams, Written, write
 
-MOST_GROUPS = 100  # plays and books are told apart in details.json, thousands of prompts are not
-MOST_CORPUS = 1000  # held-out texts that writing is held against
+MOST_GROUPS = 100  # plays and books are listed in details.json, thousands of prompts are not
+MOST_CORPUS = 1000  # held-out texts that writing is compared with
 MOST_GENERAL_TOKENS = 2048  # of a general text, which is a paragraph or a few
 
 
@@ -51,7 +54,7 @@ class EvaluateParams(Params):
     max_tokens: PositiveInt
     batch_tokens: PositiveInt
     samples_per_prompt: PositiveInt
-    opening_words: Annotated[int, Field(ge=2 * max(RUNS))]
+    opening_words: Annotated[int, Field(ge=2 * COPIED_RUN)]
     prompt_use: PromptUseParams
 
 
@@ -98,7 +101,7 @@ def evaluate(
         *(scored(parts[part], base_nlls[part], tuned_nlls[part]) for part in ("stories", "general")),
         choices(parts["prompts"], base_nlls["prompts"], tuned_nlls["prompts"]),
         [
-            row | {"base": _shown(base), "tuned": _shown(other)}
+            row | {"base": asdict(base), "tuned": asdict(other)}
             for row, base, other in zip(asked, base_texts, tuned_texts, strict=True)
         ],
     )
@@ -156,41 +159,59 @@ def writing(
 ) -> dict[str, Any]:
     """What was written, measured beside held-out texts."""
     base, tuned = (
-        [Piece(row["id"], row["prompt"], row[writer]["text"], row[writer]["ended"]) for row in samples]
-        for writer in ("base", "tuned")
+        [
+            Exchange(row["id"], writer, row["id"], row["prompt"], row[writer]["text"], row[writer]["ended"])
+            for row in samples
+        ]
+        for writer in WRITERS
     )
-    corpus = chosen(exchanges, params.model_copy(update={"stories": MOST_CORPUS}))
-    return compare(
+    return measure_writing(
         base,
         tuned,
-        [Piece(story.group, story.prompt, story.story, story.ended) for story in corpus],
+        chosen(exchanges, params.model_copy(update={"stories": MOST_CORPUS})),
         training=(story.story for story in training),
         opening_words=params.opening_words,
         seed=params.seed,
     )
 
 
-def metrics(found: Evaluation, written: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What a person reads in a diff; intervals and ranges of the writing are in details.json."""
-    measures = written["measures"]
+def measured(found: Evaluation, written: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Everything that was measured, each difference with its interval."""
+
+    def parts(scored: Sequence[Scored], field: str) -> dict[str, Any]:
+        by: dict[str, list[Scored]] = defaultdict(list)
+        for story in scored:
+            by[getattr(story, field)].append(story)
+        return {name: comparison(stories, seed) for name, stories in sorted(by.items())}
+
+    many = len({story.group for story in found.stories}) > MOST_GROUPS
     return {
-        **comparison(found.stories, seed),
         "stories": len(found.stories),
         "reply_tokens": sum(story.tokens for story in found.stories),
+        **comparison(found.stories, seed),
+        "sources": parts(found.stories, "source"),
+        "groups": {} if many else parts(found.stories, "group"),
         "general": comparison(found.general, seed),
+        "general_kinds": parts(found.general, "source"),
         "prompt_use": prompt_use(found.choices, seed),
-        "writing": {
-            "samples": written["samples"],
-            "compared": written["compared"],
-            **{
-                writer: {name: row[writer] for name, row in measures.items()}
-                | {"outside_corpus": sum(writer in row["outside"] for row in measures.values())}
-                for writer in ("base", "tuned")
-            },
+        "writing": written,
+    }
+
+
+def metrics(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What a person compares between runs, in few columns of `dvc exp show`; null where not measured."""
+    tuned, gain, use = details["tuned"], details["improvement"], details["prompt_use"]
+    copied = details["writing"]["measures"].get("copied_8")
+    return {
+        "improvement": {name: gain[name] for name in ("nats_per_token", "low", "high")},
+        "base": {"loss": details["base"]["loss"]},
+        "tuned": {
+            "loss": tuned["loss"],
+            "perplexity": tuned["perplexity"],
+            "copied_8": copied and copied["tuned"],
         },
-        "sources": {
-            name: comparison(stories, seed) for name, stories in _by(found.stories, "source").items()
-        },
+        "general": {"nats_per_token": details["general"]["improvement"]["nats_per_token"]},
+        "prompt_use": {"cost_gain": use and use["shuffled_cost_gain"]["value"]},
     }
 
 
@@ -213,23 +234,19 @@ def main(
         )
     seconds = time.perf_counter() - begin
     written = writing(found.samples, exchanges, read_jsonl(processed / "train.jsonl", Exchange), params)
-    groups = _by(found.stories, "group")
-    details = {
-        "sampling": sampling.model_dump(mode="json"),
-        "writing": written,
-        "groups": _compared(groups if len(groups) <= MOST_GROUPS else {}, params.seed),
-        "general": _compared(_by(found.general, "source"), params.seed),
-    }
+    details = measured(found, written, params.seed)
+    figures = metrics(details)
     with published_folder(evaluated) as folder:
         for name in ("stories", "general", "choices", "samples"):
             write_jsonl(folder / f"{name}.jsonl", getattr(found, name))
-        write_json(folder / "details.json", details)
-    figures = metrics(found, written, params.seed)
+        write_json(folder / "details.json", details | {"sampling": sampling.model_dump(mode="json")})
     write_json(report, figures)
-    choices = {part.section: part.model_dump(mode="json") for part in (model_params, sampling, params)}
-    with tracked("evaluate", choices) as track:
-        track.conclude(figures, [{**row, **_texts(row)} for row in found.samples])
-    return {"tokens_per_second": round(2 * sum(s.tokens for s in found.stories) / seconds, 1)}
+    chosen_params = {part.section: part.model_dump(mode="json") for part in (model_params, sampling, params)}
+    with tracked("evaluate", chosen_params) as track:
+        # A table's cells hold no more than text.
+        table = [row | {writer: row[writer]["text"] for writer in WRITERS} for row in found.samples]
+        track.conclude(figures, table)
+    return {"tokens_per_second": round(2 * sum(story.tokens for story in found.stories) / seconds, 1)}
 
 
 def _read(path: Path, remedy: str) -> list[Exchange]:
@@ -237,26 +254,6 @@ def _read(path: Path, remedy: str) -> list[Exchange]:
     if not rows:
         raise UserError(f"{path} is empty: {remedy}")
     return rows
-
-
-def _compared(parts: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, Any]:
-    return {name: comparison(stories, seed) for name, stories in parts.items()}
-
-
-def _by(scored: Sequence[Scored], field: str) -> dict[str, list[Scored]]:
-    parts: dict[str, list[Scored]] = defaultdict(list)
-    for story in scored:
-        parts[getattr(story, field)].append(story)
-    return dict(sorted(parts.items()))
-
-
-def _texts(sample: Mapping[str, Any]) -> dict[str, str]:
-    """A table's cells hold no more than text."""
-    return {writer: sample[writer]["text"] for writer in ("base", "tuned")}
-
-
-def _shown(written: Written) -> dict[str, Any]:
-    return {"text": written.text, "tokens": written.tokens, "ended": written.ended}
 
 
 if __name__ == "__main__":

@@ -1,48 +1,35 @@
-"""What two writers wrote, measured side by side and against the corpus' own held-out texts.
+"""What two writers wrote, measured side by side and compared with held-out human texts of the same corpus.
 
 What depends on length is measured on openings of equally many words, and only where both writers got that
-far: then both means are over the same prompts. A measure nobody can take, for want of texts, is left out.
+far: then both means are over the same prompts. A measure that no text allows is left out.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from storyforge.core.records import Exchange
 from storyforge.core.words import Gram, opening, words
-from storyforge.evaluate.copying import copied_runs, copied_share
-from storyforge.evaluate.diversity import distance, distinct, gzip_ratio, longest_repeat, looping, self_bleu
+from storyforge.evaluate.diversity import copied_runs, copied_share, distinct, longest_repeat, self_bleu
 from storyforge.evaluate.losses import difference, rounded
 from storyforge.evaluate.prompt_use import common_words, covered, elements, words_ratio
 
-ENDING = re.compile(r"""[.!?…]["'”’)\]*_]*\s*$|\]\s*$""")  # of a sentence, or of a stage direction
+SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]*_]*\s*$|\]\s*$""")  # or of a stage direction
 WRITERS_ONLY = ("finished", "words", "words_ratio")  # how long a corpus' passages are is its cutter's choice
 LEAST_TEXTS = 50  # of the corpus; fewer have no first and no last percentile
 POOLS = 100  # drawn from the corpus for what is measured on many texts at once
 PERCENTILES = {"p1": 0.01, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99}
 Row = dict[str, Any]
-Table = dict[str, list[Row]]  # prompt → the measures of each of its answers
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A text and what it answers; `ended`: its writer stopped, not a budget."""
-
-    group: str
-    prompt: str
-    text: str
-    ended: bool
-
-
-def compare(
-    base: Sequence[Piece],
-    tuned: Sequence[Piece],
-    corpus: Sequence[Piece],
+def measure_writing(
+    base: Sequence[Exchange],
+    tuned: Sequence[Exchange],
+    corpus: Sequence[Exchange],
     *,
     training: Iterable[str],
     opening_words: int,
@@ -50,113 +37,81 @@ def compare(
 ) -> Row:
     """Each measure of both writers, their difference with an interval by prompt, the corpus' percentiles.
 
-    The writers' pieces answer the same prompts in the same order. `training` is read once, and not held.
+    The writers' texts answer the same prompts in the same order. `training` is read once, and not held.
     """
-    cut = [[_cut(piece, opening_words) for piece in pieces] for pieces in (base, tuned, corpus)]
+    cut = [[_opening(text, opening_words) for text in texts] for texts in (base, tuned, corpus)]
     compared = [pair for pair in zip(*cut[:2], strict=True) if None not in pair]
-    starts = (
-        [one for one, _ in compared],
-        [other for _, other in compared],
-        [piece for piece in cut[2] if piece],
-    )
-    copied = copied_runs([words(piece.text) for pieces in starts for piece in pieces], training)
-    common = common_words([(piece.group, f"{piece.prompt}\n{piece.text}") for piece in corpus])
-    of_opening = partial(opened, copied=copied, common=common)
+    starts = [[one for one, _ in compared], [other for _, other in compared], list(filter(None, cut[2]))]
+    copied = copied_runs((words(text.story) for texts in starts for text in texts), training)
+    common = common_words([(text.group, f"{text.prompt}\n{text.story}") for text in corpus])
     rows = {
-        **_rows([_each(whole, pieces) for pieces in (base, tuned, corpus)], seed),
-        **_rows([_each(of_opening, pieces) for pieces in starts], seed),
-        **_rows([_together(pieces) for pieces in starts], seed),
-        **_pool_rows(starts, seed),
+        **_rows((base, tuned, corpus), of_whole, seed),
+        **_rows(starts, partial(of_opening, copied=copied, common=common), seed),
+        **_pool_row(starts, seed),
     }
     return {"samples": len(base), "compared": len(compared), "measures": rows}
 
 
-def whole(piece: Piece) -> Row:
-    """What may be said of texts of any length."""
-    said = words(piece.text)
+def of_whole(text: Exchange) -> Row:
+    """What can be measured on texts of any length."""
+    count = len(words(text.story))
     return {
-        "finished": piece.ended and ENDING.search(piece.text) is not None,
-        "looping": looping(said),
-        "words": len(said),
-        "words_ratio": words_ratio(piece.prompt, len(said)),
+        "finished": text.ended and SENTENCE_END.search(text.story) is not None,
+        "words": count,
+        "words_ratio": words_ratio(text.prompt, count),
     }
 
 
-def opened(piece: Piece, copied: frozenset[Gram], common: frozenset[str]) -> Row:
-    """What may be said of openings of one length only."""
-    said = words(piece.text)
+def of_opening(text: Exchange, copied: frozenset[Gram], common: frozenset[str]) -> Row:
+    """What compares only between openings of one length."""
+    said = words(text.story)
     return {
-        **{f"distinct_{n}": distinct(said, n) for n in (1, 2, 3)},
-        "repeated_4": 1 - distinct(said, 4),
+        "distinct_2": distinct(said, 2),
         "longest_repeat": longest_repeat(said),
-        **{f"copied_{n}": copied_share(said, n, copied) for n in (8, 13)},
-        "prompt_words": covered(elements(piece.prompt, common), piece.text),
+        "copied_8": copied_share(said, copied),
+        "prompt_words": covered(elements(text.prompt, common), text.story),
     }
 
 
-def pooled(texts: Sequence[str]) -> Row:
-    """Of answers to many prompts, one each."""
-    return {"gzip_ratio": gzip_ratio(texts), "self_bleu": self_bleu([words(text) for text in texts])}
+def _opening(text: Exchange, count: int) -> Exchange | None:
+    start = opening(text.story, count)
+    return start and replace(text, story=start)
 
 
-def _cut(piece: Piece, count: int) -> Piece | None:
-    start = opening(piece.text, count)
-    return start and replace(piece, text=start)
-
-
-def _by_prompt(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
-    answers: dict[str, list[Piece]] = defaultdict(list)
-    for piece in pieces:
-        answers[piece.prompt].append(piece)
-    return answers
-
-
-def _each(measure: Callable[[Piece], Row], pieces: Iterable[Piece]) -> Table:
-    return {prompt: [measure(piece) for piece in answers] for prompt, answers in _by_prompt(pieces).items()}
-
-
-def _together(pieces: Iterable[Piece]) -> Table:
-    """What all answers to a prompt say of each other."""
-    return {
-        prompt: [{"sample_distance": distance([words(piece.text) for piece in answers])}]
-        for prompt, answers in _by_prompt(pieces).items()
-        if len(answers) > 1
-    }
-
-
-def _rows(tables: Sequence[Table], seed: int) -> dict[str, Row]:
-    names = dict.fromkeys(name for rows in tables[0].values() for row in rows for name in row)
-    found = {}
-    for name in names:
-        base, tuned, corpus = (_values(table, name) for table in tables)
+def _rows(texts: Sequence[Sequence[Exchange]], measure: Callable[[Exchange], Row], seed: int) -> Row:
+    """`texts` are those of base, tuned and corpus; a row for each measure that some prompt allows."""
+    taken = [[(text.prompt, measure(text)) for text in each] for each in texts]
+    rows = {}
+    for name in taken[0][0][1] if taken[0] else ():
+        # A measure is None by the prompt alone, so the two writers lose the same answers and stay paired.
+        base, tuned, corpus = (
+            [(prompt, row[name]) for prompt, row in each if row[name] is not None] for each in taken
+        )
         if not base:
             continue
-        gains = [(prompt, sum(tuned[prompt]) - sum(base[prompt]), len(base[prompt])) for prompt in base]
-        reference = [] if name in WRITERS_ONLY else list(chain.from_iterable(corpus.values()))
-        means = (float(np.mean(list(chain.from_iterable(values.values())))) for values in (base, tuned))
-        found[name] = _row(*means, difference(gains, seed), reference)
-    return found
+        gains = [
+            (prompt, after - before, 1) for (prompt, before), (_, after) in zip(base, tuned, strict=True)
+        ]
+        means = (float(np.mean([value for _, value in values])) for values in (base, tuned))
+        reference = [] if name in WRITERS_ONLY else [value for _, value in corpus]
+        rows[name] = _row(*means, difference(gains, seed), reference)
+    return rows
 
 
-def _values(table: Table, name: str) -> dict[str, list[float]]:
-    """Prompt → the measure of each answer, where it can be taken."""
-    found = {prompt: [row[name] for row in rows if row[name] is not None] for prompt, rows in table.items()}
-    return {prompt: values for prompt, values in found.items() if values}
-
-
-def _pool_rows(starts: Sequence[Sequence[Piece]], seed: int) -> dict[str, Row]:
-    """The first answer to each prompt, and as many texts of the corpus, drawn POOLS times."""
-    base, tuned = ([answers[0].text for answers in _by_prompt(pieces).values()] for pieces in starts[:2])
+def _pool_row(starts: Sequence[Sequence[Exchange]], seed: int) -> Row:
+    """Self-BLEU of the first answer to each prompt, and of as many texts of the corpus, drawn POOLS times."""
+    first: list[dict[str, list[str]]] = [{}, {}]
+    for answers, texts in zip(first, starts[:2], strict=True):
+        for text in texts:
+            answers.setdefault(text.prompt, words(text.story))
+    base, tuned = (list(answers.values()) for answers in first)
     if len(base) < 2:
         return {}
-    corpus = [piece.text for piece in starts[2]]
+    corpus = [words(text.story) for text in starts[2]]
     rng, enough = np.random.default_rng(seed), len(corpus) >= max(LEAST_TEXTS, 2 * len(base))
     draws = [rng.choice(len(corpus), len(base), replace=False) for _ in range(POOLS if enough else 0)]
-    drawn = [pooled([corpus[number] for number in draw]) for draw in draws]
-    of_base, of_tuned = pooled(base), pooled(tuned)
-    return {
-        name: _row(of_base[name], of_tuned[name], None, [pool[name] for pool in drawn]) for name in of_base
-    }
+    drawn = [self_bleu([corpus[number] for number in draw]) for draw in draws]
+    return {"self_bleu": _row(self_bleu(base), self_bleu(tuned), None, drawn)}
 
 
 def _row(base: float, tuned: float, gain: Row | None, corpus: Sequence[float]) -> Row:

@@ -1,14 +1,17 @@
-"""What a run found, in sentences and tables. No sentence is stronger than its interval."""
+"""What a run found, in sentences and tables of Markdown. No sentence is stronger than its interval."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storyforge.report.page import Answers, Block, Heading, Picture, Points, Table, Text
+from storyforge.report.page import BREAK, plain, quoted, table
 
 Row = Mapping[str, Any]
-MOST_ANSWERED = 16  # prompts whose answers are printed: a page, not a book
 WRITERS = ("base", "tuned")
+UNITS = (
+    "Losses are in nats per token: the negative natural logarithm of a token's probability, averaged over "
+    "tokens. A loss 0.1 nats lower means 1.1 times the probability, on (geometric) average."
+)
 FEW_GROUPS = 10  # with fewer, a bootstrap by group is known to be on the narrow side
 
 
@@ -20,30 +23,36 @@ class Measure:
 
 
 MEASURES = {
-    "finished": Measure("finished", "ended by itself, after a sentence or a stage direction", ".0%"),
-    "looping": Measure("loops", "the same words over and over, 12 or more in a row", ".0%"),
-    "words": Measure("words", "written, up to the limit on tokens", ".1f"),
-    "words_ratio": Measure("words per word asked", "1 inside the length a prompt asks for", ".2f"),
-    "distinct_1": Measure("distinct words", "share of words that differ (Li et al. 2016)"),
-    "distinct_2": Measure("distinct pairs", "share of 2-word runs that differ"),
-    "distinct_3": Measure("distinct threes", "share of 3-word runs that differ"),
-    "repeated_4": Measure("repeated fours", "share of 4-word runs said before (Welleck et al. 2020)"),
-    "longest_repeat": Measure("longest repeat", "words in the longest run that stands there twice", ".1f"),
-    "copied_8": Measure("copied eights", "share of 8-word runs found in the training text", ".2%"),
-    "copied_13": Measure("copied thirteens", "share of 13-word runs found in the training text", ".2%"),
-    "prompt_words": Measure(
-        "prompt words", "share of a prompt's uncommon words that the text takes up", ".0%"
+    "finished": Measure("finished", "share that stopped by itself at the end of a sentence", ".0%"),
+    "words": Measure("words", "words written, up to the limit on tokens", ".1f"),
+    "words_ratio": Measure(
+        "words per word asked", "words written for each word that the prompt asks for", ".2f"
     ),
-    "sample_distance": Measure(
-        "sample distance", "of answers to one prompt: 0 the same, 1 no pair in common"
+    "distinct_2": Measure("distinct pairs", "share of 2-word sequences that differ (Li et al. 2016)"),
+    "longest_repeat": Measure("longest repeat", "words in the longest sequence that occurs twice", ".1f"),
+    "copied_8": Measure("copied eights", "share of 8-word sequences found in the training text", ".2%"),
+    "prompt_words": Measure("prompt words", "share of a prompt's uncommon words that the text uses", ".0%"),
+    "self_bleu": Measure(
+        "self-BLEU",
+        "similarity of the texts to each other, one per prompt (Zhu et al. 2018); lower: more varied",
     ),
-    "gzip_ratio": Measure("gzip ratio", "of one answer a prompt, together: higher is more alike", ".2f"),
-    "self_bleu": Measure("self-BLEU", "of each such answer with the others: higher is more alike"),
 }
 
 
 def measure(name: str) -> Measure:
-    return MEASURES.get(name) or Measure(name.replace("_", " "), "")
+    return MEASURES.get(name) or Measure(plain(name.replace("_", " ")), "")
+
+
+def contains_zero(gap: Row) -> bool:
+    return gap["low"] <= 0 <= gap["high"]
+
+
+def main_finding(base: str, gain: Row) -> str:
+    """The first sentence of the report."""
+    text = "predicting stories that it was not trained on"
+    if gain["low"] is None or contains_zero(gain):
+        return f"This run does not show whether tuning made {base} better or worse at {text}."
+    return f"Tuning made {base} {'better' if gain['low'] > 0 else 'worse'} at {text}."
 
 
 def claim(gain: Row, text: str) -> str:
@@ -51,56 +60,48 @@ def claim(gain: Row, text: str) -> str:
     value, low, high = gain["nats_per_token"], gain["low"], gain["high"]
     if low is None:
         return (
-            f"For {text} tuning saves {value:+.3f} nats a token: too few groups for an interval, or a claim."
+            f"Tuning saves {value:+.3f} nats per token on {text}. One group gives no interval, so this says "
+            "nothing about other texts."
         )
-    if low <= 0 <= high:
+    if contains_zero(gain):
         return (
-            f"No difference that this test can tell for {text}: "
-            f"{value:+.3f} nats a token (95 % interval {low:+.3f} to {high:+.3f})."
+            f"No clear difference on {text}: tuning saves {value:+.3f} nats per token, and the 95 % interval "
+            f"({low:+.3f} to {high:+.3f}) contains 0."
         )
     word, near, far = ("better", low, high) if low > 0 else ("worse", -high, -low)
     return (
-        f"The tuned writer predicts {text} **{word}** than the base, by {abs(value):.3f} nats a token "
+        f"The tuned writer predicts {text} **{word}** than the base, by {abs(value):.3f} nats per token "
         f"(95 % interval {near:.3f} to {far:.3f})."
     )
 
 
-def summary(evaluation: Row, details: Row) -> Points:
+def summary(details: Row) -> str:
     """The findings, each with what it rests on."""
-    general = evaluation["general"]["improvement"]
-    others = f"{general['groups']} short texts of other kinds"
-    points = [
-        f"**Held-out stories.** {claim(evaluation['improvement'], held_out(evaluation))}",
-        f"**General text.** {claim(general, others)}",
-        f"**Its own writing.** {of_writing(details['writing'])}",
-    ]
-    if evaluation["prompt_use"]:
-        points.insert(2, f"**The prompt.** {of_prompts(evaluation['prompt_use'])}")
-    return Points(points)
-
-
-def held_out(evaluation: Row) -> str:
-    groups = evaluation["improvement"]["groups"]
-    return f"{evaluation['stories']:,} held-out stories of {groups:,} {'group' if groups == 1 else 'groups'}"
+    gain, general = details["improvement"], details["general"]["improvement"]
+    groups = f"{gain['groups']:,} {'group' if gain['groups'] == 1 else 'groups'}"
+    points = {
+        "Held-out stories": claim(gain, f"{details['stories']:,} held-out stories of {groups}"),
+        "General text": claim(general, f"{general['groups']} short texts of other kinds"),
+        "The prompt": of_prompts(details["prompt_use"]) if details["prompt_use"] else "",
+        "Its own writing": of_writing(details["writing"]),
+    }
+    return "\n".join(f"- **{name}.** {said}" for name, said in points.items() if said)
 
 
 def of_prompts(use: Row) -> str:
-    gain, first = use["shuffled_cost_gain"], {writer: use[writer]["own_prompt_first"] for writer in WRITERS}
+    gap, first = use["shuffled_cost_gain"], {writer: use[writer]["own_prompt_first"] for writer in WRITERS}
     said = (
-        f"Of {use['stories']} stories, {share(first['base'])} are likeliest under their own prompt for the "
-        f"base and {share(first['tuned'])} for the tuned writer (chance {share(use['chance'])}). "
+        f"Of {use['stories']} stories, each read under its own prompt and under others, "
+        f"{percent(first['base'])} are likeliest under their own for the base and {percent(first['tuned'])} "
+        f"for the tuned writer (by chance {percent(use['chance'])}). Another prompt costs the tuned writer "
+        f"{gap['value']:+.3f} nats per token more than it costs the base"
     )
-    cost = f"another prompt costs the tuned writer {gain['value']:+.3f} nats a token more than the base"
-    if gain["low"] is None:
-        return f"{said}As measured, {cost}; of one group alone, too few for an interval."
-    span = f"(95 % interval {gain['low']:+.3f} to {gain['high']:+.3f})"
-    if gain["low"] <= 0 <= gain["high"]:
-        return (
-            f"{said}Whether tuning changed how much the prompt matters, this test cannot tell: {cost} {span}."
-        )
-    return (
-        f"{said}The prompt matters **{'more' if gain['low'] > 0 else 'less'}** after tuning: {cost} {span}."
-    )
+    if gap["low"] is None:
+        return f"{said}; one group gives no interval."
+    said += f" (95 % interval {gap['low']:+.3f} to {gap['high']:+.3f})"
+    if contains_zero(gap):
+        return f"{said}: the interval contains 0, so the prompt may matter more or less after tuning."
+    return f"{said}: the prompt matters **{'more' if gap['low'] > 0 else 'less'}** after tuning."
 
 
 def of_writing(writing: Row) -> str:
@@ -108,61 +109,62 @@ def of_writing(writing: Row) -> str:
     moved = [
         f"{measure(name).name} {shown(name, row['base'])} → {shown(name, row['tuned'])}"
         for name, row in tested.items()
-        if not row["difference"]["low"] <= 0 <= row["difference"]["high"]
+        if not contains_zero(row["difference"])
     ]
     outside = {
         writer: [measure(name).name for name, row in writing["measures"].items() if writer in row["outside"]]
         for writer in WRITERS
     }
     beyond = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in outside.items() if names)
-    return (
-        f"The interval excludes no difference for {len(moved)} of {len(tested)} measures"
-        f"{' (' + ', '.join(moved) + ')' if moved else ''}; by chance alone it would for one in twenty. "
-        f"Outside the human 1st to 99th percentile: {beyond or 'none'}."
-    )
+    counted = f"{len(moved)} of {len(tested)} measures"
+    if moved:
+        one = len(moved) == 1
+        verb, intervals = (
+            ("differs", "its 95 % interval does") if one else ("differ", "their 95 % intervals do")
+        )
+        said = f"{counted} {verb} between the writers: {intervals} not contain 0 ({', '.join(moved)})."
+        said += " By chance alone, about one in twenty would."
+    else:
+        said = f"{counted} clearly differ between the writers: each 95 % interval contains 0."
+    return f"{said} Means outside the human range (1st to 99th percentile): {beyond or 'none'}."
 
 
 def has_interval(row: Row) -> bool:
     return row["difference"] is not None and row["difference"]["low"] is not None
 
 
-def losses(evaluation: Row) -> Table:
-    sources = several(evaluation["sources"])
-    return _compared({"held-out stories": evaluation, **sources, "general text": evaluation["general"]})
-
-
 def several(parts: Mapping[str, Row]) -> Mapping[str, Row]:
-    """None where there is one: it would say the same again."""
+    """None where there is one: it would repeat the line of all."""
     return parts if len(parts) > 1 else {}
 
 
-def of_general(details: Row) -> list[Block]:
-    return [
-        Text(
-            "Short texts of other kinds, from `data/general.jsonl`: what tuning made the writer forget "
-            "would show as less than zero. There are a few of each kind, so an interval says little of the "
-            "kind as such."
-        ),
-        _compared(details["general"]),
-    ]
+def loss_table(parts: Mapping[str, Row]) -> str:
+    def numbers(row: Row) -> Iterator[str]:
+        gain = row["improvement"]
+        span = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
+        yield f"{gain['nats_per_token']:+.3f}{span}"
+        for name, form in (("loss", ".3f"), ("bits_per_byte", ".3f"), ("perplexity", ".1f")):
+            yield f"{row['base'][name]:{form}} → {row['tuned'][name]:{form}}"
+
+    head = ["", "saved, nats per token", "loss, nats per token", "bits per byte", "perplexity"]
+    return table(head, [[plain(name), *numbers(row)] for name, row in parts.items()])
 
 
-def _compared(parts: Mapping[str, Row]) -> Table:
-    head = ["", "saved, nats a token", "loss, nats a token", "bits a byte", "perplexity"]
-    return Table(head, [[name, *_numbers(row)] for name, row in parts.items()])
+def losses(details: Row) -> str:
+    sources = several(details["sources"])
+    return loss_table({"held-out stories": details, **sources, "general text": details["general"]})
 
 
-def _numbers(row: Row) -> Iterator[str]:
-    gain = row["improvement"]
-    span = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
-    yield f"{gain['nats_per_token']:+.3f}{span}"
-    for name, form in (("loss", ".3f"), ("bits_per_byte", ".3f"), ("perplexity", ".1f")):
-        yield f"{row['base'][name]:{form}} → {row['tuned'][name]:{form}}"
-
-
-def measures(writing: Row) -> Table:
+def measures(writing: Row) -> str:
     head = ["", *WRITERS, "human, 5–95 %", "difference (95 % interval)"]
-    return Table(head, [_measured(name, row) for name, row in writing["measures"].items()])
+    made = table(head, [_measured(name, row) for name, row in writing["measures"].items()])
+    return f"{made}\n\n{PICTURE}" if pictured(writing) else made
+
+
+def meanings(writing: Row) -> str:
+    return table(
+        ["measure", "meaning"], [[measure(name).name, measure(name).meaning] for name in writing["measures"]]
+    )
 
 
 def _measured(name: str, row: Row) -> list[str]:
@@ -181,34 +183,13 @@ def shown(name: str, value: float) -> str:
     return f"{value:{measure(name).form}}".replace("%", " %")
 
 
-def share(value: float) -> str:
+def percent(value: float) -> str:
     return f"{value:.0%}".replace("%", " %")
 
 
-def of_measures(writing: Row, opening_words: int) -> list[Block]:
-    compared, samples = writing["compared"], writing["samples"]
-    table = [[measure(name).name, measure(name).meaning] for name in writing["measures"]]
-    return [
-        Text(
-            f"{samples:,} answers of each writer, same prompts, seeds and settings. Finished, loops and "
-            f"words are of whole answers; all else is of their first {opening_words} words, in the "
-            f"{compared:,} cases where both wrote as many. Human: held-out texts of the same corpus, of "
-            "equal length; one text for what is measured on one, as many texts as there are prompts for "
-            "gzip ratio and self-BLEU. † marks a writer's mean outside the human 1st to 99th percentile; "
-            "being inside says little, since a mean varies less than single texts do. Intervals draw the "
-            "prompts again; two pools have none."
-        ),
-        measures(writing),
-        *([Picture("writing", PICTURE_OF_WRITING)] if pictured(writing) else []),
-        Heading("What the measures mean", 3),
-        Table(["measure", "meaning"], table),
-    ]
-
-
-PICTURE_OF_WRITING = (
-    "Where both writers' means lie among human texts: thin the 1st to 99th percentile, thick the 5th to "
-    "95th, a line at the median. Measures in which human texts do not differ are left out."
-)
+PICTURE = """![writing](writing.png)\\
+*Both writers' means among human texts. Thin bar: 1st to 99th percentile; thick bar: 5th to 95th; line:
+median. Measures in which human texts do not differ are left out.*"""
 
 
 def pictured(writing: Row) -> dict[str, Row]:
@@ -220,43 +201,31 @@ def pictured(writing: Row) -> dict[str, Row]:
     }
 
 
-def samples(rows: Sequence[Row], details: Row) -> list[Block]:
-    """The first answer to each prompt, in the order of the prompts."""
-    first = [row for row in rows if not row.get("sample")]
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details["sampling"].items())
-    more = (
-        f"the first {MOST_ANSWERED} of {len(first)} prompts" if len(first) > MOST_ANSWERED else "every prompt"
+def pairs(rows: Sequence[Row]) -> str:
+    """Each prompt with the answers of both writers."""
+    return "\n\n".join(
+        f"### {plain(row['kind'].capitalize())}\n\n{quoted(row['prompt'])}\n\n"
+        f"{table(WRITERS, [[_answer(row[writer]) for writer in WRITERS]])}\n\nSeed {row['seed']}."
+        for row in rows
     )
-    blocks: list[Block] = [
-        Text(
-            f"Both writers have the same prompts, seeds and settings: {settings}. Nothing was picked: here "
-            f"is the first answer to {more}. All {len(rows)} are in `data/evaluated/samples.jsonl`."
-        )
-    ]
-    for row in first[:MOST_ANSWERED]:
-        written = {writer: (row[writer]["text"], ending(row[writer])) for writer in WRITERS}
-        blocks += [
-            Heading(row["kind"].capitalize(), 3),
-            Answers(row["prompt"], written, f"seed {row['seed']}"),
-        ]
-    return blocks
 
 
-def ending(written: Row) -> str:
-    return f"{written['tokens']} tokens, {'ended by itself' if written['ended'] else 'cut'}"
+def _answer(written: Row) -> str:
+    end = "ended by itself" if written["ended"] else "cut"
+    return f"{plain(written['text'], BREAK) or '*nothing*'}{BREAK}{BREAK}*{written['tokens']} tokens, {end}*"
 
 
-def limits(evaluation: Row) -> Points:
-    groups = evaluation["improvement"]["groups"]
-    few = f", and with {groups} of them is on the narrow side" if 1 < groups < FEW_GROUPS else ""
-    return Points(
-        [
-            "A loss says how well a text is predicted, not how good a story is. No person and no judge has "
-            "rated these texts.",
-            f"The interval of the losses draws the held-out groups again{few}. It knows nothing of other "
-            "training seeds, other corpora or other settings: this is one training run.",
-            "Stories are held out by group: a play, a prompt, a book. The base may have read them all the "
-            "same before it came here.",
-            "Elsewhere the last digits differ: the same bytes are promised for one machine class only.",
-        ]
-    )
+def limits(details: Row) -> str:
+    groups = details["improvement"]["groups"]
+    few = f" With {groups} groups it is on the narrow side." if 1 < groups < FEW_GROUPS else ""
+    return LIMITS.format(few=few)
+
+
+LIMITS = """\
+- A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
+  these texts.
+- The interval of the losses comes from drawing the held-out groups again.{few} It does not cover other
+  training seeds, corpora or settings: this is one training run.
+- Stories are held out by group: a play, a prompt, a book. The base may still have read them when it was
+  trained.
+- On another machine class the last digits may differ: the same bytes are promised for one class only."""

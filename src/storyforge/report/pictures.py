@@ -1,9 +1,7 @@
-"""Numbers as pictures, for a light page and a dark one; narrow, so that a phone can show their words."""
+"""Numbers as pictures; narrow, so that a phone can show their words."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,83 +17,55 @@ BINS = 30
 MOST_GROUPS = 12  # that a picture names
 BEYOND = 0.12  # how far outside the human range a mark may stand, of that range's width
 
-
-@dataclass(frozen=True, slots=True)
-class Theme:
-    paper: str
-    ink: str
-    soft: str
-    line: str
-    base: str
-    tuned: str
-
-
-LIGHT = Theme("#fdfdfb", "#1d1f23", "#5b616b", "#d9dbd6", "#8a8f98", "#b5432a")
-DARK = Theme("#16181c", "#e6e6e3", "#a2a8b3", "#363a42", "#8f95a0", "#f08a6c")
-
-
-def themed(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Lets `draw` make its figure in the colours of its last argument, and in sizes of ours."""
-
-    @wraps(draw)
-    def drawn(*args: Any) -> Figure:
-        theme = args[-1]
-        style = {
-            "font.size": 9,
-            "axes.titlesize": 9,
-            "legend.fontsize": 8,
-            "text.color": theme.ink,
-            "axes.facecolor": theme.paper,
-            "axes.edgecolor": theme.soft,
-            "axes.labelcolor": theme.soft,
-            "xtick.color": theme.soft,
-            "ytick.color": theme.ink,
-        }
-        with rc_context(style):  # matplotlib reads these as it makes each part; nothing of them stays
-            return draw(*args)
-
-    return drawn
+PAPER, INK, SOFT, LINE = "#fdfdfb", "#1d1f23", "#5b616b", "#d9dbd6"
+BASE, TUNED = "#8a8f98", "#b5432a"
+# matplotlib reads these as it makes each part of a figure.
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "legend.fontsize": 8,
+    "text.color": INK,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": INK,
+}
 
 
-@themed
-def loss(train: Sequence[Mapping[str, float]], val: Sequence[Mapping[str, float]], theme: Theme) -> Figure:
+@rc_context(STYLE)
+def loss(train: Sequence[Mapping[str, float]], val: Sequence[Mapping[str, float]]) -> Figure:
     """Training loss smoothed over WINDOW steps, validation as measured, the base as a line."""
     losses = [row["loss"] for row in train]
-    smooth = [
-        sum(part) / len(part)
-        for part in (losses[max(0, at - WINDOW + 1) : at + 1] for at in range(len(losses)))
-    ]
-    figure, (axes,) = _panels([2.8], theme)
+    parts = (losses[max(0, at - WINDOW + 1) : at + 1] for at in range(len(losses)))
+    smooth = [sum(part) / len(part) for part in parts]
+    figure, (axes,) = _panels([2.8])
     steps = [row["step"] for row in train]
-    axes.plot(steps, losses, color=theme.base, alpha=0.3, linewidth=0.7)
-    axes.plot(steps, smooth, color=theme.base, label=f"training, mean of {WINDOW} steps")
+    axes.plot(steps, losses, color=BASE, alpha=0.3, linewidth=0.7)
+    axes.plot(steps, smooth, color=BASE, label=f"training, mean of {WINDOW} steps")
     if val:
-        axes.axhline(val[0]["loss"], color=theme.ink, linestyle=":", linewidth=1, label="base on validation")
+        axes.axhline(val[0]["loss"], color=INK, linestyle=":", linewidth=1, label="base on validation")
         points = [row["step"] for row in val], [row["loss"] for row in val]
-        axes.plot(*points, "o-", markersize=4, color=theme.tuned, label="validation")
+        axes.plot(*points, "o-", markersize=4, color=TUNED, label="validation")
     axes.set_xlabel("step")
-    axes.set_ylabel("nats a token")
+    axes.set_ylabel("nats per token")
     axes.legend(frameon=False)
     return figure
 
 
-@themed
-def funnel(accounts: Mapping[str, Any], theme: Theme) -> Figure:
-    """A panel a source: its drafts, what each rule took from what was left, the sides of what was kept."""
+@rc_context(STYLE)
+def funnel(accounts: Mapping[str, Any]) -> Figure:
+    """One panel per source: its drafts, what each rule dropped, the splits of what was kept."""
     steps = {name: list(fallen(account)) for name, account in accounts.items()}
-    figure, panels = _panels([ROW * (len(rows) + 2) for rows in steps.values()], theme)
+    figure, panels = _panels([ROW * (len(rows) + 2) for rows in steps.values()])
     for axes, (name, rows) in zip(panels, steps.items(), strict=True):
         drafts = max(1, accounts[name]["drafts"])
         axes.set_title(name, loc="left", parse_math=False)
         for at, (_, start, count, kept) in enumerate(rows):
-            axes.barh(at, count, left=start, height=0.7, color=theme.base if kept else theme.tuned)
-            axes.barh(at, drafts, height=0.7, color=theme.line, alpha=0.35, zorder=0)
-            axes.annotate(
-                f"{count:,}  {count / drafts:.1%}",
-                (1.02, at),
-                xycoords=("axes fraction", "data"),
-                va="center",
-            )
+            axes.barh(at, count, left=start, height=0.7, color=BASE if kept else TUNED)
+            axes.barh(at, drafts, height=0.7, color=LINE, alpha=0.35, zorder=0)
+            told, beside = f"{count:,}  {count / drafts:.1%}", ("axes fraction", "data")
+            axes.annotate(told, (1.02, at), xycoords=beside, va="center")
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, drafts)
@@ -119,68 +89,60 @@ def fallen(account: Mapping[str, Any]) -> Iterator[tuple[str, int, int, bool]]:
         begin += count
 
 
-@themed
-def lengths(counts: Mapping[str, Counter[int]], theme: Theme) -> Figure:
-    """A histogram a source: words of a story → stories."""
-    figure, panels = _panels([1.6] * len(counts), theme)
+@rc_context(STYLE)
+def lengths(counts: Mapping[str, Counter[int]]) -> Figure:
+    """One histogram per source: words of a story → stories."""
+    figure, panels = _panels([1.6] * len(counts))
     for axes, (name, words) in zip(panels, counts.items(), strict=True):
         values = np.repeat(list(words), list(words.values()))
-        axes.hist(values, bins=BINS, color=theme.base)
+        axes.hist(values, bins=BINS, color=BASE)
         middle = float(np.median(values)) if len(values) else 0
-        axes.axvline(middle, color=theme.tuned, linewidth=1.2)
+        axes.axvline(middle, color=TUNED, linewidth=1.2)
         axes.set_title(f"{name}: median {middle:,.0f} words", loc="left", parse_math=False)
         axes.set_ylabel("stories")
     panels[-1].set_xlabel("words")
     return figure
 
 
-@themed
-def improvement(evaluation: Mapping[str, Any], groups: Mapping[str, Any], theme: Theme) -> Figure:
+@rc_context(STYLE)
+def improvement(details: Mapping[str, Any]) -> Figure:
     """What tuning saves, with intervals where there are any: stories, sources, general text, groups."""
-    sources = several(evaluation["sources"])
-    rows = {"all held-out stories": evaluation, **sources, "general text": evaluation["general"]}
-    rows |= {name: row for name, row in groups.items() if len(groups) <= MOST_GROUPS}
-    figure, (axes,) = _panels([ROW * (len(rows) + 3)], theme)
+    sources, groups = several(details["sources"]), details["groups"]
+    rows = {"all held-out stories": details, **sources, "general text": details["general"]}
+    rows |= groups if len(groups) <= MOST_GROUPS else {}
+    figure, (axes,) = _panels([ROW * (len(rows) + 3)])
     for at, row in enumerate(rows.values()):
         gain = row["improvement"]
+        fill = PAPER
         if gain["low"] is not None:
-            axes.plot([gain["low"], gain["high"]], [at, at], color=theme.tuned, linewidth=2.2)
-        sure = gain["low"] is not None
-        fill = theme.tuned if sure else theme.paper
-        axes.plot(gain["nats_per_token"], at, "o", color=theme.tuned, markerfacecolor=fill, markersize=5)
-    axes.axvline(0, color=theme.ink, linewidth=0.8)
+            axes.plot([gain["low"], gain["high"]], [at, at], color=TUNED, linewidth=2.2)
+            fill = TUNED
+        axes.plot(gain["nats_per_token"], at, "o", color=TUNED, markerfacecolor=fill, markersize=5)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [_short(name) for name in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("nats a token saved by tuning")
+    axes.set_xlabel("nats per token saved by tuning")
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-@themed
-def writing(measures: Mapping[str, Any], theme: Theme) -> Figure:
+@rc_context(STYLE)
+def writing(measures: Mapping[str, Any]) -> Figure:
     """Each measure on the scale of human texts: its 1st percentile on the left, its 99th on the right."""
-    figure, (axes,) = _panels([ROW * 1.25 * (len(measures) + 2.5)], theme)
+    figure, (axes,) = _panels([ROW * 1.25 * (len(measures) + 2.5)])
     for at, (name, row) in enumerate(measures.items()):
         human = row["corpus"]
         low, wide = human["p1"], human["p99"] - human["p1"]
         spread = {key: (value - low) / wide for key, value in human.items()}
-        axes.barh(at, 1, height=0.24, color=theme.line)
-        axes.barh(at, spread["p95"] - spread["p5"], left=spread["p5"], height=0.62, color=theme.line)
-        axes.plot([spread["median"]] * 2, [at - 0.31, at + 0.31], color=theme.soft, linewidth=1.2)
-        for writer, mark, size in (("base", "o", 8), ("tuned", "D", 5)):
+        axes.barh(at, 1, height=0.24, color=LINE)
+        axes.barh(at, spread["p95"] - spread["p5"], left=spread["p5"], height=0.62, color=LINE)
+        axes.plot([spread["median"]] * 2, [at - 0.31, at + 0.31], color=SOFT, linewidth=1.2)
+        for writer, mark, size, color in (("base", "o", 8, BASE), ("tuned", "D", 5, TUNED)):
             place = min(max((row[writer] - low) / wide, -BEYOND), 1 + BEYOND)
             label = writer if at == 0 else None
-            axes.plot(
-                place,
-                at,
-                mark,
-                color=getattr(theme, writer),
-                markersize=size,
-                label=label,
-                markeredgecolor=theme.paper,
-            )
+            axes.plot(place, at, mark, color=color, markersize=size, label=label, markeredgecolor=PAPER)
         for place, key, side in ((-BEYOND - 0.04, "p1", "right"), (1 + BEYOND + 0.04, "p99", "left")):
-            axes.text(place, at, shown(name, human[key]), ha=side, va="center", color=theme.soft, fontsize=8)
+            axes.text(place, at, shown(name, human[key]), ha=side, va="center", color=SOFT, fontsize=8)
     axes.set_yticks(range(len(measures)), [measure(name).name for name in measures])
     axes.tick_params(axis="y", length=0, pad=34)
     axes.set_xticks([])
@@ -191,9 +153,9 @@ def writing(measures: Mapping[str, Any], theme: Theme) -> Figure:
     return figure
 
 
-def _panels(heights: Sequence[float], theme: Theme) -> tuple[Figure, list[Axes]]:
-    """A column of axes, without the frame that means nothing."""
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained", facecolor=theme.paper)
+def _panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """Axes one below the other, without top and right frame."""
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained", facecolor=PAPER)
     panels = figure.subplots(len(heights), height_ratios=list(heights), squeeze=False)[:, 0].tolist()
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)

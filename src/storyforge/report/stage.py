@@ -1,9 +1,13 @@
-"""Reads what the other stages made and measured; writes the report, as Markdown and as one HTML file, its
-pictures, and the model card.
+"""Writes up what the other stages made and measured.
 
-The card stands here and not beside the adapter: it holds what was measured of the adapter after that was
-written and hashed. `storyforge export` puts it where the hub looks for it. Seconds, memory and cost are not
-in the report: they differ from run to run, and its bytes do not.
+Reads   params.yaml, data/raw, data/processed, models/tuned, data/evaluated, metrics/train.json and the curves
+        metrics/train_loss.tsv and metrics/val_loss.tsv
+Writes  reports: report.md, its pictures, report.html (the same as one file), MODEL_CARD.md
+Params  all of params.yaml: the report shows every choice
+
+The model card is not beside the adapter: it holds what was measured of the adapter after that was written and
+hashed. `storyforge export` puts it where the hub looks for it. Seconds, memory and cost are not in the
+report: they differ from run to run, and its bytes do not.
 """
 
 import csv
@@ -11,9 +15,9 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,51 +25,53 @@ from matplotlib.figure import Figure
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, read_yaml
 from storyforge.core.launch import launch
-from storyforge.core.records import Exchange
+from storyforge.core.records import SIDES, Exchange
 from storyforge.report import findings, pictures, provenance
 from storyforge.report.card import card
-from storyforge.report.page import Block, Folded, Heading, Picture, Text, markdown, page
-from storyforge.report.pictures import DARK, LIGHT, Theme
-from storyforge.report.provenance import Lineage
+from storyforge.report.page import fenced, page, plain
+from storyforge.report.provenance import Provenance
 
-SIDES = ("train", "val", "test")
+FOLDER = Path(__file__).parent  # of the templates and the page's style
 DOTS_PER_INCH = 160
+MOST_PAIRS = 16  # prompts whose answers are printed: a page, not a book
 
 
 def report(
-    of: Lineage, evaluation: Mapping[str, Any], details: Mapping[str, Any], samples: list[dict[str, Any]]
-) -> list[Block]:
-    """The report: findings first, then what they rest on."""
-    opening_words = of.choices["evaluate"]["opening_words"]
-    return [
-        Heading(title(of), 1),
-        Text(provenance.made_from(of)),
-        findings.summary(evaluation, details),
-        Heading("How well stories are predicted"),
-        findings.losses(evaluation),
-        Picture(
-            "improvement",
-            "What tuning saves, in nats a token, with 95 % intervals. Hollow: one group, no interval.",
-        ),
-        Heading("General text", 3),
-        *findings.of_general(details),
-        Heading("What it writes"),
-        *findings.of_measures(details["writing"], opening_words),
-        Heading("Samples"),
-        *findings.samples(samples, details),
-        Heading("What this does not show"),
-        findings.limits(evaluation),
-        Heading("Training"),
-        *provenance.training(of),
-        Heading("Data"),
-        *provenance.data(of),
-        Heading("Lineage"),
-        *provenance.lineage(of),
-    ]
+    of: Provenance, details: findings.Row, samples: list[dict[str, Any]], params: str, template: str
+) -> str:
+    """The report in Markdown: findings first, then what they rest on."""
+    writing, first = details["writing"], [row for row in samples if not row.get("sample")]
+    sampling = [f"{name.replace('_', ' ')} {value}" for name, value in details["sampling"].items()]
+    many = f"the first {MOST_PAIRS} of {len(first)} prompts"
+    return Template(template).substitute(
+        title=plain(title(of)),
+        main_finding=plain(findings.main_finding(of.base, details["improvement"])),
+        made_from=provenance.made_from(of),
+        units=findings.UNITS,
+        summary=findings.summary(details),
+        losses=findings.losses(details),
+        general=findings.loss_table(details["general_kinds"]),
+        answers=f"{writing['samples']:,}",
+        opening_words=of.choices["evaluate"]["opening_words"],
+        compared=f"{writing['compared']:,}",
+        measures=findings.measures(writing),
+        meanings=findings.meanings(writing),
+        sampling=", ".join(sampling),
+        which=many if len(first) > MOST_PAIRS else "every prompt",
+        samples=len(samples),
+        pairs=findings.pairs(first[:MOST_PAIRS]),
+        limits=findings.limits(details),
+        training=provenance.training(of),
+        origins=provenance.origins(of),
+        rules=provenance.rules(of),
+        splits=provenance.splits(of),
+        hashes=provenance.hashes(of),
+        params=fenced(params),
+    )
 
 
-def title(of: Lineage) -> str:
-    return f"{of.choices['model']['name'].rpartition('/')[2]}, tuned to tell stories"
+def title(of: Provenance) -> str:
+    return f"{of.base}, tuned to tell stories"
 
 
 def main(
@@ -77,34 +83,41 @@ def main(
     train_curve: Path,
     val_curve: Path,
     train: Path,
-    evaluation: Path,
     reports: Path,
 ) -> None:
-    of = Lineage(
+    of = Provenance(
         choices=read_yaml(params),
         collected=read_json(raw / "collection_report.json"),
         accounts=read_json(processed / "metadata.json"),
         train=read_json(train),
         hashes={path.as_posix(): fingerprint(path) for path in (params, raw, processed, adapter, evaluated)},
     )
-    numbers, details = read_json(evaluation), read_json(evaluated / "details.json")
-    blocks = report(of, numbers, details, list(read_jsonl(evaluated / "samples.jsonl", dict)))
-    blocks.append(Folded("Every choice of the run: params.yaml", params.read_text(encoding="utf-8")))
-    figures: dict[str, Callable[[Theme], Figure]] = {
-        "improvement": partial(pictures.improvement, numbers, details["groups"]),
+    details, samples = (
+        read_json(evaluated / "details.json"),
+        list(read_jsonl(evaluated / "samples.jsonl", dict)),
+    )
+    report_template, card_template, style = (
+        (FOLDER / name).read_text(encoding="utf-8")
+        for name in ("report.template", "card.template", "page.css")
+    )
+    text = report(of, details, samples, params.read_text(encoding="utf-8"), report_template)
+    figures = {
+        "improvement": partial(pictures.improvement, details),
         "writing": partial(pictures.writing, findings.pictured(details["writing"])),
         "loss": partial(pictures.loss, _read_tsv(train_curve), _read_tsv(val_curve)),
         "funnel": partial(pictures.funnel, of.accounts["sources"]),
         "lengths": partial(pictures.lengths, _lengths(processed)),
     }
-    shown = [block.name for block in blocks if isinstance(block, Picture)]
-    drawn = {name: (png(figures[name](LIGHT)), png(figures[name](DARK))) for name in shown}
+    # A picture that the text does not show is not drawn: `writing` has nothing to show for a small corpus.
+    drawn = {name: png(draw()) for name, draw in figures.items() if f"]({name}.png)" in text}
     with published_folder(reports) as folder:
-        for name, (light, _) in drawn.items():
-            (folder / f"{name}.png").write_bytes(light)
-        (folder / "report.html").write_text(page(title(of), blocks, drawn), encoding="utf-8")
-        (folder / "report.md").write_text(markdown(blocks), encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(card(of, numbers, details), encoding="utf-8")
+        for name, content in drawn.items():
+            (folder / f"{name}.png").write_bytes(content)
+        (folder / "report.html").write_text(page(title(of), text, drawn, style), encoding="utf-8")
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
+    found = findings.main_finding(of.base, details["improvement"])
+    print(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo")
 
 
 def png(figure: Figure) -> bytes:
