@@ -75,7 +75,7 @@ def test_metrics_are_the_few_figures_that_a_person_compares(workspace):
     assert gain["nats_per_token"] == pytest.approx(
         metrics["base"]["loss"] - metrics["tuned"]["loss"], abs=2e-6
     )
-    assert metrics["prompt_use"]["cost_gain"] is not None and metrics["general"]["nats_per_token"] != 0
+    assert metrics["prompt_use"]["gain"] is not None and metrics["general"]["gain"] != 0
 
 
 def test_details_hold_base_tuned_and_the_interval_overall_and_by_source(workspace):
@@ -176,7 +176,7 @@ def test_general_text_is_scored_as_a_reply_and_told_apart_by_kind(workspace, mod
 
 def test_prompt_use_counts_the_wanted_stories_under_others_prompts(workspace):
     metrics, found = workspace(), workspace.details()["prompt_use"]
-    assert metrics["prompt_use"]["cost_gain"] == found["shuffled_cost_gain"]["value"]
+    assert metrics["prompt_use"]["gain"] == found["shuffled_cost_gain"]["value"]
     assert found["stories"] == 4 and found["chance"] == pytest.approx(1 / 3, abs=1e-6)
     assert found["base"]["loss"] != found["base"]["shuffled_loss"]
     choices = list(read_jsonl(workspace.folder / "out" / "choices.jsonl", dict))
@@ -187,7 +187,7 @@ def test_prompt_use_counts_the_wanted_stories_under_others_prompts(workspace):
 def test_test_stories_of_one_prompt_leave_nothing_to_choose_from(workspace, exchanges):
     same = [replace(story, prompt="Tell.") for story in exchanges]
     write_jsonl(workspace.folder / "processed" / "test.jsonl", same)
-    assert workspace()["prompt_use"] == {"cost_gain": None} and workspace.details()["prompt_use"] is None
+    assert workspace()["prompt_use"] == {"gain": None} and workspace.details()["prompt_use"] is None
 
 
 def answer(text):

@@ -60,7 +60,7 @@ class EvaluateParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the two writers made of everything they were given."""
+    """Losses and answers of the two writers."""
 
     stories: list[Scored]
     general: list[Scored]
@@ -84,19 +84,19 @@ def evaluate(
         "stories": [encoder.exchange(exchange, params.max_tokens) for exchange in stories],
         "general": [encoder.exchange(exchange, MOST_GENERAL_TOKENS) for exchange in general],
     }
-    parts["prompts"] = asked_otherwise(encoder, parts["stories"], stories, exchanges, params)
+    parts["prompts"] = under_other_prompts(encoder, parts["stories"], stories, exchanges, params)
     asked = requests(prompts, sampling.seed, params.samples_per_prompt)
     texts, seeds = [row["prompt"] for row in asked], [row["seed"] for row in asked]
 
-    def by(name: str) -> tuple[dict[str, dict[str, float]], list[Written]]:
+    def of_writer(name: str) -> tuple[dict[str, dict[str, float]], list[Written]]:
         nlls = {
             part: losses(tuned, rows, params.batch_tokens, f"{name}, {part}") for part, rows in parts.items()
         }
         return nlls, write(tuned, encoder, texts, sampling, seeds=seeds)
 
     with tuned.disable_adapter():
-        base_nlls, base_texts = by("base")
-    tuned_nlls, tuned_texts = by("tuned")
+        base_nlls, base_texts = of_writer("base")
+    tuned_nlls, tuned_texts = of_writer("tuned")
     return Evaluation(
         *(scored(parts[part], base_nlls[part], tuned_nlls[part]) for part in ("stories", "general")),
         choices(parts["prompts"], base_nlls["prompts"], tuned_nlls["prompts"]),
@@ -108,26 +108,26 @@ def evaluate(
 
 
 def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchange]:
-    """The same stories whatever order or company they come in: the lowest hashes of seed and id."""
+    """The stories with the lowest hashes of seed and id: neither their order nor other stories matter."""
     return sorted(exchanges, key=lambda story: rank(story.id, params.seed))[: params.stories]
 
 
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:
-    """Id → NLL of its reply, in nats: no different for other batches, but for rounding."""
+    """Id → NLL of its reply, in nats. Other batches change it by rounding only."""
     found: dict[str, float] = {}
     for cut in tqdm(micro_batches(rows, max_tokens), desc=name, unit="batch", disable=None):
         found |= zip((row.id for row in cut), story_nll(model, cut), strict=True)
     return found
 
 
-def asked_otherwise(
+def under_other_prompts(
     encoder: Encoder,
     rows: Sequence[Encoded],
     stories: Sequence[Exchange],
     exchanges: Sequence[Exchange],
     params: EvaluateParams,
 ) -> list[Encoded]:
-    """The first of the stories, each under its own prompt and under those of others."""
+    """The first `prompt_use.stories` of the stories, each under its own prompt and under other stories'."""
     use, found = params.prompt_use, []
     for row, story in list(zip(rows, stories, strict=True))[: use.stories]:
         others = distractors(story, exchanges, use.distractors, params.seed)
@@ -136,7 +136,7 @@ def asked_otherwise(
 
 
 def requests(prompts: Sequence[Prompt], seed: int, each: int) -> list[dict[str, Any]]:
-    """Every prompt `each` times; it keeps its seeds when others come or go, or more samples are wanted."""
+    """Every prompt `each` times. Its seeds do not depend on other prompts or on `each`."""
     return [
         {**asdict(prompt), "sample": number, "seed": sample_seed(prompt.id, number, seed)}
         for prompt in prompts
@@ -199,7 +199,11 @@ def measured(found: Evaluation, written: Mapping[str, Any], seed: int) -> dict[s
 
 
 def metrics(details: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person compares between runs, in few columns of `dvc exp show`; null where not measured."""
+    """What a person compares between runs, in few columns of `dvc exp show`; null where not measured.
+
+    Each gain is in nats per token: `general` what tuning saves on general text, `prompt_use` how much more
+    another prompt costs the tuned writer than it costs the base.
+    """
     tuned, gain, use = details["tuned"], details["improvement"], details["prompt_use"]
     copied = details["writing"]["measures"].get("copied_8")
     return {
@@ -210,8 +214,8 @@ def metrics(details: Mapping[str, Any]) -> dict[str, Any]:
             "perplexity": tuned["perplexity"],
             "copied_8": copied and copied["tuned"],
         },
-        "general": {"nats_per_token": details["general"]["improvement"]["nats_per_token"]},
-        "prompt_use": {"cost_gain": use and use["shuffled_cost_gain"]["value"]},
+        "general": {"gain": details["general"]["improvement"]["nats_per_token"]},
+        "prompt_use": {"gain": use and use["shuffled_cost_gain"]["value"]},
     }
 
 

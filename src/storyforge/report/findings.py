@@ -25,22 +25,21 @@ class Measure:
 MEASURES = {
     "finished": Measure("finished", "share that stopped by itself at the end of a sentence", ".0%"),
     "words": Measure("words", "words written, up to the limit on tokens", ".1f"),
-    "words_ratio": Measure(
-        "words per word asked", "words written for each word that the prompt asks for", ".2f"
-    ),
+    "words_ratio": Measure("words per word asked", "words written for each one that the prompt asks", ".2f"),
     "distinct_2": Measure("distinct pairs", "share of 2-word sequences that differ (Li et al. 2016)"),
     "longest_repeat": Measure("longest repeat", "words in the longest sequence that occurs twice", ".1f"),
     "copied_8": Measure("copied eights", "share of 8-word sequences found in the training text", ".2%"),
     "prompt_words": Measure("prompt words", "share of a prompt's uncommon words that the text uses", ".0%"),
-    "self_bleu": Measure(
-        "self-BLEU",
-        "similarity of the texts to each other, one per prompt (Zhu et al. 2018); lower: more varied",
-    ),
+    "self_bleu": Measure("self-BLEU", "similarity of texts for different prompts (Zhu et al. 2018)"),
 }
 
 
 def measure(name: str) -> Measure:
     return MEASURES.get(name) or Measure(plain(name.replace("_", " ")), "")
+
+
+def has_interval(row: Row) -> bool:
+    return row["difference"] is not None and row["difference"]["low"] is not None
 
 
 def contains_zero(gap: Row) -> bool:
@@ -89,12 +88,12 @@ def summary(details: Row) -> str:
 
 
 def of_prompts(use: Row) -> str:
-    gap, first = use["shuffled_cost_gain"], {writer: use[writer]["own_prompt_first"] for writer in WRITERS}
+    gap, shares = use["shuffled_cost_gain"], [use[writer]["own_prompt_first"] for writer in WRITERS]
+    base, tuned, chance = (f"{100 * share:.0f} %" for share in (*shares, use["chance"]))
     said = (
-        f"Of {use['stories']} stories, each read under its own prompt and under others, "
-        f"{percent(first['base'])} are likeliest under their own for the base and {percent(first['tuned'])} "
-        f"for the tuned writer (by chance {percent(use['chance'])}). Another prompt costs the tuned writer "
-        f"{gap['value']:+.3f} nats per token more than it costs the base"
+        f"Of {use['stories']} stories, each read under its own prompt and under others, {base} are likeliest "
+        f"under their own for the base and {tuned} for the tuned writer (by chance {chance}). Another prompt "
+        f"costs the tuned writer {gap['value']:+.3f} nats per token more than it costs the base"
     )
     if gap["low"] is None:
         return f"{said}; one group gives no interval."
@@ -129,10 +128,6 @@ def of_writing(writing: Row) -> str:
     return f"{said} Means outside the human range (1st to 99th percentile): {beyond or 'none'}."
 
 
-def has_interval(row: Row) -> bool:
-    return row["difference"] is not None and row["difference"]["low"] is not None
-
-
 def several(parts: Mapping[str, Row]) -> Mapping[str, Row]:
     """None where there is one: it would repeat the line of all."""
     return parts if len(parts) > 1 else {}
@@ -162,9 +157,8 @@ def measures(writing: Row) -> str:
 
 
 def meanings(writing: Row) -> str:
-    return table(
-        ["measure", "meaning"], [[measure(name).name, measure(name).meaning] for name in writing["measures"]]
-    )
+    named = map(measure, writing["measures"])
+    return table(["measure", "meaning"], [[each.name, each.meaning] for each in named])
 
 
 def _measured(name: str, row: Row) -> list[str]:
@@ -181,10 +175,6 @@ def _measured(name: str, row: Row) -> list[str]:
 
 def shown(name: str, value: float) -> str:
     return f"{value:{measure(name).form}}".replace("%", " %")
-
-
-def percent(value: float) -> str:
-    return f"{value:.0%}".replace("%", " %")
 
 
 PICTURE = """![writing](writing.png)\\
@@ -218,10 +208,7 @@ def _answer(written: Row) -> str:
 def limits(details: Row) -> str:
     groups = details["improvement"]["groups"]
     few = f" With {groups} groups it is on the narrow side." if 1 < groups < FEW_GROUPS else ""
-    return LIMITS.format(few=few)
-
-
-LIMITS = """\
+    return f"""\
 - A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
   these texts.
 - The interval of the losses comes from drawing the held-out groups again.{few} It does not cover other

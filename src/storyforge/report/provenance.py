@@ -7,6 +7,9 @@ from typing import Any
 from storyforge.report.page import code, plain, table
 
 Row = Mapping[str, Any]
+HASHES = """\
+`dvc.lock` records these hashes of what this report was made from; `dvc pull` fetches the files. A file cannot
+contain its own commit: `git log -1 -- reports` names it, with its code, choices and lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,5 @@ def hashes(of: Provenance) -> str:
         for name, row in named.items()
         if row
     ]
-    parts = [HASHES, table(["input", "md5, as DVC has it"], rows)]
-    return "\n\n".join(parts + ([table(["", "when it was trained"], versions)] if versions else []))
-
-
-HASHES = """\
-`dvc.lock` records these hashes of what this report was made from; `dvc pull` fetches the files. A file cannot
-contain its own commit: `git log -1 -- reports` names it, with its code, choices and lock."""
+    made = f"{HASHES}\n\n{table(['input', 'md5, as DVC has it'], rows)}"
+    return f"{made}\n\n{table(['', 'when it was trained'], versions)}" if versions else made

@@ -44,7 +44,7 @@ def report(
     sampling = [f"{name.replace('_', ' ')} {value}" for name, value in details["sampling"].items()]
     many = f"the first {MOST_PAIRS} of {len(first)} prompts"
     return Template(template).substitute(
-        title=plain(title(of)),
+        base=plain(of.base),
         main_finding=plain(findings.main_finding(of.base, details["improvement"])),
         made_from=provenance.made_from(of),
         units=findings.UNITS,
@@ -68,10 +68,6 @@ def report(
         hashes=provenance.hashes(of),
         params=fenced(params),
     )
-
-
-def title(of: Provenance) -> str:
-    return f"{of.base}, tuned to tell stories"
 
 
 def main(
@@ -113,7 +109,7 @@ def main(
     with published_folder(reports) as folder:
         for name, content in drawn.items():
             (folder / f"{name}.png").write_bytes(content)
-        (folder / "report.html").write_text(page(title(of), text, drawn, style), encoding="utf-8")
+        (folder / "report.html").write_text(page(of.base, text, drawn, style), encoding="utf-8")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
     found = findings.main_finding(of.base, details["improvement"])
@@ -152,10 +148,8 @@ def _lengths(processed: Path) -> dict[str, Counter[int]]:
 def _read_tsv(path: Path) -> list[dict[str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items()}
-                for row in csv.DictReader(file, delimiter="\t")
-            ]
+            rows = csv.DictReader(file, delimiter="\t")
+            return [{name: float(value) for name, value in row.items()} for row in rows]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read: {error}: run `dvc repro train`") from None
 
