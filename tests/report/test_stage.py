@@ -197,6 +197,17 @@ def test_the_hub_reads_the_model_card(made):
     assert "With the hub's own weights it was not measured" in card.content
 
 
+def test_a_name_with_quotes_and_line_ends_breaks_no_front_matter(workspace):
+    hostile = 'a"b: c\n---\n# d'
+    write_json(
+        workspace[2] / "metadata.json", ACCOUNTS | {"sources": {hostile: ACCOUNTS["sources"]["plays"]}}
+    )
+    stage.main(*workspace)
+    card = ModelCard((workspace[-1] / "MODEL_CARD.md").read_text())
+    assert card.data.eval_results[0].dataset_name == f"held-out stories: {hostile}"
+    assert "\n# d" not in card.content
+
+
 def test_prompt_use_is_told_where_it_was_measured(workspace):
     both = {"own_prompt_first": 0.75}
     gain = {"value": 0.1, "low": 0.05, "high": 0.2, "groups": 6}

@@ -109,7 +109,7 @@ def main(
     with published_folder(reports) as folder:
         for name, content in drawn.items():
             (folder / f"{name}.png").write_bytes(content)
-        (folder / "report.html").write_text(page(of.base, text, drawn, style), encoding="utf-8")
+        (folder / "report.html").write_text(page(f"{of.base}, tuned", text, drawn, style), encoding="utf-8")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
     found = findings.main_finding(of.base, details["improvement"])
