@@ -119,7 +119,8 @@ def improvement(details: Mapping[str, Any]) -> Figure:
             fill = TUNED
         axes.plot(gain["nats_per_token"], at, "o", color=TUNED, markerfacecolor=fill, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(rows)), [_short(name) for name in rows], parse_math=False)
+    labels = [name if len(name) <= 26 else f"{name[:25]}…" for name in rows]
+    axes.set_yticks(range(len(rows)), labels, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("nats per token saved by tuning")
     axes.tick_params(axis="y", length=0)
@@ -160,7 +161,3 @@ def _panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 26 else f"{name[:25]}…"

@@ -66,29 +66,28 @@ def training(of: Provenance) -> str:
     return said + table(["choice", "value"], settings.items())
 
 
-def origins(of: Provenance) -> str:
-    rows = [
+def data(of: Provenance) -> dict[str, str]:
+    """Tables: where the stories come from, which rules dropped drafts, what each split holds."""
+    origins = [
         [plain(name), f"{row['stories']:,}", f"{row['words']:,}", plain(row["licence"]), code(row["origin"])]
         for name, row in of.collected.items()
     ]
-    return table(["source", "stories read", "words", "licence", "origin"], rows)
-
-
-def rules(of: Provenance) -> str:
-    rows = [
+    rules = [
         [plain(name), rule.replace("_", " "), f"{dropped:,}", f"{100 * dropped / account['drafts']:.2f} %"]
         for name, account in of.accounts["sources"].items()
         for rule, row in account["rules"].items()
         if (dropped := row["dropped"])
     ]
-    return table(["source", "rule", "dropped", "of the drafts"], rows) if rows else "No draft was dropped."
-
-
-def splits(of: Provenance) -> str:
-    columns = ("rows", "words", "groups")
-    rows = of.accounts["splits"].items()
-    head = ["split", "stories", "words", "groups"]
-    return table(head, [[split, *(f"{row[column]:,}" for column in columns)] for split, row in rows])
+    splits = [
+        [split, *(f"{row[column]:,}" for column in ("rows", "words", "groups"))]
+        for split, row in of.accounts["splits"].items()
+    ]
+    dropped_by = ["source", "rule", "dropped", "of the drafts"]
+    return {
+        "origins": table(["source", "stories read", "words", "licence", "origin"], origins),
+        "rules": table(dropped_by, rules) if rules else "No draft was dropped.",
+        "splits": table(["split", "stories", "words", "groups"], splits),
+    }
 
 
 def hashes(of: Provenance) -> str:

@@ -62,9 +62,7 @@ def report(
         pairs=findings.pairs(first[:MOST_PAIRS]),
         limits=findings.limits(details),
         training=provenance.training(of),
-        origins=provenance.origins(of),
-        rules=provenance.rules(of),
-        splits=provenance.splits(of),
+        **provenance.data(of),
         hashes=provenance.hashes(of),
         params=fenced(params),
     )
