@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from storyforge.core.params import Slice
 from storyforge.core.records import Story
@@ -21,29 +21,36 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Profile(Slice):
-    """What is expected of one source; null switches a rule off. params.yaml says where bounds come from."""
+    """What is expected of one source's drafts; what is not written is off. params.yaml has the bounds' sources."""
 
     form: Literal["drama", "reddit", "prose"]
-    described_as: str | None
-    keep: Count | None
-    max_words: Annotated[int, Field(ge=20, strict=True)] | None
-    longer: Literal["drop", "first", "passages"]
-    min_words: Count | None
-    min_prompt_words: Count | None
-    drop_tags: tuple[str, ...]
-    max_meta: Share | None
-    min_english: Share | None
-    max_broken_characters: Count | None
-    min_lettered_words: Share | None
-    mean_word_length: tuple[float, float] | None
-    max_one_character: Share | None
-    must_end: bool
-    max_repetition: Annotated[float, Field(gt=0)] | None
-    max_promotions: Count | None
-    max_capitals: Share | None
-    max_list_lines: Share | None
-    max_short_lines: Share | None
-    drop_unsafe: bool
+    described_as: str | None = None
+    keep: Count | None = None
+    max_words: Annotated[int, Field(ge=20, strict=True)] | None = None
+    longer: Literal["drop", "first", "passages"] | None = Field(None, validate_default=True)
+    min_words: Count | None = None
+    min_prompt_words: Count | None = None
+    drop_tags: tuple[str, ...] = ()
+    max_meta: Share | None = None
+    min_english: Share | None = None
+    max_broken_characters: Count | None = None
+    min_lettered_words: Share | None = None
+    mean_word_length: tuple[float, float] | None = None
+    max_one_character: Share | None = None
+    must_end: bool = False
+    max_repetition: Annotated[float, Field(gt=0)] | None = None
+    max_promotions: Count | None = None
+    max_capitals: Share | None = None
+    max_list_lines: Share | None = None
+    max_short_lines: Share | None = None
+    drop_unsafe: bool = False
+
+    @field_validator("longer")
+    @classmethod
+    def _is_chosen(cls, longer: str | None, others: ValidationInfo) -> str | None:
+        if longer is None and others.data.get("max_words") is not None:
+            raise ValueError("where max_words is set, choose drop, first or passages")
+        return longer
 
 
 @dataclass

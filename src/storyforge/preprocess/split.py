@@ -23,7 +23,7 @@ class SplitParams(Slice):
     salt: Annotated[int, Field(strict=True)]
     val: Share
     test: Share
-    held_out: dict[str, HeldOut]
+    held_out: dict[str, HeldOut] = {}  # by source; others are split by hash
 
 
 def side(source: str, group: str, params: SplitParams) -> str:

@@ -178,7 +178,10 @@ def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
     """The sources' files in the order of the profiles; UserError for one without, or if there is none."""
     found = {path.stem: path for path in raw.glob("*.jsonl") if path.stem != "rejects"}
     if unknown := sorted(set(found).difference(profiles)):
-        raise UserError(f"{found[unknown[0]]}: params.yaml has no preprocess.profiles.{unknown[0]}")
+        raise UserError(
+            f"{found[unknown[0]]}: params.yaml has no preprocess.profiles.{unknown[0]}: "
+            "add one, with `form: prose` at least, or take one from recipes/"
+        )
     if not found:
         raise UserError(f"{raw}: no stories there: run `dvc repro collect`")
     return [found[source] for source in profiles if source in found]
