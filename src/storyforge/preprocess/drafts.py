@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Profile(Slice):
-    """What is expected of one source's drafts; what is not written is off. params.yaml has the bounds' sources."""
+    """What is expected of one source's drafts; what is not written is off. Bounds' sources: params.yaml."""
 
     form: Literal["drama", "reddit", "prose"]
     described_as: str | None = None
