@@ -16,8 +16,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.preprocess import stage as stage
-from storyforge.preprocess.prompts import SCENE_WORDINGS
-from storyforge.preprocess.split import side
+from storyforge.preprocess.drafts import SCENE_WORDINGS
+from storyforge.preprocess.heldout import side
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
 
 ROOT = Path(__file__).parents[2]
