@@ -80,7 +80,9 @@ def shakespeare(path: str, markdown: str) -> list[Story]:
     """The scenes of one play, its prologues and epilogues among them; `path` ends in GENRE/PLAY.md."""
     genre, file = path.split("/")[-2:]
     title = TITLE.search(markdown)
-    play = title[1] if title else _title(file)
+    # one play has lost its title line: its file is named after it
+    named = file.removesuffix(".md").replace("-", " ").title().replace(" For ", " for ")
+    play = title[1] if title else named
     marked = UNMARKED.sub(lambda match: f"### {match['scene'] + '. ' if match['scene'] else ''}", markdown)
     stories, act, held = [], None, ""
     for kind, number, place, body in zip(*[iter(HEADING.split(marked)[1:])] * 4, strict=True):
@@ -99,11 +101,6 @@ def shakespeare(path: str, markdown: str) -> list[Story]:
     if not stories:
         raise Unusable("no_scenes")
     return stories
-
-
-def _title(file: str) -> str:
-    """Of the one play that has lost its title line."""
-    return file.removesuffix(".md").replace("-", " ").title().replace(" For ", " for ")
 
 
 def _speakers(scene: str) -> list[str]:

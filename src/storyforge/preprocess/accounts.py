@@ -1,4 +1,4 @@
-"""What became of the drafts: counts both ways, examples, and a few of those kept to read."""
+"""What became of the drafts: counts by rule and side, and a few of those dropped and kept to read."""
 
 import json
 import re
@@ -105,10 +105,14 @@ def report(
         if candidate.prompt_words and not candidate.reasons:
             together[candidate.cluster].add(candidate.group)
     copies = Counter(candidate.original for candidate in candidates if candidate.original)
+    splits = {}
+    for side in SIDES:
+        kept = [candidate for candidate in candidates if candidate.side == side and not candidate.reasons]
+        clusters = {(candidate.source, candidate.cluster) for candidate in kept}
+        words = sum(candidate.words for candidate in kept)
+        splits[side] = {"rows": len(kept), "words": words, "groups": len(clusters)}
     return {
-        "splits": {
-            side: _sizes(candidate for candidate in candidates if candidate.side == side) for side in SIDES
-        },
+        "splits": splits,
         "sources": {
             source: account.report() | {"held_out_but_absent": absent(source, groups[source], split)}
             for source, account in accounts.items()
@@ -136,15 +140,6 @@ def summary(report: Mapping[str, Any]) -> dict[str, Any]:
 def shortened(text: str) -> str:
     """The beginning, on one line, without addresses, links, user names or telephone numbers."""
     return textwrap.shorten(PRIVATE.sub("[…]", text[: 4 * SHORTENED]), SHORTENED, placeholder=" …")
-
-
-def _sizes(candidates: Iterable[Candidate]) -> dict[str, int]:
-    kept = [candidate for candidate in candidates if not candidate.reasons]
-    return {
-        "rows": len(kept),
-        "words": sum(candidate.words for candidate in kept),
-        "groups": len({(candidate.source, candidate.cluster) for candidate in kept}),
-    }
 
 
 def _histogram(sizes: Iterable[int]) -> dict[str, int]:

@@ -55,29 +55,19 @@ DASH = re.compile(r"--(?<!---)-?(?!-)")
 def repaired(text: str) -> str:
     """The text in NFC with its encoding mended, no entities, control tokens or invisible characters."""
     text = spaced(text)
-    while (better := _mended(text)) != text:  # an entity may hide an entity, a control token or mojibake
-        text = spaced(better)
-    return text
-
-
-def _mended(text: str) -> str:
-    text = INVISIBLE.sub("", text)
-    if text.isascii() and not any(mark in text for mark in "&<["):
-        return text
-    text = LOST_BYTE.sub("”", text)
-    if MOJIBAKE.search(text):
-        text = ftfy.fix_encoding(text)
-    text = ENTITY.sub(lambda match: html.unescape(f"&{match[1]};"), text)
-    return unicodedata.normalize("NFC", without_control_tokens(text))
-
-
-def without_control_tokens(text: str) -> str:
-    """Taken out until none is left: one inside another must not leave a third."""
-    while "<" in text or "[" in text:
-        text, found = CONTROL_TOKEN.subn("", text)
-        if not found:
-            break
-    return text
+    while True:
+        better = INVISIBLE.sub("", text)
+        if not better.isascii() or any(mark in better for mark in "&<["):
+            better = LOST_BYTE.sub("”", better)
+            if MOJIBAKE.search(better):
+                better = ftfy.fix_encoding(better)
+            better = ENTITY.sub(lambda match: html.unescape(f"&{match[1]};"), better)
+            while (fewer := CONTROL_TOKEN.sub("", better)) != better:
+                better = fewer  # again: one token inside another must not leave a third
+            better = unicodedata.normalize("NFC", better)
+        if better == text:
+            return text
+        text = spaced(better)  # and again: an entity may hide an entity, a control token or mojibake
 
 
 def spaced(text: str) -> str:
@@ -107,7 +97,7 @@ def detokenised(text: str) -> str:
 
 
 def _quoted(line: str) -> str:
-    """Double quotes opened and closed: by turns where they are even, else as the tokeniser guessed."""
+    """The line with plain double quotes: they open and close by turns if even in number, else as marked."""
     text, *rest = QUOTE.split(line)
     marks, pieces = rest[::2], rest[1::2]
     for turn, (mark, piece) in enumerate(zip(marks, pieces, strict=True)):
@@ -121,13 +111,14 @@ def _quoted(line: str) -> str:
 
 
 def _opens(mark: str, before: str, after: str) -> bool:
+    """Whether a quote mark between these pieces of a line opens, by its form and the spaces beside it."""
     if mark == '"':
         return before[-1:] in ("", " ") and after[:1] != " "
     return not before.strip() or mark == "``" and after.strip()[:1] not in ("", ",", ".")
 
 
 def _closed_up(text: str) -> str:
-    """Without spaces where none belong, and dashes as dashes."""
+    """Without spaces before punctuation and inside brackets; double hyphens as dashes."""
     text = re.sub(r" {2,}", " ", text) if "  " in text else text
     for mark in CLOSING:
         text = text.replace(f" {mark}", mark)

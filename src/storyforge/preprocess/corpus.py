@@ -169,21 +169,24 @@ def _drop_copies(
 
 def _cluster_prompts(candidates: Sequence[Candidate], min_jaccard: float) -> None:
     """Groups whose prompts are nearly the same get one name; every other group its own."""
+    # 1. Each different prompt once, sorted: the order of the candidates must not matter.
     owners: dict[str, set[str]] = defaultdict(set)  # prompt → groups
     for candidate in _staying(candidates):
         if candidate.prompt_words:
             owners[candidate.prompt_words].add(candidate.group)
     prompts = sorted(owners)
+    # 2. Prompts connected by pairs that are nearly the same; shingles and roots are parallel to prompts.
     grams = [shingles(prompt.split(), PROMPT_SHINGLE) for prompt in prompts]
     roots = clusters(list(map(signature, grams)), lambda a, b: jaccard(grams[a], grams[b]) >= min_jaccard)
-    families: dict[int, set[str]] = defaultdict(set)  # cluster of prompts → groups
+    families: dict[int, set[str]] = defaultdict(set)  # root → groups
     for prompt, root in zip(prompts, roots, strict=True):
         families[root] |= owners[prompt]
-    # a group of several prompts may lie in several families, which are then one
-    home: dict[str, set[str]] = {}  # group → all groups of its family
+    # 3. A group of several prompts may lie in several families, which are then one.
+    home: dict[str, set[str]] = {}  # group → all groups of its family, one set for all of them
     for family in families.values():
         united = family.union(*(home.get(group, ()) for group in family))
         home |= dict.fromkeys(united, united)
+    # 4. A family is named after its smallest group, so that a new group seldom renames it.
     smallest: dict[str, str] = {}
     for family in {id(family): family for family in home.values()}.values():
         smallest |= dict.fromkeys(family, min(family))

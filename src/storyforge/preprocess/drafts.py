@@ -1,4 +1,4 @@
-"""A story as its source gives it → the exchanges it could become, before anything judges them."""
+"""A story as its source gives it → its drafts: the exchanges it could become, not filtered yet."""
 
 import re
 from collections.abc import Sequence
@@ -49,6 +49,12 @@ LATER_WORDINGS = (
     "Write a passage from the middle of {register}. It begins: {opening}",
     "Go on in the middle of {register}, from these words: {opening}",
 )
+PARTS = {  # whether a passage opens and ends its scene
+    (True, True): "a whole short scene",
+    (True, False): "the opening of a scene",
+    (False, True): "the end of a scene",
+    (False, False): "a passage from the middle of a scene",
+}
 LONGEST_OPENING = 30  # words
 Count = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -89,7 +95,7 @@ class Profile(Slice):
 
 @dataclass
 class Draft:
-    """One exchange in the making, with what the rules want to know of where it comes from."""
+    """An exchange before it is filtered, with what the rules need to know about its source."""
 
     id: str
     prompt: str
@@ -104,12 +110,12 @@ class Draft:
 
     @cached_property
     def tokens(self) -> list[str]:
-        """What stands between spaces, in the whole text."""
+        """Of the whole text, split at white space."""
         return self.text.split()
 
     @cached_property
     def folded(self) -> str:
-        """What is judged, casefolded."""
+        """What the rules judge, casefolded."""
         return (self.text if self.body is None else self.body).casefold()
 
     @cached_property
@@ -186,6 +192,7 @@ def _prose(story: Story, profile: Profile) -> list[Draft]:
 
 
 def _fitted(text: str, profile: Profile) -> list[Passage]:
+    """The text whole where it may be as long as it is, else what the profile makes of longer ones."""
     most_words = text.count(" ") + text.count("\n") + 1  # far quicker than counting them
     if profile.max_words is None or profile.longer == "drop" or most_words <= profile.max_words:
         return [Passage(text, True, True)]
@@ -196,11 +203,10 @@ def _fitted(text: str, profile: Profile) -> list[Passage]:
 
 def scene_prompt(key: str, genre: str, place: str, passage: Passage) -> str:
     """Genre, place, speakers, and where in its scene the passage stands; `key` picks the wording."""
-    place = re.sub(
-        r"^The same\.\s*", "", place, flags=re.IGNORECASE
-    )  # the same as what, a reader cannot know
+    # "The same." refers to the scene before, which a reader of the prompt does not see
+    place = re.sub(r"^The same\.\s*", "", place, flags=re.IGNORECASE)
     return _pick(SCENE_WORDINGS, key).format(
-        part=_part(passage),
+        part=PARTS[passage.opens, passage.ends],
         kind=KINDS.get(genre.casefold(), "play"),
         place=f" Place: {place.rstrip('.')}." if place else "",
         speakers=f" Speakers: {', '.join(passage.speakers)}." if passage.speakers else "",
@@ -214,14 +220,6 @@ def opening_prompt(key: str, register: str, passage: Passage) -> str:
     opening = " ".join(words) if len(words) <= LONGEST_OPENING else " ".join(words[:LONGEST_OPENING]) + " …"
     wordings = STORY_WORDINGS if passage.opens else LATER_WORDINGS
     return _pick(wordings, key).format(register=register, opening=opening)
-
-
-def _part(passage: Passage) -> str:
-    if passage.opens and passage.ends:
-        return "a whole short scene"
-    if passage.opens:
-        return "the opening of a scene"
-    return "the end of a scene" if passage.ends else "a passage from the middle of a scene"
 
 
 def _pick(wordings: Sequence[str], key: str) -> str:

@@ -163,17 +163,15 @@ def _split_paragraph(paragraph: str, max_words: int) -> Iterator[str]:
     if _words(paragraph) <= max_words:
         yield paragraph + "\n\n"
         return
-    sentences = [words for sentence in SENTENCE.findall(paragraph) for words in _chunks(sentence, max_words)]
+    sentences = []
+    for sentence in SENTENCE.findall(paragraph):
+        words = sentence.split()
+        starts = range(0, len(words), max_words)
+        parts = [" ".join(words[start : start + max_words]) for start in starts]
+        sentences += parts if len(parts) > 1 else [sentence]
     for sentence in sentences[:-1]:
         yield sentence + " "
     yield sentences[-1] + "\n\n"
-
-
-def _chunks(sentence: str, max_words: int) -> list[str]:
-    words = sentence.split()
-    if len(words) <= max_words:
-        return [sentence]
-    return [" ".join(words[start : start + max_words]) for start in range(0, len(words), max_words)]
 
 
 def _split_speech(speech: Speech, max_words: int) -> Iterator[Speech]:
