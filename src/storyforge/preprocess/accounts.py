@@ -22,7 +22,7 @@ PRIVATE = re.compile(r"\S+@\S+\.\w+|https?:\S+|(?<![\w/])/?u/[\w-]+|\b\d{3}[-. ]
 
 @dataclass
 class Sample:
-    """The few drafts of the lowest rank: no order of arrival changes which."""
+    """The few drafts of the lowest rank, whatever the order in which they come."""
 
     size: int
     shown: list[tuple[int, dict[str, str]]] = field(default_factory=list)

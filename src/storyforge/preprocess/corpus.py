@@ -143,7 +143,7 @@ def _staying(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _by_right(candidates: Iterable[Candidate], salt: int) -> list[Candidate]:
-    """Those that stay, the first one to stay longest first."""
+    """Those that stay: held out before trained on, then by hash. Where not all can stay, the first do."""
     return sorted(_staying(candidates), key=lambda c: (-SIDES.index(c.side), rank(c.id, salt), c.id, c.group))
 
 
@@ -186,7 +186,7 @@ def _cluster_prompts(candidates: Sequence[Candidate], min_jaccard: float) -> Non
     for family in families.values():
         united = family.union(*(home.get(group, ()) for group in family))
         home |= dict.fromkeys(united, united)
-    # 4. A family is named after its smallest group, so that a new group seldom renames it.
+    # 4. A family is named after its smallest group, again whatever the order.
     smallest: dict[str, str] = {}
     for family in {id(family): family for family in home.values()}.values():
         smallest |= dict.fromkeys(family, min(family))

@@ -91,12 +91,12 @@ def short_prompt(draft: Draft, profile: Profile) -> str | None:
 
 
 def meta(draft: Draft, profile: Profile) -> str | None:
-    """So much talk around the story that more of it may be left inside."""
+    """So much of the author's comment was removed that more may be left inside the story."""
     return _above(draft.meta_share, profile.max_meta, "of the characters stood around the story")
 
 
 def foreign(draft: Draft, profile: Profile) -> str | None:
-    """Not English, as py3langid sees it where function words leave it in doubt."""
+    """Not English by py3langid, which is asked where function words are few."""
     if profile.min_english is None:
         return None
     return _below(english(draft.text, draft.words), profile.min_english, "sure to be English")
@@ -127,7 +127,7 @@ def long(draft: Draft, profile: Profile) -> str | None:
 
 
 def broken(draft: Draft, profile: Profile) -> str | None:
-    """Bytes nobody can read any more, and stray CJK (ad8e/TinyStories-cleaner)."""
+    """Mojibake that could not be repaired, and stray CJK (ad8e/TinyStories-cleaner)."""
     if profile.max_broken_characters is None or draft.text.isascii():
         return None
     return _above(len(BROKEN.findall(draft.text)), profile.max_broken_characters, "broken characters")
@@ -163,7 +163,7 @@ def one_character(draft: Draft, profile: Profile) -> str | None:
 
 
 def unfinished(draft: Draft, profile: Profile) -> str | None:
-    """Stops without a stop: the main fault of TinyStories (0.44 % in ad8e's count). Cut texts are exempt."""
+    """Does not end a sentence: the main fault of TinyStories (0.44 % in ad8e's count). Cut texts are exempt."""
     end = draft.text[-100:]
     if not profile.must_end or not draft.ended or ENDING.search(end) or SIGNATURE.search(end):
         return None

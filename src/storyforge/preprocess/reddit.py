@@ -178,7 +178,7 @@ def without_asides(lines: list[str]) -> tuple[list[str], bool]:
 
 
 def _stripped(lines: list[str]) -> tuple[list[str], bool]:
-    """Without what stands before the story; for what stands after it, turn the lines round."""
+    """Without asides before the story; pass the lines in reverse to remove those after it."""
     goes_on = False
     for _ in range(EDGE_LINES):
         if not lines or not _is_aside(lines):
@@ -191,7 +191,7 @@ def _stripped(lines: list[str]) -> tuple[list[str], bool]:
 
 
 def _is_aside(lines: list[str]) -> bool:
-    """Whether the first line is; what follows tells whether a rule parts it from the story."""
+    """Whether the first line is an aside; the lines after it tell whether a ruled line separates it."""
     line = lines[0]
     if ORNAMENT.fullmatch(line) or QUOTED.match(line):
         return not QUOTED.match(line)
