@@ -163,7 +163,7 @@ def one_character(draft: Draft, profile: Profile) -> str | None:
 
 
 def unfinished(draft: Draft, profile: Profile) -> str | None:
-    """Does not end a sentence: the main fault of TinyStories (0.44 % in ad8e's count). Cut texts are exempt."""
+    """No end of a sentence: the main fault of TinyStories (0.44 % in ad8e's count). Cut texts are exempt."""
     end = draft.text[-100:]
     if not profile.must_end or not draft.ended or ENDING.search(end) or SIGNATURE.search(end):
         return None
