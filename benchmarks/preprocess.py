@@ -7,8 +7,10 @@ into 30,000 stories of about 734 words and 20,000 of about 170. Aim: 60 s on two
 index of signatures and not for the texts.
 """
 
+import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,15 +21,15 @@ from pathlib import Path
 
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Story
-from storyforge.preprocess import duplicates, filters
+from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.drafts import drafts
-from storyforge.preprocess.language import english
 from storyforge.preprocess.stage import PreprocessParams
 
 SHAPES = {"writingprompts": (30_000, 734), "tinystories": (20_000, 170)}
 RULE_SAMPLE = 1_000
 OLD_STORIES = 6  # that a new one is made of: enough words, and no more odd characters than one author has
 REPOSITORY = Path(__file__).parents[1]
+RECIPE = REPOSITORY / "recipes/llama-3.1-8b.yaml"
 
 
 def shuffled(rows: Sequence[Story], count: int, words: int, rng: random.Random) -> Iterator[Story]:
@@ -55,7 +57,7 @@ def rule_costs(stories: Sequence[Story], params: PreprocessParams) -> Iterator[t
     yield "cleaning", time.process_time() - start
     for draft in made:  # what several rules share
         assert draft.words is not None and draft.lines is not None and draft.numbered is not None
-    english("", [])  # the classifier's model is read once
+    filters.english("", [])  # the classifier's model is read once
     for rule in filters.RULES:
         start = time.process_time()
         for draft in made:
@@ -63,7 +65,7 @@ def rule_costs(stories: Sequence[Story], params: PreprocessParams) -> Iterator[t
         yield rule.__name__, time.process_time() - start
     start = time.process_time()
     for draft in made:
-        duplicates.signature(duplicates.shingles(draft.words, params.corpus.shingle_words))
+        corpus.signature(corpus.shingles(draft.words, params.corpus.shingle_words))
     yield "MinHash", time.process_time() - start
 
 
@@ -89,7 +91,9 @@ def measured(raw: Path, folder: Path) -> str:
         *outputs,
     ]
     start = time.perf_counter()
-    subprocess.run([*map(str, stage)], check=True, cwd=REPOSITORY)
+    shutil.copy(RECIPE, folder / "params.yaml")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    subprocess.run([*map(str, stage)], check=True, cwd=folder, env=environment)
     seconds = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = used.ru_utime + used.ru_stime
@@ -97,7 +101,7 @@ def measured(raw: Path, folder: Path) -> str:
 
 
 def main(raw: Path) -> None:
-    params = PreprocessParams.load(REPOSITORY / "params.yaml")
+    params = PreprocessParams.load(RECIPE)
     with tempfile.TemporaryDirectory() as folder:
         new = Path(folder) / "raw"
         for source, (count, words) in SHAPES.items():

@@ -21,7 +21,8 @@ STAGES = ["collect", "preprocess", "train", "evaluate", "report"]
 RESULTS = ("dvc.lock", "metrics", "reports")
 TINY = {  # over the default params.yaml: seconds instead of minutes
     "collect.shakespeare.stories": 0,
-    "collect.folder.stories": None,
+    "collect.folder": {"stories": None},
+    "preprocess.profiles.folder": {"form": "prose", "max_words": 700, "longer": "passages", "min_words": 20},
     "preprocess.split.val": 0.2,
     "preprocess.split.test": 0.2,
     "model.sha256": None,
@@ -80,7 +81,7 @@ class Repository:
             section = params
             for name in path:
                 section = section[name]
-            assert last in section, f"{key} is not a key of params.yaml"
+            assert last in section or isinstance(value, dict), f"{key} is not a key of params.yaml"
             section[last] = value
         yaml.dump(params, file)
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import pyarrow.parquet
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.collect import reading, stage
+from storyforge.collect import reading, sources, stage
+from storyforge.collect.sources import tinystories
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, read_jsonl
 from storyforge.core.records import Story
@@ -389,8 +391,85 @@ def test_folder_without_stories_says_what_to_put_there(make, work):
     one_line(caught)
 
 
+@pytest.mark.parametrize("name", [".#s1.txt", "sub/.s1.txt"])
+def test_hidden_link_to_nothing_is_left_out(name, work):
+    (work.folder / "sub").mkdir()
+    (work.folder / name).symlink_to("somebody@host.1234:56")
+    write_rows(work, TEXTS)
+    assert list(work.run(folder=None)["folder"]["sha256"]) == ["rows.jsonl"]
+
+
+def test_visible_link_to_nothing_is_one_line(work):
+    (work.folder / "s1.txt").symlink_to("moved/away.txt")
+    write_rows(work, TEXTS)
+    with pytest.raises(UserError, match=r"my-stories/s1.txt: a link to a missing file: restore") as caught:
+        work.run(folder=None)
+    one_line(caught)
+
+
+def test_source_without_a_section_is_not_collected(work):
+    for absent in ("shakespeare", "writingprompts", "tinystories"):
+        del work.params[absent]
+    write_rows(work, TEXTS)
+    assert list(work.run(folder=3)) == ["folder"]
+
+
+def test_unknown_source_is_told_which_there_are_and_where_to_add_one(work):
+    work.params["fables"] = {"stories": 3}
+    with pytest.raises(UserError) as caught:
+        work.run()
+    assert one_line(caught) == (
+        "params.yaml: collect.fables is not a known key: sources are shakespeare, writingprompts, "
+        "tinystories, folder; for another one add its entry to SOURCES in src/storyforge/collect/sources.py"
+    )
+
+
+FABLES = """
+
+def fables(text: str) -> Story:
+    return _story("fables", text, meta={"moral": text.splitlines()[-1]})
+
+
+SOURCES["fables"] = Source("CC0-1.0", _columns(fables), HubParams, columns=("fable",))
+"""
+
+
+def test_new_source_is_one_entry_in_one_file_and_its_params(work, serve):
+    """From the hub to train.jsonl, in a copy of the code."""
+    shutil.copytree(Path(stage.__file__).parents[1], work.folder.parent / "src/storyforge")
+    with open("src/storyforge/collect/sources.py", "a") as file:
+        file.write(FABLES)
+    stand_in = serve({"a.parquet": hub.parquet(fable=TEXTS)}, "datasets/f/b")
+    fables = {"stories": None, "origin": f"hub:datasets/f/b@{hub.REVISION}", "files": "*.parquet"}
+    corpus = {"shingle_words": 5, "min_jaccard": 0.9, "max_stories_a_prompt": None}
+    preprocess = {"max_rule_share": 1.0, "split": {"salt": 1, "val": 0, "test": 0}, "corpus": corpus}
+    params = {
+        "collect": {"seed": 1, "max_reject_share": 0.0, "fables": fables},
+        "preprocess": preprocess | {"profiles": {"fables": {"form": "prose"}}},
+    }
+    YAML(typ="safe").dump(params, Path("params.yaml"))
+    shutil.copy(Path(__file__).parents[2] / "data/prompts.yaml", "prompts.yaml")
+    environment = {**os.environ, "PYTHONPATH": "src", "HF_ENDPOINT": stand_in.url}
+    for command in (
+        "collect.stage my-stories raw collect.json",
+        "preprocess.stage raw prompts.yaml processed metrics.json preprocess.json",
+    ):
+        words = [sys.executable, "-m", *f"storyforge.{command}".split()]
+        subprocess.run(words, env=environment, check=True)
+    rows = [json.loads(line) for line in Path("processed/train.jsonl").read_text().splitlines()]
+    assert [row["story"] for row in rows] == TEXTS
+    report = json.loads(Path("raw/collection_report.json").read_text())
+    assert report["fables"]["licence"] == "CC0-1.0"
+
+
+def test_source_without_an_entry_is_told_where_it_belongs(monkeypatch):
+    monkeypatch.delitem(sources.SOURCES, "tinystories")
+    with pytest.raises(UserError, match="'tinystories' is not declared: add its entry to SOURCES in"):
+        tinystories("Once.")
+
+
 def test_nothing_wanted_is_an_error(work):
-    with pytest.raises(UserError, match="every source of collect has stories: 0"):
+    with pytest.raises(UserError, match="collect names no source with stories"):
         work.run()
 
 
@@ -471,6 +550,39 @@ def test_process_ends_with_one_line_and_status_1(work):
     assert done.stderr.startswith("error: ")
 
 
+# --- what the report says of a source
+
+
+def test_report_counts_words_and_bytes_of_what_is_kept():
+    counts = stage.Counts(not_chosen=2, duplicates=1)
+    counts.keep(tinystories("One two three."), rank=5)
+    counts.keep(tinystories("Café noir."), rank=4)
+    counts.reject(stage.Reject("tinystories", "a.jsonl", 1, 0, "nul", "0" * 64))
+    counts.reject(stage.Reject("tinystories", "a.jsonl", 2, 9, "not_json", "0" * 64))
+    report = counts.report()
+    assert (report["stories"], report["words"], report["bytes"]) == (2, 5, 14 + 11)
+    assert report["records"] == {
+        "read": 7,
+        "not_chosen": 2,
+        "duplicates": 1,
+        "rejected": {"not_json": 1, "nul": 1},
+    }
+    assert counts.first_reject == "a.jsonl, record 1: nul"
+
+
+def test_samples_are_the_lowest_ranks_whatever_the_order():
+    stories = [tinystories(f"Story {number}. " + "word " * 200) for number in range(10)]
+    forward, backward = stage.Counts(), stage.Counts()
+    for number, story in enumerate(stories):
+        forward.keep(story, number)
+    for number, story in reversed(list(enumerate(stories))):
+        backward.keep(story, number)
+    samples = forward.report()["samples"]
+    assert samples == backward.report()["samples"]
+    assert [sample["id"] for sample in samples] == [story.id for story in stories[: stage.SAMPLES]]
+    assert all(len(sample["opening"]) <= 240 and sample["opening"].endswith(" …") for sample in samples)
+
+
 # --- scale
 
 
@@ -481,6 +593,6 @@ def test_reading_a_table_takes_little_memory_however_it_is_laid_out(tmp_path):
         table, tmp_path / "one-group.parquet", row_group_size=10**6, use_dictionary=False
     )
     before, peak = pyarrow.total_allocated_bytes(), 0
-    for _ in stage._rows(tmp_path / "one-group.parquet", ("text",), "one-group.parquet"):
+    for _ in reading.tables({"one-group.parquet": tmp_path / "one-group.parquet"}, ("text",)):
         peak = max(peak, pyarrow.total_allocated_bytes() - before)
     assert peak < 8_000_000 < table.nbytes

@@ -1,8 +1,12 @@
 """A wrong params.yaml is one line that names file, key and value."""
 
+import difflib
+import shutil
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import pytest
+from dvc.utils.serialize import modify_yaml
 from pydantic import Field
 
 from storyforge.core.errors import UserError
@@ -75,3 +79,28 @@ def test_file_that_is_missing_or_no_text_is_named(tmp_path):
         TellParams.load(tmp_path / "absent.yaml")
     with pytest.raises(UserError, match="params.yaml: cannot be read"):
         load(tmp_path, b"tell: \xff\xfe")
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "file", [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))], ids=lambda file: file.stem
+)
+@pytest.mark.parametrize(
+    ("section", "key", "value", "line"),
+    [
+        ("train", "patience", 3, "  patience: 3                   # validations without"),
+        ("train", "epochs", 9, "  epochs: 9\n"),
+        ("model", "chat", "chatml", "  chat: chatml\n"),
+        ("preprocess", "max_rule_share", 0.3, "  max_rule_share: 0.3           # of a source's drafts;"),
+    ],
+)
+def test_dvc_changes_the_line_of_the_choice_and_no_other(file, section, key, value, line, tmp_path):
+    """As `dvc exp run -S` does; every file is in the form that DVC writes."""
+    copy = shutil.copy(file, tmp_path / "params.yaml")
+    with modify_yaml(copy) as params:
+        params[section][key] = value
+    before, after = (path.read_text("utf-8").splitlines(keepends=True) for path in (file, Path(copy)))
+    changed = [row for row in difflib.ndiff(before, after) if row[0] in "+-"]
+    assert [row[0] for row in changed] == ["-", "+"] and changed[1][2:].startswith(line)

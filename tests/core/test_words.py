@@ -1,4 +1,6 @@
-from storyforge.core.words import grams, opening, words
+from collections import Counter
+
+from storyforge.core.words import grams, opening, quantiles, words
 
 
 def test_words_are_casefolded_and_keep_their_apostrophes():
@@ -22,3 +24,18 @@ def test_an_opening_has_exactly_so_many_words_or_is_none():
     assert opening('"One, two!" Three.', 2) == '"One, two'
     assert opening("One, two.", 2) == "One, two"
     assert opening("One, two.", 3) is None
+
+
+def test_quantiles_are_lengths_that_occur():
+    lengths = Counter(range(1, 101))
+    assert quantiles(lengths) == {
+        "min": 1,
+        "p5": 5,
+        "p25": 25,
+        "median": 50,
+        "p75": 75,
+        "p95": 95,
+        "max": 100,
+    }
+    assert quantiles(Counter({7: 3})) == dict.fromkeys(quantiles(lengths), 7)
+    assert quantiles(Counter()) == {}

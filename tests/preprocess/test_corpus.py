@@ -1,15 +1,30 @@
-"""Copies, prompts that belong together, and wanted numbers: decided on the whole, whatever the order."""
+"""Copies, prompts that belong together, and wanted numbers: decided on the whole, whatever the order.
+
+scikit-learn agrees on what is a near copy.
+"""
 
 import random
 from dataclasses import replace
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer
 
 from storyforge.core.choice import rank
-from storyforge.preprocess.corpus import Card, CorpusParams, settle
-from storyforge.preprocess.duplicates import fingerprint, shingles, signature
-from storyforge.preprocess.split import SplitParams, side
+from storyforge.preprocess.corpus import (
+    Candidate,
+    CorpusParams,
+    clusters,
+    fingerprint,
+    jaccard,
+    repeats,
+    settle,
+    shingles,
+    signature,
+)
+from storyforge.preprocess.heldout import SplitParams, side
 
 PARAMS = CorpusParams(shingle_words=5, min_jaccard=0.7, max_stories_a_prompt=2)
 SPLIT = SplitParams(salt=1, val=0.3, test=0.2, held_out={})
@@ -22,14 +37,15 @@ PROMPTS = [
 ]
 
 
-def card(number: int, text: str = "", prompt: str | None = None, **known) -> Card:
+def draft(number: int, text: str = "", prompt: str | None = None, **known) -> Candidate:
     words = (
         text or f"story number {number} " + " ".join(random.Random(number).choices("abcdefghij", k=60))
     ).split()
-    new = Card(
+    new = Candidate(
         id=f"id{number}",
         source="prompts",
         group=f"group {prompt}" if prompt else f"group {number}",
+        side="",
         words=len(words),
         ended=True,
         stripped_characters=0,
@@ -44,10 +60,15 @@ def card(number: int, text: str = "", prompt: str | None = None, **known) -> Car
 TEXTS: dict[str, frozenset[str]] = {}
 
 
-def settled(cards: list[Card], params: CorpusParams = PARAMS, wanted: int | None = None) -> dict[str, Card]:
-    cards = [replace(card, reasons=dict(card.reasons)) for card in cards]
-    settle(cards, params, SPLIT, {"prompts": wanted}, lambda number: TEXTS[cards[number].id])
-    return {card.id: card for card in cards}
+def settled(
+    drafts: list[Candidate], params: CorpusParams = PARAMS, wanted: int | None = None
+) -> dict[str, Candidate]:
+    drafts = [
+        replace(draft, side=side(draft.source, draft.group, SPLIT), reasons=dict(draft.reasons))
+        for draft in drafts
+    ]
+    settle(drafts, params, SPLIT.salt, {"prompts": wanted}, lambda number: TEXTS[drafts[number].id])
+    return {draft.id: draft for draft in drafts}
 
 
 def held_out_and_trained() -> tuple[str, str]:
@@ -58,45 +79,45 @@ def held_out_and_trained() -> tuple[str, str]:
 
 def test_of_exact_copies_the_held_out_one_stays():
     test, train = held_out_and_trained()
-    found = settled([card(1, "the same words", group=train), card(2, "the same words", group=test)])
+    found = settled([draft(1, "the same words", group=train), draft(2, "the same words", group=test)])
     assert found["id1"].reasons == {"copy": "of id2"}
     assert not found["id2"].reasons
 
 
 def test_of_near_copies_one_stays_whatever_the_source():
     words = " ".join(random.Random(5).choices("abcdefghijkl", k=100))
-    found = settled([card(1, words), card(2, words + " and so on", source="other"), card(3)])
+    found = settled([draft(1, words), draft(2, words + " and so on", source="other"), draft(3)])
     assert sorted(len(c.reasons) for c in found.values()) == [0, 0, 1]
     assert {rule for c in found.values() for rule in c.reasons} == {"near_copy"}
 
 
 def test_what_is_rejected_already_displaces_nothing():
-    found = settled([card(1, "the same words", reasons={"short": "…"}), card(2, "the same words")])
+    found = settled([draft(1, "the same words", reasons={"short": "…"}), draft(2, "the same words")])
     assert not found["id2"].reasons
 
 
 def test_groups_of_nearly_one_prompt_are_one_group():
-    found = settled([card(n, prompt=prompt) for n, prompt in enumerate(PROMPTS)])
+    found = settled([draft(n, prompt=prompt) for n, prompt in enumerate(PROMPTS)])
     staying = [c for c in found.values() if not c.reasons]
-    assert {c.key for c in staying if c.id in ("id0", "id1")} == {min(f"group {p}" for p in PROMPTS[:2])}
-    assert all(found[f"id{n}"].key == f"group {PROMPTS[n]}" for n in (2, 3, 4))
+    assert {c.cluster for c in staying if c.id in ("id0", "id1")} == {min(f"group {p}" for p in PROMPTS[:2])}
+    assert all(found[f"id{n}"].cluster == f"group {PROMPTS[n]}" for n in (2, 3, 4))
 
 
 def test_a_cluster_on_two_sides_keeps_what_is_held_out():
     test, train = held_out_and_trained()
-    found = settled([card(0, prompt=PROMPTS[0], group=train), card(1, prompt=PROMPTS[1], group=test)])
+    found = settled([draft(0, prompt=PROMPTS[0], group=train), draft(1, prompt=PROMPTS[1], group=test)])
     assert list(found["id0"].reasons) == ["split_conflict"]
     assert (found["id1"].side, found["id1"].reasons) == ("test", {})
 
 
 def test_a_prompt_keeps_so_many_stories_and_no_more():
-    found = settled([card(n, prompt=PROMPTS[2]) for n in range(5)])
+    found = settled([draft(n, prompt=PROMPTS[2]) for n in range(5)])
     kept = sorted((rank(c.id, SPLIT.salt), c.id) for c in found.values())[:2]
     assert {c.id for c in found.values() if not c.reasons} == {identity for _, identity in kept}
 
 
 def test_so_many_as_wanted_are_kept_of_a_source():
-    found = settled([card(n) for n in range(9)] + [card(9, source="other")], wanted=4)
+    found = settled([draft(n) for n in range(9)] + [draft(9, source="other")], wanted=4)
     assert sum(not c.reasons for c in found.values()) == 5
     assert not found["id9"].reasons
 
@@ -108,9 +129,9 @@ pools = st.lists(
 
 @given(pools, pools, st.randoms(use_true_random=False))
 def test_new_stories_never_move_an_old_one_and_order_never_matters(old, new, rng):
-    cards = {number: card(number, prompt=prompt) for number, prompt in old}
-    more = cards | {number: card(number, prompt=prompt) for number, prompt in new if number not in cards}
-    before, shuffled = settled(list(cards.values())), list(more.values())
+    drafts = {number: draft(number, prompt=prompt) for number, prompt in old}
+    more = drafts | {number: draft(number, prompt=prompt) for number, prompt in new if number not in drafts}
+    before, shuffled = settled(list(drafts.values())), list(more.values())
     rng.shuffle(shuffled)
     after, again = settled(list(more.values())), settled(shuffled)
     assert after == again
@@ -120,6 +141,97 @@ def test_new_stories_never_move_an_old_one_and_order_never_matters(old, new, rng
 
 @given(pools)
 def test_no_cluster_stands_on_two_sides(pool):
-    found = settled([card(number, prompt=prompt) for number, prompt in pool], PARAMS)
+    found = settled([draft(number, prompt=prompt) for number, prompt in pool], PARAMS)
     staying = [c for c in found.values() if not c.reasons]
-    assert len({(c.key, c.side) for c in staying}) == len({c.key for c in staying})
+    assert len({(c.cluster, c.side) for c in staying}) == len({c.cluster for c in staying})
+
+
+WORDS = [f"w{n}" for n in range(400)]
+
+
+def changed(words: list[str], share: float, rng: random.Random) -> list[str]:
+    """The same text with runs of its words replaced."""
+    new = list(words)
+    for start in range(0, int(len(words) * share)):
+        new[len(words) - 1 - start] = f"x{rng.random()}"
+    return new
+
+
+def texts(seed: int) -> list[list[str]]:
+    rng = random.Random(seed)
+    found = []
+    for _ in range(12):
+        words = rng.choices(WORDS, k=rng.randint(60, 200))
+        found += [words] + [changed(words, rng.choice([0.0, 0.02, 0.1, 0.3, 0.6]), rng) for _ in range(3)]
+    rng.shuffle(found)
+    return found
+
+
+def similarities(found: list[list[str]]) -> np.ndarray:
+    """Jaccard similarity of every pair, by scikit-learn's counting."""
+    vectorizer = CountVectorizer(
+        analyzer=lambda words: [tuple(words[i : i + 5]) for i in range(len(words) - 4)], binary=True
+    )
+    table = vectorizer.fit_transform(found).astype(int)
+    common = (table @ table.T).toarray()
+    sizes = common.diagonal()
+    return common / (sizes[:, None] + sizes[None, :] - common)
+
+
+def found_repeats(found: list[list[str]]) -> dict[int, int]:
+    grams = [shingles(words, 5) for words in found]
+    signatures = list(map(signature, grams))
+    return repeats(signatures, lambda a, b: jaccard(grams[a], grams[b]) >= 0.7)
+
+
+def test_case_spaces_and_punctuation_make_no_other_story():
+    assert fingerprint(["don't", "go"]) == fingerprint(["dont", "go"]) == fingerprint(["do", "ntgo"])
+    assert fingerprint(["don't", "go"]) != fingerprint(["do", "go"])
+
+
+def test_a_short_text_is_one_shingle():
+    assert shingles(["a", "b"], 5) == {"a b"}
+    assert shingles(["a", "b", "c"], 2) == {"a b", "b c"}
+
+
+def test_the_order_of_shingles_does_not_change_a_signature():
+    assert signature(["a", "b", "c"]).digest() == signature(["c", "a", "b"]).digest()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scikit_learn_finds_no_near_copy_among_those_that_stay(seed):
+    found = texts(seed)
+    similar = similarities(found)
+    repeated = found_repeats(found)
+    staying = [n for n in range(len(found)) if n not in repeated]
+    assert repeated
+    assert all(similar[a, b] < 0.7 for a in staying for b in staying if a != b)
+    assert all(similar[copy, original] >= 0.7 for copy, original in repeated.items())
+
+
+def test_of_equal_texts_the_first_stays():
+    assert found_repeats([texts(1)[0]] * 3) == {1: 0, 2: 0}
+
+
+def test_a_chain_of_likenesses_is_one_cluster():
+    rng = random.Random(0)
+    first = rng.choices(WORDS, k=100)
+    second = changed(first, 0.12, rng)
+    third = changed(second[::-1], 0.12, rng)[::-1]
+    other = rng.choices(WORDS, k=100)
+    grams = [shingles(words, 3) for words in (other, third, first, second)]
+    assert jaccard(grams[1], grams[2]) < 0.7
+    signatures = list(map(signature, grams))
+    assert clusters(signatures, lambda a, b: jaccard(grams[a], grams[b]) >= 0.7) == [0, 1, 1, 1]
+
+
+def test_nothing_has_no_copies():
+    assert repeats([], lambda a, b: True) == {}
+    assert clusters([], lambda a, b: True) == []
+
+
+@given(st.lists(st.sampled_from(["a b c", "a b d", "x y", ""]), max_size=20))
+def test_exactly_one_of_equal_texts_stays(found):
+    signatures = [signature(shingles(text.split(), 5)) for text in found]
+    repeated = repeats(signatures, lambda a, b: found[a] == found[b])
+    assert len(found) - len(repeated) == len(set(found))

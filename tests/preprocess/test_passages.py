@@ -1,10 +1,10 @@
 """Long texts are cut where a reader would pause."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storyforge.preprocess.passages import opening_part, prose_passages, scene_passages
-from storyforge.preprocess.plays import Speech
+from storyforge.preprocess.passages import Speech, opening_part, prose_passages, scene_passages, speeches
 
 ENTER, EXIT = Speech("", ("[Enter ANNA]",)), Speech("", ("[Exit ANNA]",))
 
@@ -82,3 +82,87 @@ def test_no_word_of_a_scene_is_lost(lengths, limit):
 @given(st.text(st.sampled_from("ab .!\n")), st.integers(20, 40))
 def test_no_word_of_prose_is_lost(text, limit):
     assert " ".join(p.text for p in prose_passages(text, limit)).split() == text.split()
+
+
+# Two spaces at a line's end are how the plays break lines.
+SCENE = r"""_Enter ANNA and two
+Porters_
+
+**ANNA**  
+Put it down here,  
+I say.
+
+_Exit a Porter_
+
+And gently.
+
+**First Porter**  
+_\[Aside]_  
+It is heavy -- and CLARA 's, & c.
+
+_Exeunt_
+"""
+
+
+def test_a_scene_becomes_speeches_and_directions():
+    assert speeches(SCENE) == [
+        Speech("", ("[Enter ANNA and two Porters]",)),
+        Speech("ANNA", ("Put it down here,", "I say.", "[Exit a Porter]", "And gently.")),
+        Speech("FIRST PORTER", ("[Aside]", "It is heavy -- and CLARA's, &c.")),
+        Speech("", ("[Exeunt]",)),
+    ]
+
+
+def test_a_speech_prints_its_speaker_once():
+    assert str(speeches(SCENE)[1]) == "ANNA\nPut it down here,\nI say.\n[Exit a Porter]\nAnd gently."
+    assert speeches(SCENE)[1].spoken == "Put it down here,\nI say.\nAnd gently."
+
+
+@pytest.mark.parametrize(
+    "direction",
+    ["_Aside_", "*Aside.*", r"_\[Aside]_", r"__\[Aside]_", "[Aside]_", "[Aside]", "*[Aside.]*"],
+)
+def test_every_spelling_of_a_direction_is_one(direction):
+    found = speeches(f"**ANNA**  \n{direction}  \nYes.")
+    assert found[0].lines[0].replace(".", "") == "[Aside]"
+    assert found[0].lines[1] == "Yes."
+
+
+def test_a_name_that_lost_half_its_emphasis_is_whole_again():
+    found = speeches(
+        "**ANNA**  \nHe comes.  \nBISHOP\n\n**OF ELY**  \nI come.\n\nVarro's\n\n**Servant**  \nAnd I."
+    )
+    assert [(speech.speaker, speech.lines) for speech in found] == [
+        ("ANNA", ("He comes.",)),
+        ("BISHOP OF ELY", ("I come.",)),
+        ("VARRO'S SERVANT", ("And I.",)),
+    ]
+
+
+def test_several_speak_together():
+    assert speeches("**ANNA & CLARA**  \nWe do.")[0].speaker == "ANNA AND CLARA"
+
+
+def test_an_epilogue_at_the_end_of_a_scene_speaks_for_itself():
+    found = speeches("**ANNA**  \nGood night.\n\nEPILOGUE  \nOur play is done.")
+    assert found[1] == Speech("EPILOGUE", ("Our play is done.",))
+
+
+@pytest.mark.parametrize(
+    ("markdown", "scene", "first"),
+    [
+        ("Now hear our tale.", "Prologue", Speech("PROLOGUE", ("Now hear our tale.",))),
+        ("attending.\n\n**ANNA**  \nYes.", "II", Speech("", ("[attending.]",))),  # the rest of a heading
+        ("_Enter TIMON_\n\nO sun!", "II", Speech("TIMON", ("O sun!",))),
+        ("_Enter TIMON and ANNA_\n\nO sun!", "II", Speech("", ("O sun!",))),
+    ],
+)
+def test_words_without_a_speaker_get_one_only_where_it_is_plain(markdown, scene, first):
+    assert first in speeches(markdown, scene)
+
+
+@given(st.text(st.sampled_from("AB ab.*_[]\\\n#")) | st.text())
+def test_no_markdown_is_left_and_nothing_is_too_odd(text):
+    for speech in speeches(text):
+        assert not set("*_") & set(str(speech))
+        assert all(speech.lines)

@@ -16,8 +16,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.preprocess import stage as stage
-from storyforge.preprocess.prompts import SCENE_WORDINGS
-from storyforge.preprocess.split import side
+from storyforge.preprocess.drafts import SCENE_WORDINGS
+from storyforge.preprocess.heldout import side
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
 
 ROOT = Path(__file__).parents[2]
@@ -73,17 +73,25 @@ def plays() -> list[Story]:
     return found
 
 
+def everything() -> dict:
+    """params.yaml with the profiles of all recipes."""
+    whole = YAML().load(ROOT / "params.yaml")
+    for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
+        whole["preprocess"]["profiles"] |= YAML().load(recipe)["preprocess"]["profiles"]
+    return whole
+
+
 @pytest.fixture
 def params() -> PreprocessParams:
-    return PreprocessParams.load(ROOT / "params.yaml")
+    return PreprocessParams.model_validate(everything()["preprocess"])
 
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """A directory with params.yaml, prompts.yaml and an empty data/raw; `run` is the stage's main."""
     (tmp_path / "raw").mkdir()
-    for name, file in (("params.yaml", "params.yaml"), ("prompts.yaml", "data/prompts.yaml")):
-        (tmp_path / name).write_bytes((ROOT / file).read_bytes())
+    YAML().dump(everything(), tmp_path / "params.yaml")
+    (tmp_path / "prompts.yaml").write_bytes((ROOT / "data/prompts.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -266,7 +274,7 @@ def test_nothing_left_to_train_on_is_said(workplace):
 
 def test_an_unknown_source_is_said(workplace):
     write_jsonl(workplace / "raw/diary.jsonl", prompted(1))
-    with pytest.raises(UserError, match="raw/diary.jsonl: params.yaml has no preprocess.profiles.diary"):
+    with pytest.raises(UserError, match="raw/diary.jsonl: params.yaml has no preprocess.profiles.diary: add"):
         run()
 
 
@@ -292,6 +300,11 @@ def test_prompts_of_another_shape_are_said(workplace):
     [
         ("profiles.folder.min_word", 3, "preprocess.profiles.folder.min_word is not a known key"),
         ("profiles.folder.longer", "cut", "preprocess.profiles.folder.longer = 'cut'"),
+        (
+            "profiles.folder.longer",
+            None,
+            "preprocess.profiles.folder.longer = None: where max_words is set, ",
+        ),
         ("split.val", 0.7, "preprocess.split.val = 0.7"),
         ("corpus.min_jaccard", 0.1, "preprocess.corpus.min_jaccard = 0.1"),
     ],

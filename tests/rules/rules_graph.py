@@ -99,6 +99,20 @@ def keys(tree: Any, prefix: str = "") -> set[str]:
 
 
 def same_keys(root: Path) -> Iterator[str]:
-    wanted = keys(YAML(typ="safe").load(root / "params.yaml"))
-    for recipe in sorted((root / "recipes").glob("*.yaml")):
-        yield from differences(f"recipes/{recipe.name}", wanted, keys(YAML(typ="safe").load(recipe)))
+    """Recipes have the keys of params.yaml; each lists profiles and held-out groups of its own sources."""
+    wanted, _ = _by_source(YAML(typ="safe").load(root / "params.yaml"))
+    for file in (root / "params.yaml", *sorted((root / "recipes").glob("*.yaml"))):
+        name = file.relative_to(root).as_posix()
+        found, sources = _by_source(params := YAML(typ="safe").load(file))
+        yield from differences(name, wanted, found)
+        preprocess = params.get("preprocess", {})
+        yield from differences(f"{name}: profiles", sources, set(preprocess.get("profiles", {})))
+        listed = set(preprocess.get("split", {}).get("held_out", {}))
+        yield from differences(f"{name}: held_out", sources & listed, listed)
+
+
+def _by_source(params: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """The keys that every run has, and the sources that this one collects."""
+    sources = {name for name, value in params.get("collect", {}).items() if isinstance(value, dict)}
+    varying = ("preprocess.profiles", "preprocess.split.held_out", *(f"collect.{name}" for name in sources))
+    return {key for key in keys(params) if not f"{key}.".startswith(tuple(f"{n}." for n in varying))}, sources

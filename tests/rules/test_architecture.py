@@ -181,6 +181,18 @@ BREACHES = [
         "model: {name: b, lora: {r: 1, q: 2}}\ntrain: {steps: 9}",
         "lora.q",
     ),
+    (
+        rules_graph.same_keys,
+        "recipes/big.yaml",
+        "collect: {plays: {stories: 3}}\npreprocess: {profiles: {}}\n",
+        "big.yaml: profiles: plays is missing",
+    ),
+    (
+        rules_graph.same_keys,
+        "params.yaml",
+        "collect: {}\npreprocess: {split: {held_out: {plays: {}}}, profiles: {tales: {}}}\n",
+        "held_out: plays is not used",
+    ),
     (rules_text.strangers, "notes.md", f"see {MACHINE}/src", MACHINE),
     (rules_text.strangers, "notes.md", f"pip install --index-url {HOST} torch", "mirror.somewhere"),
     (rules_text.secrets, ".dvc/config", "['remote \"s3\"']\nsecret_access_key = x", "secret_access_key"),

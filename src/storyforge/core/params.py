@@ -22,6 +22,7 @@ class Params(Slice):
     """A top-level section of params.yaml; subclasses name it and list its fields."""
 
     section: ClassVar[str]
+    if_unknown: ClassVar[str] = ""  # what the error for an unknown key of the section adds
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:
@@ -41,7 +42,8 @@ class Params(Slice):
     def _explain(cls, error: dict) -> str:
         key = ".".join(map(str, (cls.section, *error["loc"])))
         if error["type"] == "extra_forbidden":
-            return f"{key} is not a known key"
+            more = f": {cls.if_unknown}" if cls.if_unknown and len(error["loc"]) == 1 else ""
+            return f"{key} is not a known key{more}"
         if error["type"] == "missing":
             return f"{key} is missing"
         return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"

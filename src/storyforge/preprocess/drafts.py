@@ -1,54 +1,101 @@
-"""A story as its source gives it → the exchanges it could become, before anything judges them."""
+"""A story as its source gives it → its drafts: the exchanges it could become, not filtered yet."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.records import Story
 from storyforge.core.words import WORD
 from storyforge.preprocess import reddit
 from storyforge.preprocess.cleaning import repaired
-from storyforge.preprocess.passages import Passage, opening_part, prose_passages, scene_passages
-from storyforge.preprocess.plays import speeches
-from storyforge.preprocess.prompts import opening_prompt, scene_prompt
+from storyforge.preprocess.passages import (
+    SENTENCE,
+    Passage,
+    opening_part,
+    prose_passages,
+    scene_passages,
+    speeches,
+)
 from storyforge.preprocess.repetition import Numbered, numbered
 
+KINDS = {
+    "comedy": "comedy",
+    "history": "history play",
+    "problem play": "problem play",
+    "roman play": "Roman play",
+    "romance": "romance",
+    "tragedy": "tragedy",
+}
+SCENE_WORDINGS = (
+    "Write {part} in the manner of a Shakespearean {kind}.{place}{speakers}",
+    "As Shakespeare would in a {kind}, write {part}.{place}{speakers}",
+    "You are writing a {kind} in Shakespeare's style. Give {part}.{place}{speakers}",
+    "Compose {part} for a {kind} in the language of Shakespeare.{place}{speakers}",
+    "From a Shakespearean {kind}: {part}.{place}{speakers}",
+)
+STORY_WORDINGS = (
+    "Write {register} that begins: {opening}",
+    "Tell me {register}. Its first words are: {opening}",
+    "Here is how {register} opens; write it. {opening}",
+    "{opening} Go on from these words and make them {register}.",
+)
+LATER_WORDINGS = (
+    "Write a passage from the middle of {register}. It begins: {opening}",
+    "Go on in the middle of {register}, from these words: {opening}",
+)
+PARTS = {  # whether a passage opens and ends its scene
+    (True, True): "a whole short scene",
+    (True, False): "the opening of a scene",
+    (False, True): "the end of a scene",
+    (False, False): "a passage from the middle of a scene",
+}
+LONGEST_OPENING = 30  # words
 Count = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Profile(Slice):
-    """What is expected of one source; null switches a rule off. params.yaml says where bounds come from."""
+    """What is expected of one source's drafts; what is not written is off. Bounds' sources: params.yaml."""
 
     form: Literal["drama", "reddit", "prose"]
-    described_as: str | None
-    keep: Count | None
-    max_words: Annotated[int, Field(ge=20, strict=True)] | None
-    longer: Literal["drop", "first", "passages"]
-    min_words: Count | None
-    min_prompt_words: Count | None
-    drop_tags: tuple[str, ...]
-    max_meta: Share | None
-    min_english: Share | None
-    max_broken_characters: Count | None
-    min_lettered_words: Share | None
-    mean_word_length: tuple[float, float] | None
-    max_one_character: Share | None
-    must_end: bool
-    max_repetition: Annotated[float, Field(gt=0)] | None
-    max_promotions: Count | None
-    max_capitals: Share | None
-    max_list_lines: Share | None
-    max_short_lines: Share | None
-    drop_unsafe: bool
+    described_as: str | None = None
+    keep: Count | None = None
+    max_words: Annotated[int, Field(ge=20, strict=True)] | None = None
+    longer: Literal["drop", "first", "passages"] | None = Field(None, validate_default=True)
+    min_words: Count | None = None
+    min_prompt_words: Count | None = None
+    drop_tags: tuple[str, ...] = ()
+    max_meta: Share | None = None
+    min_english: Share | None = None
+    max_broken_characters: Count | None = None
+    min_lettered_words: Share | None = None
+    mean_word_length: tuple[float, float] | None = None
+    max_one_character: Share | None = None
+    must_end: bool = False
+    max_repetition: Annotated[float, Field(gt=0)] | None = None
+    max_promotions: Count | None = None
+    max_capitals: Share | None = None
+    max_list_lines: Share | None = None
+    max_short_lines: Share | None = None
+    drop_unsafe: bool = False
+
+    @field_validator("longer")
+    @classmethod
+    def _is_chosen(cls, longer: str | None, others: ValidationInfo) -> str | None:
+        if longer is None and others.data.get("max_words") is not None:
+            raise ValueError("where max_words is set, choose drop, first or passages")
+        return longer
 
 
 @dataclass
 class Draft:
-    """One exchange in the making, with what the rules want to know of where it comes from."""
+    """An exchange before it is filtered, with what the rules need to know about its source."""
 
     id: str
     prompt: str
@@ -63,12 +110,12 @@ class Draft:
 
     @cached_property
     def tokens(self) -> list[str]:
-        """What stands between spaces, in the whole text."""
+        """Of the whole text, split at white space."""
         return self.text.split()
 
     @cached_property
     def folded(self) -> str:
-        """What is judged, casefolded."""
+        """What the rules judge, casefolded."""
         return (self.text if self.body is None else self.body).casefold()
 
     @cached_property
@@ -145,9 +192,35 @@ def _prose(story: Story, profile: Profile) -> list[Draft]:
 
 
 def _fitted(text: str, profile: Profile) -> list[Passage]:
+    """The text whole where it may be as long as it is, else what the profile makes of longer ones."""
     most_words = text.count(" ") + text.count("\n") + 1  # far quicker than counting them
     if profile.max_words is None or profile.longer == "drop" or most_words <= profile.max_words:
         return [Passage(text, True, True)]
     if profile.longer == "first":
         return [opening_part(text, profile.max_words)]
     return prose_passages(text, profile.max_words)
+
+
+def scene_prompt(key: str, genre: str, place: str, passage: Passage) -> str:
+    """Genre, place, speakers, and where in its scene the passage stands; `key` picks the wording."""
+    # "The same." refers to the scene before, which a reader of the prompt does not see
+    place = re.sub(r"^The same\.\s*", "", place, flags=re.IGNORECASE)
+    return _pick(SCENE_WORDINGS, key).format(
+        part=PARTS[passage.opens, passage.ends],
+        kind=KINDS.get(genre.casefold(), "play"),
+        place=f" Place: {place.rstrip('.')}." if place else "",
+        speakers=f" Speakers: {', '.join(passage.speakers)}." if passage.speakers else "",
+    )
+
+
+def opening_prompt(key: str, register: str, passage: Passage) -> str:
+    """The passage's own first sentence, and what kind of text it comes from."""
+    sentence = SENTENCE.match(passage.text)
+    words = sentence[0].split() if sentence else []
+    opening = " ".join(words) if len(words) <= LONGEST_OPENING else " ".join(words[:LONGEST_OPENING]) + " …"
+    wordings = STORY_WORDINGS if passage.opens else LATER_WORDINGS
+    return _pick(wordings, key).format(register=register, opening=opening)
+
+
+def _pick(wordings: Sequence[str], key: str) -> str:
+    return wordings[rank(key, seed=0) % len(wordings)]

@@ -1,4 +1,4 @@
-"""How much of a text is said again, as Rae et al. 2021 (Gopher, arXiv:2112.11446, table A1) measure it.
+"""How much of a text is repeated, as Rae et al. 2021 (Gopher, arXiv:2112.11446, table A1) measure it.
 
 Shares are of letters in words, so that neither spaces nor a splitter's taste move them.
 """

@@ -1,4 +1,4 @@
-"""What became of the drafts: counts both ways, examples, and a few of those kept to read."""
+"""What became of the drafts: counts by rule and side, and a few of those dropped and kept to read."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from typing import Any
 from storyforge.core.choice import rank
 from storyforge.core.records import SIDES
 from storyforge.core.words import quantiles
-from storyforge.preprocess.corpus import Card
-from storyforge.preprocess.split import SplitParams, absent
+from storyforge.preprocess.corpus import Candidate
+from storyforge.preprocess.heldout import SplitParams, absent
 
 EXAMPLES = 3
 OPENINGS = 10
@@ -22,18 +22,18 @@ PRIVATE = re.compile(r"\S+@\S+\.\w+|https?:\S+|(?<![\w/])/?u/[\w-]+|\b\d{3}[-. ]
 
 @dataclass
 class Sample:
-    """The few drafts of the lowest rank: no order of arrival changes which."""
+    """The few drafts of the lowest rank, whatever the order in which they come."""
 
     size: int
     shown: list[tuple[int, dict[str, str]]] = field(default_factory=list)
 
-    def offer(self, card: Card, line: bytes, **more: str) -> None:
+    def offer(self, candidate: Candidate, line: bytes, **more: str) -> None:
         """`line` is the draft as JSON, read only if it is to be shown."""
-        place = rank(card.id, seed=0)
+        place = rank(candidate.id, seed=0)
         if len(self.shown) == self.size and place >= self.shown[-1][0]:
             return
         row = json.loads(line)
-        entry = {"id": card.id, "prompt": shortened(row["prompt"]), "opening": shortened(row["story"])}
+        entry = {"id": candidate.id, "prompt": shortened(row["prompt"]), "opening": shortened(row["story"])}
         self.shown = sorted([*self.shown, (place, entry | more)], key=lambda pair: pair[0])[: self.size]
 
     def entries(self) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ class Sample:
 
 
 @dataclass
-class Ledger:
+class Account:
     """One source's account."""
 
     rules: Sequence[str]  # in the order of the pipeline
@@ -56,20 +56,20 @@ class Ledger:
     examples: dict[str, Sample] = field(default_factory=lambda: defaultdict(lambda: Sample(EXAMPLES)))
     openings: Sample = field(default_factory=lambda: Sample(OPENINGS))
 
-    def enter(self, card: Card, line: bytes) -> None:
+    def enter(self, candidate: Candidate, line: bytes) -> None:
         self.drafts += 1
-        self.alone.update(card.reasons.keys())
-        if card.reasons:
-            first = next(rule for rule in self.rules if rule in card.reasons)
+        self.alone.update(candidate.reasons.keys())
+        if candidate.reasons:
+            first = next(rule for rule in self.rules if rule in candidate.reasons)
             self.dropped[first] += 1
-            self.examples[first].offer(card, line, reason=shortened(card.reasons[first]))
+            self.examples[first].offer(candidate, line, reason=shortened(candidate.reasons[first]))
             return
-        self.kept[card.side] += 1
-        self.words[card.side] += card.words
-        self.lengths[card.words] += 1
-        self.cut_short += not card.ended
-        self.stripped_characters += card.stripped_characters
-        self.openings.offer(card, line)
+        self.kept[candidate.side] += 1
+        self.words[candidate.side] += candidate.words
+        self.lengths[candidate.words] += 1
+        self.cut_short += not candidate.ended
+        self.stripped_characters += candidate.stripped_characters
+        self.openings.offer(candidate, line)
 
     def report(self) -> dict[str, Any]:
         accounted = self.kept.total() + self.dropped.total()
@@ -94,20 +94,28 @@ class Ledger:
         }
 
 
-def report(ledgers: Mapping[str, Ledger], cards: Sequence[Card], split: SplitParams) -> dict[str, Any]:
+def report(
+    accounts: Mapping[str, Account], candidates: Sequence[Candidate], split: SplitParams
+) -> dict[str, Any]:
     """All accounts, what each side holds, and how large the families of copies and of prompts are."""
-    groups: dict[str, set[str]] = {source: set() for source in ledgers}
+    groups: dict[str, set[str]] = {source: set() for source in accounts}
     together: dict[str, set[str]] = defaultdict(set)
-    for card in cards:
-        groups[card.source].add(card.group)
-        if card.prompt_words and not card.reasons:
-            together[card.key].add(card.group)
-    copies = Counter(card.original for card in cards if card.original)
+    for candidate in candidates:
+        groups[candidate.source].add(candidate.group)
+        if candidate.prompt_words and not candidate.reasons:
+            together[candidate.cluster].add(candidate.group)
+    copies = Counter(candidate.original for candidate in candidates if candidate.original)
+    splits = {}
+    for side in SIDES:
+        kept = [candidate for candidate in candidates if candidate.side == side and not candidate.reasons]
+        clusters = {(candidate.source, candidate.cluster) for candidate in kept}
+        words = sum(candidate.words for candidate in kept)
+        splits[side] = {"rows": len(kept), "words": words, "groups": len(clusters)}
     return {
-        "splits": {side: _sizes(card for card in cards if card.side == side) for side in SIDES},
+        "splits": splits,
         "sources": {
-            source: ledger.report() | {"held_out_but_absent": absent(source, groups[source], split)}
-            for source, ledger in ledgers.items()
+            source: account.report() | {"held_out_but_absent": absent(source, groups[source], split)}
+            for source, account in accounts.items()
         },
         "copies_of_one_story": _histogram(copies.values()),
         "groups_of_one_prompt": _histogram(map(len, together.values())),
@@ -132,15 +140,6 @@ def summary(report: Mapping[str, Any]) -> dict[str, Any]:
 def shortened(text: str) -> str:
     """The beginning, on one line, without addresses, links, user names or telephone numbers."""
     return textwrap.shorten(PRIVATE.sub("[…]", text[: 4 * SHORTENED]), SHORTENED, placeholder=" …")
-
-
-def _sizes(cards: Iterable[Card]) -> dict[str, int]:
-    kept = [card for card in cards if not card.reasons]
-    return {
-        "rows": len(kept),
-        "words": sum(card.words for card in kept),
-        "groups": len({(card.source, card.key) for card in kept}),
-    }
 
 
 def _histogram(sizes: Iterable[int]) -> dict[str, int]:

@@ -6,42 +6,50 @@ import pytest
 
 from storyforge.core.files import dumps
 from storyforge.core.records import Exchange
-from storyforge.preprocess.corpus import Card
-from storyforge.preprocess.ledger import EXAMPLES, OPENINGS, Ledger, report, shortened, summary
-from storyforge.preprocess.split import HeldOut, SplitParams
+from storyforge.preprocess.accounts import EXAMPLES, OPENINGS, Account, report, shortened, summary
+from storyforge.preprocess.corpus import Candidate
+from storyforge.preprocess.heldout import HeldOut, SplitParams
 
 RULES = ("short", "foreign", "copy")
 SPLIT = SplitParams(salt=1, val=0.1, test=0.1, held_out={"tales": HeldOut(val=(), test=("elsewhere",))})
 
 
-def entry(number: int, side: str = "train", **known) -> Card:
+def entry(number: int, side: str = "train", **known) -> Candidate:
     row = {"source": "tales", "group": f"g{number}", "words": 10, "ended": True, "stripped_characters": 2}
-    plain = {"fingerprint": b"", "signature": b"", "prompt_words": None, "key": f"g{number}", "side": side}
-    return Card(**({"id": f"id{number:02}"} | row | plain | known))
+    plain = {
+        "fingerprint": b"",
+        "signature": None,
+        "prompt_words": None,
+        "cluster": f"g{number}",
+        "side": side,
+    }
+    return Candidate(**({"id": f"id{number:02}"} | row | plain | known))
 
 
-def line(card: Card) -> bytes:
-    return dumps(Exchange(card.id, card.source, card.group, "Tell.", f"Story of {card.id}.", True)).encode()
+def line(draft: Candidate) -> bytes:
+    return dumps(
+        Exchange(draft.id, draft.source, draft.group, "Tell.", f"Story of {draft.id}.", True)
+    ).encode()
 
 
-def kept_ledger(cards: list[Card]) -> Ledger:
-    ledger = Ledger(RULES)
-    for card in cards:
-        ledger.enter(card, line(card))
-    return ledger
+def kept_account(drafts: list[Candidate]) -> Account:
+    account = Account(RULES)
+    for draft in drafts:
+        account.enter(draft, line(draft))
+    return account
 
 
-CARDS = [
+DRAFTS = [
     entry(1),
     entry(2, side="val", ended=False),
     entry(3, reasons={"foreign": "0.1", "copy": "of id01"}, original="id01"),
     entry(4, reasons={"short": "3 words", "foreign": "0.2"}),
-    entry(5, prompt_words="a b", key="g1"),
+    entry(5, prompt_words="a b", cluster="g1"),
 ]
 
 
 def test_rules_are_counted_in_order_and_alone():
-    found = kept_ledger(CARDS).report()
+    found = kept_account(DRAFTS).report()
     assert found["kept"] == {"train": 2, "val": 1, "test": 0}
     assert found["words"] == {"train": 20, "val": 10, "test": 0}
     assert {rule: (c["dropped"], c["would_drop_alone"]) for rule, c in found["rules"].items()} == {
@@ -56,21 +64,21 @@ def test_rules_are_counted_in_order_and_alone():
 
 
 def test_a_lost_draft_is_noticed():
-    ledger = kept_ledger(CARDS)
-    ledger.drafts += 1
+    account = kept_account(DRAFTS)
+    account.drafts += 1
     with pytest.raises(AssertionError, match="5 of 6"):
-        ledger.report()
+        account.report()
 
 
 def test_samples_are_few_and_do_not_depend_on_the_order():
-    cards = [entry(n) for n in range(30)] + [entry(n, reasons={"short": "x"}) for n in range(30, 60)]
-    found, again = kept_ledger(cards).report(), kept_ledger(cards[::-1]).report()
+    drafts = [entry(n) for n in range(30)] + [entry(n, reasons={"short": "x"}) for n in range(30, 60)]
+    found, again = kept_account(drafts).report(), kept_account(drafts[::-1]).report()
     assert (len(found["openings"]), len(found["rules"]["short"]["examples"])) == (OPENINGS, EXAMPLES)
     assert found == again
 
 
 def test_the_report_adds_up_sides_copies_and_prompts():
-    found = report({"tales": kept_ledger(CARDS)}, CARDS, SPLIT)
+    found = report({"tales": kept_account(DRAFTS)}, DRAFTS, SPLIT)
     assert found["splits"]["train"] == {"rows": 2, "words": 20, "groups": 1}
     assert found["sources"]["tales"]["held_out_but_absent"] == ["elsewhere"]
     assert found["copies_of_one_story"] == {"1": 1}
