@@ -8,11 +8,9 @@ import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from pydantic import Field, PositiveInt
 from safetensors.torch import save
 from transformers import (
     AutoConfig,
@@ -27,11 +25,11 @@ from storyforge.core.assets import member_path, snapshot
 from storyforge.core.cache import place
 from storyforge.core.errors import UserError
 from storyforge.core.files import published, published_folder, read_json
-from storyforge.core.params import Slice
 from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
-from storyforge.model.device import DTYPES, ModelParams, device, precision
+from storyforge.model.device import DTYPES, device, precision
 from storyforge.model.encoding import Encoder
+from storyforge.model.params import LoraParams, ModelParams
 
 FILES = (
     "*.safetensors",
@@ -40,13 +38,6 @@ FILES = (
     "generation_config.json",
     "tokenizer*.json",
 )
-
-
-class LoraParams(Slice):
-    r: PositiveInt
-    alpha: PositiveInt
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Literal["all-linear"] | tuple[str, ...]
 
 
 def load_encoder(params: ModelParams) -> Encoder:
