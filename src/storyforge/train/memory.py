@@ -43,15 +43,17 @@ class Budget:
     def __enter__(self) -> "Budget":
         if int(os.environ.get("RANK", 0)):
             return self
-        # Both are counts since the machine was started: a restart in between makes `now` the smaller one.
+        # Both count since the machine was started: after a restart `now` is the smaller one: no kill.
         now, before = _kernel_kills(), self.note["running_since"]
         if None not in (now, before) and now > before:
+            # At another checkpoint the run has got on with this budget, and the count begins again.
             checkpoint = newest(self.work)
             step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
             kills = self.note["kills"] + 1 if self.note["step"] == step else 1
             self.note |= {"kills": kills, "step": step}
             if kills >= MOST_KILLS:
                 self.halve(f"killed for memory {kills} times at step {step}")
+        # Set while this process runs: only a kill leaves it standing.
         self.note["running_since"] = now
         write_json(self.work / NOTE, self.note)
         return self
@@ -71,6 +73,7 @@ class Budget:
 
     def halve(self, reason: str) -> None:
         """Half the tokens; UserError where the longest story goes through alone already."""
+        # A micro-batch holds a story at least, so a smaller budget would cut the batches no finer.
         if self.tokens <= self.longest:
             raise UserError(
                 f"{reason} with a single story of {self.longest} tokens: set train.gradient_checkpointing: "
