@@ -88,7 +88,7 @@ class Tape:
     h: Tensor
     x: Tensor
     qkv: Tensor
-    shares: Tensor  # of attention
+    shares: Tensor  # attention probabilities
     mixed: Tensor
     h2: Tensor
     x2: Tensor

@@ -75,7 +75,11 @@ def load_base(params: ModelParams):
             trust_remote_code=False,
             use_safetensors=True,
         )
-    _keep_four_bit_unpacked(model)
+    # bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
+    # training has no gradients and says nothing.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if here.type == "cuda":
         cuda.fuse(model)
     return model.requires_grad_(False).eval()
@@ -186,14 +190,6 @@ def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_storage=dtype,
     )
-
-
-def _keep_four_bit_unpacked(model) -> None:
-    """bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
-    training has no gradients and says nothing."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 @contextmanager

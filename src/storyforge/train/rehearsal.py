@@ -57,33 +57,33 @@ def rehearse(
     """Of the first `steps` steps of the run, at most all; the first is warm-up where there are others."""
     plan, ends = batches(stories, params), {}  # ends: step → when it ended
     begin = time.perf_counter()
-    few = params.model_copy(
-        update={"max_steps": min(steps, len(plan)), "checkpoint_every": min(steps, len(plan))}
-    )
+    steps = min(steps, len(plan))
+    few = params.model_copy(update={"max_steps": steps, "checkpoint_every": steps})
+
+    def note(step: int, _: dict[str, float]) -> None:
+        ends[step] = time.perf_counter()
+
     with TemporaryDirectory() as folder:
         model, work = fresh_model(model_params, params), Path(folder)
-        run = train(
-            model,
-            stories,
-            [],
-            model_params,
-            few,
-            work=work,
-            log=lambda step, _: ends.update({step: time.perf_counter()}),
-        )
+        run = train(model, stories, [], model_params, few, work=work, log=note)
         checkpoint_s = time.perf_counter() - ends[run.state.step]
         checkpoint = newest(work)
         checkpoint_bytes, adapter_bytes = size(checkpoint), size(checkpoint / "best.safetensors")
     first = sum(len(row.ids) for row in plan[0])
     since, tokens = (begin, first) if run.state.step == 1 else (ends[1], run.state.tokens - first)
     token_s = (ends[run.state.step] - since) / tokens
+    validation_token_s, rows = 0.0, val[:VALIDATED]
+    if rows:
+        mark = time.perf_counter()
+        mean_nll(run.model, rows, 2 * run.params.micro_batch_tokens, run.accelerator)
+        validation_token_s = (time.perf_counter() - mark) / sum(len(row.ids) for row in rows)
     return Costs(
         machine=machine_class(model_params),
         multiplied_parameters=multiplied(base_config(model_params)),
         trainable_parameters=sum(weight.numel() for weight in run.best.values()),
         startup_s=max(0.0, ends[1] - begin - first * token_s),
         token_s=token_s,
-        validation_token_s=_validation_token_s(run, val),
+        validation_token_s=validation_token_s,
         micro_batch_tokens=_fitting(run, plan),
         peak_memory_bytes=_peak_memory_bytes(),
         checkpoint_s=checkpoint_s,
@@ -122,14 +122,6 @@ def _fitting(run: Run, plan: Sequence[Sequence[Encoded]]) -> int:
         budget //= 2
         run.model.zero_grad()
         clear_device_cache(garbage_collection=True)
-
-
-def _validation_token_s(run: Run, val: Sequence[Encoded]) -> float:
-    if not val:
-        return 0.0
-    rows, begin = val[:VALIDATED], time.perf_counter()
-    mean_nll(run.model, rows, 2 * run.params.micro_batch_tokens, run.accelerator)
-    return (time.perf_counter() - begin) / sum(len(row.ids) for row in rows)
 
 
 def _peak_memory_bytes() -> int:
