@@ -55,6 +55,7 @@ def _fits(model) -> bool:
         and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
         and all(width % LANES == 0 for width in widths)
     )
+    # All seven matrices of every layer have an adapter, or none has: neighbours share a product.
     adapted = _adapted(causal.modules())
     known = all(map(_plain_lora, adapted)) and len(adapted) in (0, 7 * config.num_hidden_layers)
     return usual and known and kernels.library() is not None
@@ -143,6 +144,7 @@ class Fused:
 
     def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
         lengths = [len(story) for story in stories]
+        # (1, longest, head) each, both halves alike: the kernels take the first half.
         cosine, sine = self.rotary(torch.zeros(1), torch.arange(max(lengths))[None])
         half = slice(self.heads.width // 2)
         ids = torch.tensor([token for story in stories for token in story])

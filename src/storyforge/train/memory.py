@@ -67,6 +67,7 @@ class Budget:
     def recover(self) -> None:
         """After an error of a step: half the tokens, and the memory that the step held given back."""
         self.halve("out of memory")
+        # With several processes it ends here: the note is written, and the next start reads it.
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the others wait for this one's gradient
             raise UserError("out of memory in one of several processes: run the same command again")
         clear_device_cache(garbage_collection=True)
@@ -79,6 +80,7 @@ class Budget:
                 f"{reason} with a single story of {self.longest} tokens: set train.gradient_checkpointing: "
                 "true, lower train.max_tokens, or on CUDA set model.quantization: nf4"
             )
+        # Noted at once: should this process be killed next, the one after begins with half all the same.
         half = self.tokens // 2
         tqdm.write(
             f"{reason} with {self.tokens} tokens at once: going on from the last checkpoint with {half}"
