@@ -40,22 +40,19 @@ class Turns:
 def storyforge(job: dict[str, Any], turns: Turns, adapter: Path) -> list[float]:
     from storyforge.core.records import Exchange
     from storyforge.model.loading import ModelParams, load_encoder, save_adapter
+    from storyforge.train.loop import train
     from storyforge.train.schedule import TrainParams
-    from storyforge.train.stage import train
+    from storyforge.train.stage import fresh_model
 
     model_params = ModelParams.load().model_copy(update={"threads": job["threads"]})
     params = TrainParams.model_validate({**TrainParams.load().model_dump(), **job["train"]})
     stories = [Exchange(**row) for row in job["exchanges"]]
     work = adapter.with_name("work")
     work.mkdir()
-    run, _ = train(
-        load_encoder(model_params),
-        {"train": stories, "val": []},
-        model_params,
-        params,
-        work=work,
-        log=turns.step_done,
-    )
+    encoder = load_encoder(model_params)
+    rows = [encoder.exchange(story, params.max_tokens) for story in stories]
+    model = fresh_model(model_params, params)
+    run = train(model, rows, [], model_params, params, work=work, log=turns.step_done)
     save_adapter(adapter, run.model, run.best, model_params)
     return [row["loss"] for row in run.state.train]
 

@@ -9,7 +9,7 @@ from storyforge.core.errors import UserError
 from storyforge.model import cuda
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import adapter_weights, attach, load_base
-from storyforge.train.loop import train_adapter
+from storyforge.train import loop
 
 ON_CUDA = "needs CUDA"
 
@@ -101,44 +101,45 @@ def _unscale(accelerator):
         accelerator.scaler.unscale_(optimizer.optimizer)
 
 
-def trained(model_params, lora, rows, params, accelerator, work):
-    work.mkdir(exist_ok=True)
-    model = attach(load_base(model_params), lora, seed=1)
-    return train_adapter(model, rows, [], params, accelerator, work=work, log=lambda *_: None)
+@pytest.fixture
+def trained(model_params, lora, encoded, loop_params, tmp_path, monkeypatch):
+    """A function that trains on all stories with the accelerator it is given."""
+
+    def run(accelerator, folder="work", model=None):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr(loop, "accelerator", lambda _: accelerator)
+        model = model or attach(load_base(model_params), lora, seed=1)
+        work = tmp_path / folder
+        return loop.train(model, encoded, [], model_params, loop_params, work=work, log=lambda *_: None)
+
+    return run
 
 
-def test_a_scaled_loss_trains_what_a_plain_one_does(
-    model_params, lora, encoded, loop_params, scaled, tmp_path
-):
-    exact = Accelerator(cpu=True, mixed_precision="no")
-    plain = trained(model_params, lora, encoded, loop_params, exact, tmp_path / "a")
-    run = trained(model_params, lora, encoded, loop_params, scaled(2.0**10), tmp_path / "b")
+def test_a_scaled_loss_trains_what_a_plain_one_does(trained, scaled):
+    plain = trained(Accelerator(cpu=True, mixed_precision="no"), "a")
+    run = trained(scaled(2.0**10), "b")
     for one, other in zip(plain.state.train, run.state.train, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-2)
 
 
-def test_an_overflow_skips_the_step_and_halves_the_scale(
-    model_params, lora, encoded, loop_params, scaled, tmp_path
-):
+def test_an_overflow_skips_the_step_and_halves_the_scale(model_params, lora, scaled, trained):
     accelerator, model = scaled(2.0**10), attach(load_base(model_params), lora, seed=1)
     weight = next(weight for weight in model.parameters() if weight.requires_grad)
     overflow = weight.register_hook(lambda gradient: overflow.remove() or gradient + math.inf)
-    run = train_adapter(model, encoded, [], loop_params, accelerator, work=tmp_path, log=lambda *_: None)
+    run = trained(accelerator, model=model)
     first, *others = [row["gradient_norm"] for row in run.state.train]
     assert not math.isfinite(first) and all(map(math.isfinite, others))
     assert run.state.train[0]["loss"] > run.state.train[-1]["loss"]
     assert accelerator.scaler.get_scale() == 2.0**9
 
 
-def test_gradients_that_no_scale_saves_stop_the_run(
-    model_params, lora, encoded, loop_params, scaled, tmp_path
-):
+def test_gradients_that_no_scale_saves_stop_the_run(model_params, lora, scaled, trained):
     model = attach(load_base(model_params), lora, seed=1)
     weight = next(weight for weight in model.parameters() if weight.requires_grad)
     weight.register_hook(lambda gradient: gradient * math.nan)
     with pytest.raises(UserError, match="lower train.learning_rate"):
-        train_adapter(model, encoded, [], loop_params, scaled(2.0), work=tmp_path, log=lambda *_: None)
+        trained(scaled(2.0), model=model)
 
 
 def test_adapters_on_a_half_precision_base_are_float32(model_params, lora):

@@ -15,7 +15,7 @@ from storyforge.core.errors import UserError
 from storyforge.model.loading import adapter_weights, attach, load_base
 from storyforge.train import loop
 from storyforge.train.checkpoints import newest
-from storyforge.train.loop import gradients, mean_nll, train_adapter
+from storyforge.train.loop import gradients, mean_nll, train
 from storyforge.train.schedule import batches, learning_rate
 
 
@@ -29,15 +29,13 @@ def accelerator():
 
 
 @pytest.fixture
-def trained(model_params, lora, encoded, accelerator, tmp_path):
+def trained(model_params, lora, encoded, tmp_path):
     """A function that trains on the nine stories, two of them for validation."""
 
     def run(params, work=tmp_path / "work", rows=encoded, **changes):
         work.mkdir(exist_ok=True)
         model = attach(load_base(model_params), lora.model_copy(update=changes), seed=1)
-        return train_adapter(
-            model, rows[2:], rows[:2], params, accelerator, work=work, log=lambda step, figures: None
-        )
+        return train(model, rows[2:], rows[:2], model_params, params, work=work, log=lambda *_: None)
 
     return run
 
@@ -132,7 +130,7 @@ from accelerate import Accelerator
 from storyforge.core.assets import Origin
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
 from storyforge.train.schedule import LoopParams
-from storyforge.train.loop import mean_nll, train_adapter
+from storyforge.train.loop import mean_nll, train
 from storyforge.core.records import Exchange
 from storyforge.core.files import read_jsonl
 from pathlib import Path
@@ -143,8 +141,8 @@ rows = [encoder.exchange(e, 200) for e in read_jsonl(Path({folder!r}, "rows.json
 lora = LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear")
 params = LoopParams.model_validate_json(Path({folder!r}, "loop.json").read_text())
 work = Path({folder!r}, "work")
-run = train_adapter(attach(load_base(model_params), lora, seed=1), rows[2:], rows[:2], params, accelerator,
-                    work=work, log=lambda step, figures: None)
+model = attach(load_base(model_params), lora, seed=1)
+run = train(model, rows[2:], rows[:2], model_params, params, work=work, log=lambda step, figures: None)
 if accelerator.is_main_process:
     found = {{"best": run.best, "val": run.state.val, "n": accelerator.num_processes}}
     torch.save(found, Path({folder!r}, "out.pt"))
@@ -219,11 +217,9 @@ def test_patience_ends_a_run_that_no_longer_improves(trained, loop_params, monke
     assert (run.state.best_step, run.state.best_loss, run.state.step) == (2, 4.0, 6)
 
 
-def test_without_validation_the_last_adapter_is_kept(
-    loop_params, model_params, lora, encoded, accelerator, tmp_path
-):
+def test_without_validation_the_last_adapter_is_kept(loop_params, model_params, lora, encoded, tmp_path):
     model = attach(load_base(model_params), lora, seed=1)
-    run = train_adapter(model, encoded, [], loop_params, accelerator, work=tmp_path, log=lambda *_: None)
+    run = train(model, encoded, [], model_params, loop_params, work=tmp_path, log=lambda *_: None)
     assert run.state.best_step == run.state.step == 6 and run.state.val == []
     last = adapter_weights(run.model)
     assert all(torch.equal(run.best[name], last[name]) for name in last)

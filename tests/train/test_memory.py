@@ -1,22 +1,26 @@
 """Memory that runs out costs time, not a result: the same batches, and the state of the last checkpoint."""
 
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import LlamaConfig
 
 from storyforge.core.errors import UserError
-from storyforge.train import footprint, loop, memory, probe
-from storyforge.train.footprint import available_bytes, multiplied, predicted_bytes
-from storyforge.train.memory import NOTE, note_budget, trained
-from storyforge.train.probe import fitting, heaviest, out_of_memory
+from storyforge.train import loop, memory, rehearsal, stage
+from storyforge.train.footprint import multiplied, predicted_bytes
+from storyforge.train.loop import train
+from storyforge.train.memory import NOTE, out_of_memory
+from storyforge.train.rehearsal import heaviest, rehearse
 from storyforge.train.schedule import TrainParams
+from storyforge.train.stage import fresh_model
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 CPU = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes")
@@ -45,7 +49,8 @@ def run(encoded, model_params, params, tmp_path):
     def go(folder="work", **changes):
         work, chosen = tmp_path / folder, params.model_copy(update=changes)
         work.mkdir(exist_ok=True)
-        return trained(encoded[2:], encoded[:2], model_params, chosen, work=work, log=lambda *_: None)
+        model = fresh_model(model_params, chosen)
+        return train(model, encoded[2:], encoded[:2], model_params, chosen, work=work, log=lambda *_: None)
 
     return go
 
@@ -104,7 +109,7 @@ def test_out_of_memory_later_goes_on_from_the_checkpoint_with_half_the_budget(
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_finished", lambda run, plan: run.state.step == 2)
         run("told")
-    note_budget(tmp_path / "told", 300)
+    (tmp_path / "told" / NOTE).write_text('{"micro_batch_tokens": 300}')
     told = run("told")
     hurt(step=3, most=300, harm=raises(error))
     found = run()
@@ -117,7 +122,8 @@ def test_a_resumed_run_keeps_the_budget_it_was_halved_to(run, hurt, tmp_path):
     hurt(step=1, most=300, harm=raises(CUDA))
     run()
     assert run().params.micro_batch_tokens == 300
-    assert json.loads((tmp_path / "work" / NOTE).read_text()) == {"micro_batch_tokens": 300}
+    note = json.loads((tmp_path / "work" / NOTE).read_text())
+    assert note["micro_batch_tokens"] == 300 and note["running_since"] is None
 
 
 def test_a_story_too_large_alone_is_an_error_that_names_what_helps(run, hurt):
@@ -136,8 +142,8 @@ def test_another_error_is_not_taken_for_missing_memory(run, hurt):
 def test_one_of_several_processes_notes_half_the_budget_and_ends(run, hurt, monkeypatch, tmp_path):
     """The others wait for its gradient, so that it cannot begin again alone."""
     hurt(step=1, most=300, harm=raises(CUDA))
-    monkeypatch.setattr(memory, "_processes", lambda: 2)
-    monkeypatch.setattr(memory, "broadcast_object_list", lambda found: found)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(loop, "accelerator", lambda _: Accelerator(cpu=True))  # begun before: knows of one
     with pytest.raises(UserError, match="one of several processes: run the same command again"):
         run()
     assert json.loads((tmp_path / "work" / NOTE).read_text())["micro_batch_tokens"] == 300
@@ -147,7 +153,7 @@ def test_one_of_several_processes_notes_half_the_budget_and_ends(run, hurt, monk
 def killed(run, hurt, monkeypatch):
     """Runs in a child that gets kill -9 in that step; where it `counts`, Linux killed for memory."""
     kills = [5]
-    monkeypatch.setattr(memory, "kernel_kills", lambda: kills[0])
+    monkeypatch.setattr(memory, "_kernel_kills", lambda: kills[0])
 
     def go(step, counts=True):
         with monkeypatch.context():
@@ -182,90 +188,32 @@ def test_other_kills_leave_budget_and_bits_as_they_were(run, killed, kills):
     assert same(found, whole) and found.params.micro_batch_tokens == 600
 
 
-@pytest.fixture
-def scarce(monkeypatch, encoded, model_params, params):
-    """No memory to spare, and a probe whose step does something else; its process is forked, to know it."""
-    monkeypatch.setattr(probe, "available_bytes", lambda: 0)
-    forked = multiprocessing.get_context("fork")
-    monkeypatch.setattr(probe.multiprocessing, "get_context", lambda kind: forked)
-
-    def fit(step, **changes):
-        monkeypatch.setattr(probe, "_step", step)
-        return fitting(encoded, model_params, params.model_copy(update=changes))
-
-    return fit
+def test_a_damaged_note_is_as_none(run, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / NOTE).write_bytes(b"{")
+    assert run().params.micro_batch_tokens == 600
 
 
-def tokens(cuts):
-    return max(len(cut) * len(cut[0].ids) for cut in cuts)
+def test_a_base_that_does_not_fit_is_an_error_that_names_what_helps(run, monkeypatch):
+    monkeypatch.setattr(stage, "load_base", lambda _: raises(CUDA)())
+    with pytest.raises(UserError, match="out of memory while the base is loaded: .*model.quantization: nf4"):
+        run()
 
 
-def full(cuts):
-    if tokens(cuts) > 400:
-        raise CPU
-
-
-def fatal(cuts):
-    if tokens(cuts) > 400:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize("harm", [full, fatal])
-def test_the_probe_halves_until_the_heaviest_batch_fits(scarce, harm):
-    assert scarce(lambda model, cuts, engine: harm(cuts), micro_batch_tokens=1600) == 400
-
-
-def test_the_kernel_is_asked_to_kill_the_probe_before_anything_else(scarce):
-    own = Path("/proc/self/oom_score_adj")
-    if not own.exists():
-        pytest.skip("Linux only")
-    before = own.read_text()
-
-    def step(model, cuts, engine):
-        if own.read_text().strip() != "1000":
+def test_a_rehearsal_halves_until_the_heaviest_batches_of_the_whole_run_fit(
+    encoded, model_params, params, monkeypatch
+):
+    def full(model, cut, scale, accelerator):
+        if len(cut) * len(cut[0].ids) > 300:
             raise CPU
+        return 1.0
 
-    assert scarce(step) == 600 and own.read_text() == before
-
-
-@pytest.mark.parametrize("harm", [lambda: os.kill(os.getpid(), signal.SIGKILL), raises(CPU)])
-def test_nothing_fits_is_an_error_that_names_what_helps(scarce, harm):
-    with pytest.raises(UserError, match="gradient_checkpointing.*max_tokens"):
-        scarce(lambda *_: harm())
-
-
-def test_a_base_that_does_not_fit_is_the_same_error(scarce, monkeypatch):
-    monkeypatch.setattr(probe, "trainable", lambda *_: raises(CUDA)())
-    with pytest.raises(UserError, match="gradient_checkpointing.*max_tokens"):
-        scarce(lambda *_: None)
-
-
-def test_what_is_wrong_but_for_memory_is_left_to_training_to_say(scarce):
-    assert scarce(lambda *_: raises(RuntimeError("shapes do not match"))()) == 600
-
-
-def test_a_real_probe_in_a_new_process_trains_on_the_batches(monkeypatch, encoded, model_params, params):
-    monkeypatch.setattr(probe, "available_bytes", lambda: 0)
-    assert fitting(encoded, model_params, params) == 600
-
-
-def test_nothing_is_tried_where_there_is_room(monkeypatch, encoded, model_params, params):
-    monkeypatch.setattr(probe, "_tried", raises(AssertionError("tried")))
-    monkeypatch.setattr(probe, "available_bytes", lambda: 64 << 30)
-    assert fitting(encoded, model_params, params) == 600
-
-
-def test_sharded_weights_are_not_tried_by_one_process_alone(monkeypatch, encoded, model_params, params):
-    monkeypatch.setattr(probe, "_tried", raises(AssertionError("tried")))
-    monkeypatch.setattr(probe, "available_bytes", lambda: 0)
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert fitting(encoded, model_params, params) == 600
-
-
-def test_a_new_run_begins_with_what_fits_and_notes_it(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "fitting", lambda *_: 150)
-    assert run().params.micro_batch_tokens == 150
-    assert json.loads((tmp_path / "work" / NOTE).read_text())["micro_batch_tokens"] == 150
+    monkeypatch.setattr(rehearsal, "add_gradients", full)
+    costs = rehearse(encoded[2:], encoded[:2], model_params, params, steps=1)
+    assert costs.micro_batch_tokens == 300 and costs.token_s > 0
+    monkeypatch.setattr(rehearsal, "add_gradients", lambda *_: raises(CPU)())
+    with pytest.raises(UserError, match="does not fit into memory: lower train.max_tokens"):
+        rehearse(encoded[2:], [], model_params, params, steps=1)
 
 
 def test_the_heaviest_batches_are_the_fullest_and_that_of_the_longest_stories(encoded):
@@ -283,24 +231,17 @@ def test_the_weights_that_are_multiplied_are_those_of_llama():
 
 @pytest.mark.parametrize(("quantization", "published_gib"), [("none", 16.2), ("nf4", 7.4)])
 def test_the_prediction_is_above_a_published_peak_and_not_far(
-    quantization, published_gib, model_params, params, monkeypatch
+    quantization, published_gib, model_params, params
 ):
     """torchtune's README: Llama 3.1 8B on an RTX 4090, two rows of 2,048, activations computed again."""
-    monkeypatch.setattr(footprint, "device", lambda: torch.device("cuda"))
-    asked = model_params.model_copy(
-        update={"quantization": quantization, "attention": "sdpa", "precision": "bf16"}
-    )
+    asked = model_params.model_copy(update={"quantization": quantization})
     changes = {"gradient_checkpointing": True, "micro_batch_tokens": 4096}
     changes["lora"] = params.lora.model_copy(update={"r": 16})
     gib = predicted_bytes(LLAMA, asked, params.model_copy(update=changes), 2048) / (1 << 30)
     assert published_gib < gib < 1.5 * published_gib
 
 
-def test_a_containers_limit_counts_as_what_is_free(monkeypatch):
-    files = {"/proc/meminfo": ["MemTotal: 9 kB", "MemAvailable:   4000 kB"]}
-    monkeypatch.setattr(footprint, "_lines", lambda path: files.get(path, []))
-    assert available_bytes() == 4000 << 10
-    files["/sys/fs/cgroup/memory.max"] = ["max"]
-    assert available_bytes() == 4000 << 10
-    files["/sys/fs/cgroup/memory.max"] = ["1000000"]
-    assert available_bytes() == 1_000_000
+def test_a_prediction_needs_no_torch():
+    script = "import sys, storyforge.train.footprint; assert 'torch' not in sys.modules"
+    source = str(Path(memory.__file__).parents[2])
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": source})

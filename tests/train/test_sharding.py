@@ -6,14 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.model.loading import attach, load_base
 from storyforge.train import loop
-from storyforge.train.loop import train_adapter
+from storyforge.train.loop import train
 from storyforge.train.sharding import own_part, shard
 
 CONFIG = Path(__file__).parents[2] / "recipes/launch/fsdp2.yaml"
@@ -27,7 +26,7 @@ from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
 from storyforge.train.schedule import LoopParams
-from storyforge.train.loop import train_adapter
+from storyforge.train.loop import train
 from storyforge.core.records import Exchange
 from storyforge.core.files import read_jsonl
 folder = Path({folder!r})
@@ -40,7 +39,7 @@ params = LoopParams.model_validate_json((folder / "loop.json").read_text())
 model = attach(load_base(model_params), lora, seed=1)
 model.activation_checkpointing_enable({{"use_reentrant": False}})
 model.enable_input_require_grads()
-run = train_adapter(model, rows[2:], rows[:2], params, accelerator, work=folder, log=lambda *_: None)
+run = train(model, rows[2:], rows[:2], model_params, params, work=folder, log=lambda *_: None)
 if accelerator.is_main_process:
     cut = [name for name, weight in model.named_parameters() if isinstance(weight, DTensor)]
     curves = {{"train": run.state.train, "val": run.state.val}}
@@ -56,12 +55,12 @@ def test_a_base_spread_over_two_processes_trains_as_a_whole_one(
     model_params = model_params.model_copy(update={"quantization": quantization})
     loop_params = loop_params.model_copy(update={"micro_batch_tokens": 1})
     (tmp_path / "alone").mkdir()
-    alone = train_adapter(
+    alone = train(
         attach(load_base(model_params), lora, seed=1),
         encoded[2:],
         encoded[:2],
+        model_params,
         loop_params,
-        Accelerator(cpu=True, mixed_precision="no"),
         work=tmp_path / "alone",
         log=lambda *_: None,
     )

@@ -42,9 +42,9 @@ def workspace(tmp_path, monkeypatch, exchanges, model_params):
     write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
     write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:2])
 
-    def run(wandb=False, **changes):
+    def run(wandb=False, precision="fp32", **changes):
         params = {
-            "model": model_params.model_dump(mode="json"),
+            "model": model_params.model_dump(mode="json") | {"precision": precision},
             "train": {**TRAIN, **changes},
             "tracking": {"wandb": wandb},
         }
@@ -84,6 +84,7 @@ def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
         "6",
     ]
     assert figures["tokens_per_second"] > 0 and figures["machine"]["device"] == "cpu"
+    assert "machine" not in report  # or it would differ by machine where no bit of the result does
 
 
 def test_what_varies_between_runs_is_in_no_output(workspace):
@@ -92,6 +93,13 @@ def test_what_varies_between_runs_is_in_no_output(workspace):
     shutil.rmtree(workspace.folder / "models")
     workspace()
     assert outputs(workspace.folder) == first
+
+
+@pytest.mark.parametrize(("resolved", "lines"), [("fp32", 1), ("bf16", 0)])
+def test_a_processor_without_bfloat16_is_told_of_once(workspace, monkeypatch, capsys, resolved, lines):
+    monkeypatch.setattr(stage, "precision", lambda params: resolved)
+    workspace(precision="auto")
+    assert capsys.readouterr().err.count("no bfloat16 in this processor: trains in float32") == lines
 
 
 def test_no_work_is_left_behind_after_success(workspace):

@@ -20,25 +20,24 @@ class Heads:
 
 @dataclass(slots=True)
 class Laid:
-    """Stories one after another."""
+    """Stories one after another, without padding."""
 
     ids: Tensor  # (tokens,)
     lengths: list[int]
     angles: tuple[Tensor, Tensor]  # cosine and sine, (longest, half a head) float32
 
-    @property
-    def starts(self) -> Tensor:
-        return torch.tensor([0, *accumulate(self.lengths)])
-
     def shares(self, heads: Heads) -> list[int]:
-        """Where in one tensor each story's attention stands: of every block all positions up to its end."""
+        """Where in one tensor each story's attention probabilities begin.
+
+        A block of 16 positions keeps those for all positions up to its end, for each of its heads.
+        """
         whole = [-(-length // BLOCK) * BLOCK for length in self.lengths]
         sizes = [heads.groups * heads.shared * length * (length + BLOCK) // 2 for length in whole]
         return [0, *accumulate(sizes)]
 
 
 def attend(qkv: Tensor, laid: Laid, heads: Heads) -> tuple[Tensor, Tensor]:
-    """(tokens, heads · width): what each token's heads take from the story up to it; and their shares."""
+    """(tokens, heads · width): causal attention of each story; and its probabilities, for backward."""
     offsets = laid.shares(heads)
     shares = qkv.new_empty(offsets[-1])
     mixed = qkv.new_empty(len(qkv), heads.groups * heads.shared * heads.width)
@@ -56,4 +55,5 @@ def attend_backward(dmixed: Tensor, qkv: Tensor, shares: Tensor, laid: Laid, hea
 def _layout(laid: Laid, heads: Heads, offsets: list[int]) -> tuple:
     longest = -(-max(laid.lengths) // BLOCK) * BLOCK
     counts = (len(laid.lengths), longest, heads.groups, heads.shared, heads.width)
-    return *laid.angles, laid.starts, torch.tensor(offsets), *counts
+    starts = torch.tensor([0, *accumulate(laid.lengths)])  # (stories + 1,)
+    return *laid.angles, starts, torch.tensor(offsets), *counts

@@ -1,4 +1,4 @@
-"""The next token's logits from a fused model: one step reads each weight once for all rows."""
+"""Generation with the engine: the next token's logits, by key-value caches, for a batch of rows."""
 
 from collections.abc import Generator, Sequence
 
@@ -17,14 +17,19 @@ def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generat
 
     `room` is how many tokens a row may get in all.
     """
+    # The prompts go through at once, without padding: h is (tokens of all prompts, width).
     laid, tapes = model.laid(prompts), []
     h = model.forward(laid, tapes)
     at = torch.tensor(laid.lengths)  # where each row's next token goes
     space = max(laid.lengths) + room
     cosine, sine = (part[0] for part in model.rotary(torch.zeros(1), torch.arange(space)[None]))
+    # What backward would need holds the prompts' keys and values: caches are filled from it, layer by layer.
     past = [_past(model, tape.qkv, laid, cosine, sine) for tape in tapes]
     tapes.clear()
+    # The last token of each prompt predicts the first of its reply.
     tokens = yield _last(model, h[at.cumsum(0) - 1])
+    # From here on one token a row: every tensor has `rows` as its first dimension, and each weight is read
+    # once for all rows. The layer is that of `Fused.forward`, with the cache in place of `attend`.
     while True:
         h, delta = model.embedding[tokens], None
         for layer, cache in zip(model.layers, past, strict=True):
@@ -40,10 +45,12 @@ def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generat
 
 
 def _past(model: Fused, qkv: Tensor, laid: Laid, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values, (rows · groups, space, width), of which the prompts' come first."""
+    """Keys (rotated) and values, (rows · groups, space, width); the first positions hold the prompt's."""
     groups, turned, kept = model.heads.groups, model.heads.shared * model.heads.groups, []
+    # (tokens,): which position and which row each token of the prompts has.
     positions = torch.cat([torch.arange(length) for length in laid.lengths])
     rows = torch.arange(len(laid.lengths)).repeat_interleave(torch.tensor(laid.lengths))
+    # (tokens, q heads | k heads | v heads, width) → the last two, (tokens, groups, width) each.
     keys, values = qkv.view(len(qkv), -1, model.heads.width)[:, turned:].split(groups, 1)
     for part in (_turned(keys, cosine[positions], sine[positions]), values):
         room = qkv.new_zeros(len(laid.lengths), len(cosine), groups, model.heads.width)
@@ -61,25 +68,29 @@ def _attend(
     at: Tensor,
     angles: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """(rows, heads): what the new token takes from its row's past, which it joins."""
+    """(rows, width of all heads): attention of the new token to its row's cache, to which it is added."""
     rows, groups, shared, head = len(x), model.heads.groups, model.heads.shared, model.heads.width
     (keys, values), (qkv, _) = past, layer.qkv(x)
     heads = qkv.view(rows, (shared + 2) * groups, head)
+    # (rows, heads, head): q and k are rotated, v is not. A group is one key head and its query heads.
     turned = _turned(heads[:, : (shared + 1) * groups], *angles)
     seen = int(at.max()) + 1
+    # Rows differ in length: each writes at its own position of its caches, one for every row and group.
     slots = torch.arange(rows * groups)
     where = at.repeat_interleave(groups)
     keys[slots, where] = turned[:, shared * groups :].reshape(rows * groups, head)
     values[slots, where] = heads[:, (shared + 1) * groups :].reshape(rows * groups, head)
+    # A product for every row and group: (shared, head) × (head, seen) → (rows · groups, shared, seen).
     q = turned[:, : shared * groups].reshape(rows * groups, shared, head)
     scores = torch.bmm(q, keys[:, :seen].transpose(1, 2)).float() * head**-0.5
+    # A shorter row's cache is empty from its own position to the longest row's: masked.
     later = torch.arange(seen) > where[:, None]
     attention = scores.masked_fill_(later[:, None], float("-inf")).softmax(2).to(qkv.dtype)
     return torch.bmm(attention, values[:, :seen]).view(rows, shared * groups * head)
 
 
 def _turned(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """(rows, heads, width) by the angles of each row's position, as kernels.c turns a story's."""
+    """(rows, heads, width) rotated by the angles of each row's position; in training kernels.c does it."""
     first, second = heads.float().chunk(2, 2)
     turned = torch.cat([-second, first], 2) * sine[:, None] + heads.float() * cosine[:, None]
     return turned.to(heads.dtype)

@@ -31,7 +31,7 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def fused(model) -> "Fused | None":
-    """The model written out, made once; None where machine, architecture or adapters need transformers."""
+    """The engine for this model, made once; None where machine, model or adapters need transformers."""
     if model not in _known:
         _known[model] = Fused(model) if _fits(model) else None
     found = _known[model]
@@ -55,6 +55,7 @@ def _fits(model) -> bool:
         and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
         and all(width % LANES == 0 for width in widths)
     )
+    # All seven matrices of every layer have an adapter, or none has: neighbours share a product.
     adapted = _adapted(causal.modules())
     known = all(map(_plain_lora, adapted)) and len(adapted) in (0, 7 * config.num_hidden_layers)
     return usual and known and kernels.library() is not None
@@ -88,7 +89,7 @@ class Tape:
     h: Tensor
     x: Tensor
     qkv: Tensor
-    shares: Tensor  # of attention
+    shares: Tensor  # attention probabilities
     mixed: Tensor
     h2: Tensor
     x2: Tensor
@@ -126,6 +127,7 @@ class Fused:
     @torch.no_grad()
     def gradients(self, rows: Sequence[Row], scale: float) -> float:
         """Add `scale` × the gradient of the rows' summed NLL to the adapters; returns that sum, in nats."""
+        # `tapes` holds what backward needs of each layer; its memory is freed layer by layer.
         laid, tapes = self.laid([row.ids for row in rows]), []
         h = self.forward(laid, tapes)
         predicting, targets = _targets(rows)
@@ -142,24 +144,29 @@ class Fused:
 
     def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
         lengths = [len(story) for story in stories]
+        # (1, longest, head) each, both halves alike: the kernels take the first half.
         cosine, sine = self.rotary(torch.zeros(1), torch.arange(max(lengths))[None])
         half = slice(self.heads.width // 2)
         ids = torch.tensor([token for story in stories for token in story])
         return Laid(ids, lengths, (cosine[0, :, half].contiguous(), sine[0, :, half].contiguous()))
 
     def forward(self, laid: Laid, tapes: list[Tape] | None) -> Tensor:
-        """(tokens, width) before the last norm; `tapes` takes what each layer needs to go back."""
+        """(tokens, width) before the last norm; `tapes` is filled with what backward needs of each layer."""
         if self.layers[0].qkv.active:
             for layer in self.layers:
                 for part in layer:
                     part.refresh()
+        # h is the residual stream, (tokens, width). `delta`, what the part before computed, is added to it in
+        # the kernel of the next norm: one pass over memory where there would be two.
         h, delta = self.embedding[laid.ids], None
         for layer in self.layers:
             h, x = self.norm(h, delta, layer.norms[0])
+            # (tokens, q heads | k heads | v heads): one product for three; rotation happens in `attend`.
             qkv, low_qkv = layer.qkv(x)
             mixed, shares = attend(qkv, laid, self.heads)
             o, low_o = layer.o(mixed)
             h2, x2 = self.norm(h, o, layer.norms[1])
+            # (tokens, gate | up) → (tokens, inner)
             gate_up, low_gate_up = layer.gate_up(x2)
             activation = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
             kernels.call("swiglu", gate_up, activation, *activation.shape)
@@ -183,37 +190,51 @@ class Fused:
 
         The gradient is formed while a chunk's logits exist: the head is frozen, so it needs nothing else.
         """
+        # (reply tokens, width): only positions that predict a reply token go through the head.
         chosen = h[predicting]
         _, x = self.norm(chosen, None, self.last_norm)
         nll, dx = torch.empty(len(x)), torch.empty_like(x)
         for start in range(0, len(x), CHUNK):
             part = slice(start, start + CHUNK)
+            # (chunk, vocabulary); the kernel turns it into scale · (softmax − one-hot) in place.
             logits = product(x[part], self.head.weight)
             kernels.call("cross_entropy", logits, targets[part], nll[part], *logits.shape, scale or 0.0)
             if scale is not None:
                 dx[part] = product(logits, self.head.transposed)
         if scale is None:
             return nll, None
+        # Back through the last norm, then to where the predicting positions stand; all others get 0 here.
         dchosen, dh = torch.zeros_like(dx), torch.zeros_like(h)
         kernels.call("norm_backward", dx, chosen, self.last_norm, dchosen, *dx.shape, self.eps)
         dh[predicting] = dchosen
         return nll, dh
 
     def _backward(self, layer: Layer, tape: Tape, laid: Laid, dh: Tensor) -> None:
-        """Turns dh, the gradient for the layer's output, into that for its input."""
+        """Turns dh, (tokens, width), the gradient for the layer's output, into that for its input, in place.
+
+        Derivatives are named dX for X of `forward`. The residual connections need no line of their own: dh is
+        the gradient for h + delta, and each norm_backward adds what comes through its branch.
+        """
         low_qkv, low_o, low_gate_up, low_down = tape.lows
+        # MLP. First through `down`: (tokens, width) → (tokens, inner).
         dactivation, dlow = layer.down.input_gradient(dh)
+        # The forward pass did not keep silu(gate) · up: the kernel computes it again, in the memory of
+        # dactivation, and the gradient (tokens, gate | up) in that of gate_up. Hence the new names.
         kernels.call("swiglu_backward", tape.gate_up, dactivation, *dactivation.shape)
-        activation, dgate_up = dactivation, tape.gate_up  # the kernel works in place
+        activation, dgate_up = dactivation, tape.gate_up
+        # An adapter's gradients need both sides: its input and dY, each with the thin product (tokens, rank).
         layer.down.accumulate(activation, low_down, dh, dlow)
-        dx2, dlow = layer.gate_up.input_gradient(dgate_up)
+        dx2, dlow = layer.gate_up.input_gradient(dgate_up)  # → (tokens, width)
         layer.gate_up.accumulate(tape.x2, low_gate_up, dgate_up, dlow)
+        # dh was that for the layer's output; now it is that for h2, between attention and MLP.
         kernels.call("norm_backward", dx2, tape.h2, layer.norms[1], dh, *dh.shape, self.eps)
+        # Attention. Through `o`, then from the mixed values to (tokens, q | k | v), rotation undone.
         dmixed, dlow = layer.o.input_gradient(dh)
         layer.o.accumulate(tape.mixed, low_o, dh, dlow)
         dqkv = attend_backward(dmixed, tape.qkv, tape.shares, laid, self.heads)
         dx, dlow = layer.qkv.input_gradient(dqkv)
         layer.qkv.accumulate(tape.x, low_qkv, dqkv, dlow)
+        # And dh is that for the layer's input: the layer below goes on with it.
         kernels.call("norm_backward", dx, tape.h, layer.norms[0], dh, *dh.shape, self.eps)
 
 

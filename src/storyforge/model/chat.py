@@ -59,7 +59,14 @@ def render(chat: ChatFormat, messages: Iterable[tuple[str, str]]) -> list[Piece]
     for role, text in messages:
         pieces += _turn(chat, role, text)
         pieces += [_control(chat.end_of_turn), Piece(chat.between)]
-    return _merged([*pieces, *_turn(chat, "assistant", "")])
+    # Neighbouring text becomes one piece, so that it is tokenised as the model's own template would be.
+    merged: list[Piece] = []
+    for piece in (*pieces, *_turn(chat, "assistant", "")):
+        if merged and not piece.control and not merged[-1].control:
+            merged[-1] = Piece(merged[-1].text + piece.text)
+        elif piece.control or piece.text:
+            merged.append(piece)
+    return merged
 
 
 def _turn(chat: ChatFormat, role: str, text: str) -> list[Piece]:
@@ -68,14 +75,3 @@ def _turn(chat: ChatFormat, role: str, text: str) -> list[Piece]:
         piece if piece.control else Piece(piece.text.replace("{role}", role).replace("{text}", text))
         for piece in chat.turn
     ]
-
-
-def _merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbouring text as one piece, so that it is tokenised as the model's own template would be."""
-    merged: list[Piece] = []
-    for piece in pieces:
-        if merged and not piece.control and not merged[-1].control:
-            merged[-1] = Piece(merged[-1].text + piece.text)
-        elif piece.control or piece.text:
-            merged.append(piece)
-    return merged

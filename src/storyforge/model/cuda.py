@@ -51,7 +51,7 @@ def attention() -> str:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Inside, CUDA repeats its bits or raises RuntimeError: generation's `cumsum` would, so not for ever.
+    """Inside, CUDA repeats its bits or raises RuntimeError: generation's `cumsum` would, so training alone.
 
     A warning would not do: memory-efficient attention then still adds up its gradients in any order.
     """

@@ -1,31 +1,16 @@
 """The machine a model runs on: its device, the precision it computes in, and what its last bits depend on."""
 
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import Field, PositiveInt
 
-from storyforge.core.assets import Origin
-from storyforge.core.params import Params
 from storyforge.engine import kernels
 from storyforge.model import cuda
+from storyforge.model.params import ModelParams
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-class ModelParams(Params):
-    section: ClassVar[str] = "model"
-    name: str
-    origin: Origin
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    chat: Literal["smollm2", "llama3"]
-    system: str
-    precision: Literal["auto", "bf16", "fp16", "fp32"]
-    quantization: Literal["none", "nf4"]
-    attention: Literal["auto", "eager", "sdpa"]
-    threads: PositiveInt | None
 
 
 def device() -> torch.device:
@@ -43,7 +28,7 @@ def precision(params: ModelParams) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device().type == "mps":
         return "bf16"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return "bf16" if _bf16_units() else "fp32"
 
 
 def accelerator(params: ModelParams) -> Accelerator:
@@ -54,13 +39,27 @@ def accelerator(params: ModelParams) -> Accelerator:
 
 def machine_class(params: ModelParams) -> dict[str, Any]:
     """What the last bits of a result depend on besides code, params and data."""
-    here = device()
-    name = torch.cuda.get_device_name() if here.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    here, kind = device(), precision(params)
+    if here.type == "cuda":
+        processor, fused = torch.cuda.get_device_name(), cuda.fused_kernels()
+    else:
+        # By these torch and oneDNN choose their own kernels.
+        processor = " ".join([torch.backends.cpu.get_cpu_capability(), *_bf16_units()])
+        fused = kernels.identity() if (here.type, kind) == ("cpu", "bf16") else None
     return {
         "device": here.type,
-        "processor": name,
-        "precision": precision(params),
-        "kernels": kernels.identity() if here.type == "cpu" else cuda.fused_kernels(),
+        "processor": processor,
+        "precision": kind,
+        "kernels": fused,
         "threads": params.threads or os.cpu_count(),
         "torch": torch.__version__,
     }
+
+
+def _bf16_units() -> list[str]:
+    """What this CPU multiplies bfloat16 with; empty where it has to be emulated."""
+    units = {
+        "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
+        "AMX": torch.cpu._is_amx_tile_supported(),
+    }
+    return [name for name, there in units.items() if there]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from storyforge.core.errors import UserError
 from storyforge.core.records import Exchange
-from storyforge.model.chat import ChatFormat, Piece, render
+from storyforge.model.chat import ChatFormat, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,10 @@ class Encoder:
     def prompt(self, prompt: str, history: Iterable[tuple[str, str]] = ()) -> list[int]:
         """Everything up to where the reply begins; `history` holds earlier turns as (role, text)."""
         messages = [("system", self.system), *history, ("user", prompt)]
-        return [token for piece in render(self.chat, messages) for token in self._piece(piece)]
+        ids: list[int] = []
+        for piece in render(self.chat, messages):
+            ids += [self._control_id(piece.text)] if piece.control else self.text(piece.text)
+        return ids
 
     def exchange(self, exchange: Exchange, max_tokens: int) -> Encoded:
         """At most `max_tokens`: a longer story is cut at the end of a line and loses its end token.
@@ -73,9 +76,6 @@ class Encoder:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
-
-    def _piece(self, piece: Piece) -> list[int]:
-        return [self._control_id(piece.text)] if piece.control else self.text(piece.text)
 
     def _control_id(self, token: str) -> int:
         number = self.tokenizer.convert_tokens_to_ids(token)

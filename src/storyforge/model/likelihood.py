@@ -1,6 +1,6 @@
 """Negative log-likelihood of replies: the loss of training and the measure of evaluation.
 
-`fused` computes it where it can, several times faster; what stands here runs everywhere else.
+The engine (`fused`) computes it where it can, several times faster; elsewhere autograd does.
 """
 
 from collections.abc import Sequence

@@ -8,11 +8,9 @@ import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from pydantic import Field, PositiveInt
 from safetensors.torch import save
 from transformers import (
     AutoConfig,
@@ -27,11 +25,11 @@ from storyforge.core.assets import member_path, snapshot
 from storyforge.core.cache import place
 from storyforge.core.errors import UserError
 from storyforge.core.files import published, published_folder, read_json
-from storyforge.core.params import Slice
 from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
-from storyforge.model.device import DTYPES, ModelParams, device, precision
+from storyforge.model.device import DTYPES, device, precision
 from storyforge.model.encoding import Encoder
+from storyforge.model.params import LoraParams, ModelParams
 
 FILES = (
     "*.safetensors",
@@ -40,13 +38,6 @@ FILES = (
     "generation_config.json",
     "tokenizer*.json",
 )
-
-
-class LoraParams(Slice):
-    r: PositiveInt
-    alpha: PositiveInt
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    targets: Literal["all-linear"] | tuple[str, ...]
 
 
 def load_encoder(params: ModelParams) -> Encoder:
@@ -84,7 +75,11 @@ def load_base(params: ModelParams):
             trust_remote_code=False,
             use_safetensors=True,
         )
-    _keep_four_bit_unpacked(model)
+    # bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
+    # training has no gradients and says nothing.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if here.type == "cuda":
         cuda.fuse(model)
     return model.requires_grad_(False).eval()
@@ -195,14 +190,6 @@ def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_storage=dtype,
     )
-
-
-def _keep_four_bit_unpacked(model) -> None:
-    """bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
-    training has no gradients and says nothing."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from storyforge.engine.decoding import logits
 from storyforge.engine.llama import fused
 from storyforge.model.encoding import Encoder
 
-SIDE_BY_SIDE = 32  # prompts answered at once
-HEAD = 1024  # tokens: with these nearly every nucleus is whole
+SIDE_BY_SIDE = 32  # prompts in a batch
+HEAD = 1024  # likeliest tokens: they nearly always hold the mass top_p asks for
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -41,29 +41,23 @@ class Written:
 def write(
     model, encoder: Encoder, prompts: Sequence[str], params: SamplingParams, *, seeds: Sequence[int]
 ) -> list[Written]:
-    """One reply a prompt; `seeds` gives each its own chance, whoever its neighbours are."""
+    """One reply a prompt; `seeds` holds one for each, so its random numbers do not depend on the batch."""
     tokens = [encoder.prompt(prompt) for prompt in prompts]
     replies: list[list[int]] = []
     for start in range(0, len(prompts), SIDE_BY_SIDE):
         part = slice(start, start + SIDE_BY_SIDE)
-        replies += _written(
-            next_tokens(model, tokens[part], params, encoder.stops, seeds[part]), encoder.stops
-        )
+        steps = next_tokens(model, tokens[part], params, encoder.stops, seeds[part])
+        batch = [[token] for token in next(steps)]
+        for step in steps:
+            for reply, token in zip(batch, step, strict=True):
+                if reply[-1] not in encoder.stops:
+                    reply.append(token)
+        replies += batch
     ended = [bool(reply) and reply[-1] in encoder.stops for reply in replies]
     return [
         Written(encoder.decode(reply[:-1] if end else reply).strip(), len(reply), end)
         for reply, end in zip(replies, ended, strict=True)
     ]
-
-
-def _written(steps: Iterator[list[int]], stops: frozenset[int]) -> list[list[int]]:
-    """Each row's tokens up to its stop."""
-    replies = [[token] for token in next(steps)]
-    for tokens in steps:
-        for reply, token in zip(replies, tokens, strict=True):
-            if reply[-1] not in stops:
-                reply.append(token)
-    return replies
 
 
 @torch.no_grad()
@@ -74,17 +68,18 @@ def next_tokens(
     stops: frozenset[int],
     seeds: Sequence[int],
 ) -> Iterator[list[int]]:
-    """One token a row and step, until every row has met a stop or `max_new_tokens` are out.
+    """Yields one token a row, step by step; ends once all rows have stopped, or after `max_new_tokens`.
 
-    A row goes on after its stop while others write: its caller looks away.
+    Rows are generated until all have stopped: ignore a row's tokens after its stop token.
     """
+    # One generator a row: a row draws the same numbers in whatever batch it stands.
     chances = [random.Random(seed) for seed in seeds]
     open_rows, tokens, seen = set(range(len(prompts))), None, None
     fast = fused(model)
     source = logits(fast, prompts, params.max_new_tokens) if fast else _logits(model, prompts)
     for _ in range(params.max_new_tokens):
-        scores = source.send(tokens)
-        if seen is None:
+        scores = source.send(tokens)  # (rows, vocabulary); the first `send` is of None and starts it
+        if seen is None:  # (rows, vocabulary): which tokens the reply holds already
             seen = torch.zeros_like(scores, dtype=torch.bool)
         tokens = choose(scores, seen, params, [chance.random() for chance in chances])
         seen[torch.arange(len(prompts)), tokens] = True
@@ -95,12 +90,16 @@ def next_tokens(
 
 
 def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Tensor, None]:
-    """As `decoding.logits`, by transformers: for any model and device."""
+    """As `engine.decoding.logits`, with transformers: for any model and device."""
     model.eval()
     device = next(model.parameters()).device
-    ids, mask = _left_padded(prompts)
-    step_ids, mask, cache = ids.to(device), mask.to(device), None
+    # Padded on the left, so that the last column is every row's newest token. Masked: any token will do.
+    longest, cache = max(map(len, prompts)), None
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    step_ids, mask = ids.to(device), mask.to(device)  # (rows, longest); later steps: (rows, 1)
     while True:
+        # Positions count from the first real token, as they did where the model was trained.
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -step_ids.shape[1] :]
         output = model(
             input_ids=step_ids,
@@ -125,14 +124,19 @@ def choose(logits: Tensor, seen: Tensor, params: SamplingParams, draws: Sequence
     penalised = torch.where(
         logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty
     )
-    logits = torch.where(seen, penalised, logits)
+    logits = torch.where(seen, penalised, logits)  # (rows, vocabulary), as before
     if params.temperature == 0:
         return logits.argmax(1)
+    # From here on (rows, candidates), likeliest first; `order` holds the candidates' tokens.
     shares, order = _likeliest((logits / params.temperature).softmax(1), params.top_p)
+    # top_p: a candidate goes if those before it have the mass already, so the first always stays.
     before = shares.cumsum(1) - shares
     shares = shares.masked_fill((before >= params.top_p) | (shares < params.min_p * shares[:, :1]), 0.0)
+    # Inverse of the cumulated distribution, in float64: in float32 the sum over a vocabulary is too coarse.
     mass = shares.double().cumsum(1)
+    # A draw is scaled by what is left in all, which renormalises without a division.
     wanted = torch.tensor(draws, dtype=torch.float64)[:, None] * mass[:, -1:]
+    # `right`: a draw of 0 skips candidates of share 0. The clamp is for a draw that rounds up to the sum.
     picked = torch.searchsorted(mass, wanted, right=True).clamp(max=shares.shape[1] - 1)
     return order.gather(1, picked)[:, 0]
 
@@ -142,20 +146,10 @@ def _likeliest(shares: Tensor, mass: float) -> tuple[Tensor, Tensor]:
 
     Sorting a vocabulary takes a quarter of a step on a CPU; its head is nearly always enough.
     """
+    # topk leaves the order of equals open: sorted by token first, a stable sort by share settles it.
     tokens = shares.topk(min(HEAD, shares.shape[1]), dim=1).indices.sort(dim=1).values
     head = shares.gather(1, tokens)
     if (head.sum(1) <= mass + 1e-3).any():  # more than rounding could add up to
         return shares.sort(dim=1, descending=True, stable=True)
     head, order = head.sort(dim=1, descending=True, stable=True)
     return head, tokens.gather(1, order)
-
-
-def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """(rows, longest) ids and mask; the padding is masked out, so its token does not matter."""
-    longest = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
-    return ids, mask

@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 MANIFEST = "MANIFEST.json"
 KEPT = 2  # checkpoints that rotation leaves: one to fall back on
 REMEMBERED = 4  # unfinished runs of other keys that keep their checkpoints, by last use
-WAIT_S = 30  # for a run that is ending: an orphan saves a last checkpoint
+WAIT_S = 30  # for a run that was told to end and saves a last checkpoint
 
 
 def run_key(**parts: Any) -> str:
@@ -73,8 +73,8 @@ def work_directory(key: str) -> Iterator[Path]:
     if not lock:
         raise UserError(f"{work}: another process is training this very run: wait for it or stop it")
     with lock:
-        for rubbish in (*root.glob(".trash-*"), *work.glob(".trash-*"), work / ".staging"):
-            shutil.rmtree(rubbish, ignore_errors=True)
+        for left in (*root.glob(".trash-*"), *work.glob(".trash-*"), work / ".staging"):
+            shutil.rmtree(left, ignore_errors=True)
         with suppress(OSError):  # another process may be tidying too
             _forget(root, but=work)
         yield work
@@ -128,7 +128,7 @@ def newest(work: Path) -> Path | None:
 
 
 def _checkpoints(work: Path) -> list[Path]:
-    """By step, highest first: a file's date lies when the clock was set."""
+    """By step, highest first: a file's date is wrong once the clock was set."""
     return sorted(work.glob("step-*"), reverse=True)
 
 

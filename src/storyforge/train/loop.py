@@ -21,14 +21,18 @@ from tqdm import tqdm
 
 from storyforge.core.errors import UserError
 from storyforge.model.cuda import repeatable
+from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, micro_batches
 from storyforge.model.likelihood import add_gradients, story_nll
 from storyforge.model.loading import adapter_weights
+from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import newest, save
+from storyforge.train.memory import Budget, out_of_memory
 from storyforge.train.schedule import LoopParams, batches, learning_rate
 from storyforge.train.sharding import own_part, shard
 
 T = TypeVar("T")
+Log = Callable[[int, dict[str, float]], None]  # step, figures
 
 
 @dataclass
@@ -75,21 +79,67 @@ class Run:
         self.resumed_tokens = self.state.tokens
 
 
-def train_adapter(
+def train(
     model: PeftModel,
-    train: Sequence[Encoded],
+    stories: Sequence[Encoded],
     val: Sequence[Encoded],
+    model_params: ModelParams,
     params: LoopParams,
-    accelerator: Accelerator,
     *,
     work: Path,
-    log: Callable[[int, dict[str, float]], None],
+    log: Log,
 ) -> Run:
     """Train from the newest valid checkpoint in `work`, or from the start; `best` is the adapter to publish.
 
-    The best adapter is that of the lowest validation loss; without validation stories, the last.
-    UserError on a loss that is not finite. SIGTERM and SIGINT end it after a saved step, status 143 or 130.
+    The best adapter is that of the lowest validation loss; without validation stories, the last. `params` of
+    the run hold the tokens at once that the memory allowed. UserError on a loss that is not finite, and where
+    a single story is too large. SIGTERM and SIGINT end it after a saved step, with status 143 or 130.
     """
+    plan, fresh, run = batches(stories, params), adapter_weights(model), None
+    with (
+        Budget(work, params.micro_batch_tokens, max(len(row.ids) for row in (*stories, *val))) as budget,
+        _stop_signals() as stopped,
+        repeatable(),
+        tqdm(total=len(plan), unit="step", disable=None) as bar,
+    ):
+        while True:
+            try:
+                if run is None:
+                    cut = params.model_copy(update={"micro_batch_tokens": _agreed(budget.tokens)})
+                    run = _begun(model, fresh, accelerator(model_params), cut, work)
+                    bar.n = bar.initial = run.state.step
+                    if run.state.step == 0:
+                        _validate(run, val, log)
+                if _finished(run, plan):
+                    return run
+                begin, tokens = time.perf_counter(), run.state.tokens
+                _step(run, plan[run.state.step], len(plan))
+                _show(run, (run.state.tokens - tokens) / (time.perf_counter() - begin), bar, log)
+                last = run.state.step == len(plan)
+                if last or run.state.step % params.validate_every == 0:
+                    _validate(run, val, log)
+                asked = _agreed(stopped())
+                if last or asked or run.state.step % params.checkpoint_every == 0:
+                    _checkpoint(run, work)
+                if asked:
+                    raise SystemExit(128 + asked)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                run = None
+            if run is None:  # after the handler: until it ends, the error holds the failed step's tensors
+                budget.recover()
+
+
+def _begun(
+    model: PeftModel, fresh: dict[str, Tensor], accelerator: Accelerator, params: LoopParams, work: Path
+) -> Run:
+    """The run as its newest checkpoint left it, else at step 0, whatever an attempt before did to the model.
+
+    Optimiser, accelerator and its scaler are new: nothing of a failed step is left in them.
+    """
+    set_peft_model_state_dict(model, fresh)
+    model.zero_grad()
     shard(model, accelerator)
     optimizer = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad],
@@ -99,31 +149,9 @@ def train_adapter(
     )
     optimizer = accelerator.prepare_optimizer(optimizer)
     run = Run(model, optimizer, accelerator, params, State(), adapter_weights(model))
-    if checkpoint := _agreed(newest(work) if accelerator.is_main_process else None, accelerator):
+    if checkpoint := _agreed(newest(work) if accelerator.is_main_process else None):
         run.read(checkpoint)
         tqdm.write(f"resumed from step {run.state.step}")
-    plan = batches(train, params)
-    with (
-        _stop_signals() as stopped,
-        repeatable(),
-        tqdm(total=len(plan), initial=run.state.step, unit="step", disable=None) as bar,
-    ):
-        if run.state.step == 0:
-            _validate(run, val, log)
-        while not _finished(run, plan):
-            begin, tokens = time.perf_counter(), run.state.tokens
-            _step(run, plan[run.state.step], len(plan))
-            rate = (run.state.tokens - tokens) / (time.perf_counter() - begin)
-            log(run.state.step, {**run.state.train[-1], "tokens_per_second": rate})
-            bar.update()
-            bar.set_postfix(loss=f"{run.state.train[-1]['loss']:.3f}", tokens_s=f"{rate:.0f}")
-            if run.state.step % params.validate_every == 0 or run.state.step == len(plan):
-                _validate(run, val, log)
-            last, asked = run.state.step == len(plan), _agreed(stopped(), accelerator)
-            if last or asked or run.state.step % params.checkpoint_every == 0:
-                _checkpoint(run, work)
-            if asked:
-                raise SystemExit(128 + asked)
     return run
 
 
@@ -167,7 +195,9 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     params, state = run.params, run.state
     if not run.model.training:  # walking a thousand modules takes 3 % of a small step
         run.model.train()
-    torch.manual_seed(_step_seed(params.seed, state.step))  # dropout by step: resuming is exact
+    # Dropout's noise depends on the step alone, so that a resumed run draws the same.
+    noise = hashlib.blake2b(f"{params.seed}:{state.step}".encode(), digest_size=6)
+    torch.manual_seed(int.from_bytes(noise.digest()))
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, steps, params)
     loss = gradients(run.model, rows, params, run.accelerator)
@@ -192,7 +222,7 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     )
 
 
-def _validate(run: Run, val: Sequence[Encoded], log: Callable[[int, dict[str, float]], None]) -> None:
+def _validate(run: Run, val: Sequence[Encoded], log: Log) -> None:
     """Measure, and keep the adapter if it is the best so far; a resumed run has measured its step already."""
     state = run.state
     if not val:
@@ -215,9 +245,11 @@ def _finished(run: Run, plan: Sequence[object]) -> bool:
     )
 
 
-def _agreed(value: T, accelerator: Accelerator) -> T:
-    """What the main process found: all go on from one checkpoint, and end after one step."""
-    return value if accelerator.num_processes == 1 else broadcast_object_list([value])[0]
+def _show(run: Run, rate: float, bar: tqdm, log: Log) -> None:
+    figures = run.state.train[-1]
+    log(run.state.step, {**figures, "tokens_per_second": rate})
+    bar.update()
+    bar.set_postfix(loss=f"{figures['loss']:.3f}", tokens_s=f"{rate:.0f}")
 
 
 def _checkpoint(run: Run, work: Path) -> None:
@@ -226,13 +258,14 @@ def _checkpoint(run: Run, work: Path) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=6).digest())
+def _agreed(value: T) -> T:
+    """What the main process found: all go on from one checkpoint, with one budget, and end after one step."""
+    return broadcast_object_list([value])[0]
 
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], int]]:
-    """Yields what tells which signal asked for an end (0: none); the loop ends after a saved step."""
+    """Yields a function that returns the signal that asked for an end, 0 if none has."""
     received = [0]
     asked = (signal.SIGTERM, signal.SIGINT)
     before = {

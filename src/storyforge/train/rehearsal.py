@@ -10,17 +10,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from accelerate.utils.memory import clear_device_cache
 
+from storyforge.core.errors import UserError
 from storyforge.model.device import machine_class
-from storyforge.model.encoding import Encoded
+from storyforge.model.encoding import Encoded, micro_batches
 from storyforge.model.likelihood import add_gradients
-from storyforge.model.loading import ModelParams, base_config
+from storyforge.model.loading import base_config
+from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import newest
 from storyforge.train.footprint import multiplied
-from storyforge.train.loop import Run, mean_nll
-from storyforge.train.memory import note_budget, trained
-from storyforge.train.probe import fitting, heaviest
+from storyforge.train.loop import Run, mean_nll, train
+from storyforge.train.memory import out_of_memory
 from storyforge.train.schedule import TrainParams, batches
+from storyforge.train.stage import fresh_model
 
 VALIDATED = 8  # stories
 
@@ -44,7 +47,7 @@ class Costs:
 
 
 def rehearse(
-    train: Sequence[Encoded],
+    stories: Sequence[Encoded],
     val: Sequence[Encoded],
     model_params: ModelParams,
     params: TrainParams,
@@ -52,32 +55,38 @@ def rehearse(
     steps: int,
 ) -> Costs:
     """Of the first `steps` steps of the run, at most all; the first is warm-up where there are others."""
-    plan = batches(train, params)
+    plan, ends = batches(stories, params), {}  # ends: step → when it ended
     begin = time.perf_counter()
+    steps = min(steps, len(plan))
+    few = params.model_copy(update={"max_steps": steps, "checkpoint_every": steps})
+
+    def note(step: int, _: dict[str, float]) -> None:
+        ends[step] = time.perf_counter()
+
     with TemporaryDirectory() as folder:
-        work = Path(folder)
-        note_budget(work, fitting(train, model_params, params))
-        run, ends = _begun(train, model_params, params, work=work, steps=min(steps, len(plan)))
+        model, work = fresh_model(model_params, params), Path(folder)
+        run = train(model, stories, [], model_params, few, work=work, log=note)
         checkpoint_s = time.perf_counter() - ends[run.state.step]
         checkpoint = newest(work)
         checkpoint_bytes, adapter_bytes = size(checkpoint), size(checkpoint / "best.safetensors")
     first = sum(len(row.ids) for row in plan[0])
-    alone = run.state.step == 1
-    since, tokens = (begin, first) if alone else (ends[1], run.state.tokens - first)
+    since, tokens = (begin, first) if run.state.step == 1 else (ends[1], run.state.tokens - first)
     token_s = (ends[run.state.step] - since) / tokens
-    validation_token_s = _validation_token_s(run, val)
-    for cut in heaviest(plan, run.params.micro_batch_tokens):
-        add_gradients(run.model, cut, 1e-6, run.accelerator)
+    validation_token_s, rows = 0.0, val[:VALIDATED]
+    if rows:
+        mark = time.perf_counter()
+        mean_nll(run.model, rows, 2 * run.params.micro_batch_tokens, run.accelerator)
+        validation_token_s = (time.perf_counter() - mark) / sum(len(row.ids) for row in rows)
     return Costs(
         machine=machine_class(model_params),
-        micro_batch_tokens=run.params.micro_batch_tokens,
         multiplied_parameters=multiplied(base_config(model_params)),
         trainable_parameters=sum(weight.numel() for weight in run.best.values()),
         startup_s=max(0.0, ends[1] - begin - first * token_s),
         token_s=token_s,
         validation_token_s=validation_token_s,
-        checkpoint_s=checkpoint_s,
+        micro_batch_tokens=_fitting(run, plan),
         peak_memory_bytes=_peak_memory_bytes(),
+        checkpoint_s=checkpoint_s,
         adapter_bytes=adapter_bytes,
         checkpoint_bytes=checkpoint_bytes,
         base_bytes=size(Path(run.model.get_base_model().name_or_path)),
@@ -90,25 +99,29 @@ def size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _begun(
-    train: Sequence[Encoded], model_params: ModelParams, params: TrainParams, *, work: Path, steps: int
-) -> tuple[Run, dict[int, float]]:
-    """The run after its first steps and a checkpoint, and when each step ended."""
-    ends: dict[int, float] = {}
-
-    def note(step: int, figures: dict[str, float]) -> None:
-        ends[step] = time.perf_counter()
-
-    few = params.model_copy(update={"max_steps": steps, "checkpoint_every": steps})
-    return trained(train, [], model_params, few, work=work, log=note), ends
+def heaviest(plan: Sequence[Sequence[Encoded]], budget: int) -> list[list[Encoded]]:
+    """The micro-batches that need most memory: by their tokens, and by attention's squares."""
+    cuts = [cut for rows in plan for cut in micro_batches(rows, budget)]
+    most = [max(cuts, key=lambda cut: len(cut) * len(cut[0].ids) ** power) for power in (2, 1)]
+    return most[:1] if most[0] is most[1] else most
 
 
-def _validation_token_s(run: Run, val: Sequence[Encoded]) -> float:
-    if not val:
-        return 0.0
-    rows, begin = val[:VALIDATED], time.perf_counter()
-    mean_nll(run.model, rows, 2 * run.params.micro_batch_tokens, run.accelerator)
-    return (time.perf_counter() - begin) / sum(len(row.ids) for row in rows)
+def _fitting(run: Run, plan: Sequence[Sequence[Encoded]]) -> int:
+    """The budget, halved until the heaviest micro-batches of the whole run can be trained on."""
+    budget, longest = run.params.micro_batch_tokens, max(len(row.ids) for rows in plan for row in rows)
+    while True:
+        try:
+            for cut in heaviest(plan, budget):
+                add_gradients(run.model.train(), cut, 1e-6, run.accelerator)
+            return budget
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        if budget <= longest:
+            raise UserError(f"a story of {longest} tokens does not fit into memory: lower train.max_tokens")
+        budget //= 2
+        run.model.zero_grad()
+        clear_device_cache(garbage_collection=True)
 
 
 def _peak_memory_bytes() -> int:

@@ -3,14 +3,16 @@
 import math
 import random
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from storyforge.core.choice import rank
 from storyforge.core.params import Params, Slice
-from storyforge.model.encoding import Encoded
-from storyforge.model.loading import LoraParams
+from storyforge.model.params import LoraParams
+
+if TYPE_CHECKING:  # torch comes with it
+    from storyforge.model.encoding import Encoded
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -39,9 +41,9 @@ class TrainParams(LoopParams, Params):
     lora: LoraParams
 
 
-def batches(train: Sequence[Encoded], params: LoopParams) -> list[list[Encoded]]:
+def batches(train: "Sequence[Encoded]", params: LoopParams) -> "list[list[Encoded]]":
     """The global batch of every step: each epoch a new order, drawn from the seed and the epoch alone."""
-    steps: list[list[Encoded]] = []
+    steps = []
     for epoch in range(params.epochs):
         order = sorted(train, key=lambda row: row.id)
         random.Random(f"{params.seed}:{epoch}").shuffle(order)
@@ -49,8 +51,8 @@ def batches(train: Sequence[Encoded], params: LoopParams) -> list[list[Encoded]]
     return steps[: params.max_steps]
 
 
-def validated(val: Sequence[Encoded], params: LoopParams) -> list[Encoded]:
-    """Those that are measured while training: the same whatever order or company they come in."""
+def validated(val: "Sequence[Encoded]", params: LoopParams) -> "list[Encoded]":
+    """The stories whose loss is measured while training: the same in whatever order `val` comes."""
     return sorted(val, key=lambda row: rank(row.id, params.seed))[: params.validation_stories]
 
 

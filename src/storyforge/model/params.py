@@ -1,0 +1,28 @@
+"""What params.yaml may say of the base model and of the adapter on it; importing this loads no torch."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from storyforge.core.assets import Origin
+from storyforge.core.params import Params, Slice
+
+
+class ModelParams(Params):
+    section: ClassVar[str] = "model"
+    name: str
+    origin: Origin
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    chat: Literal["smollm2", "llama3"]
+    system: str
+    precision: Literal["auto", "bf16", "fp16", "fp32"]
+    quantization: Literal["none", "nf4"]
+    attention: Literal["auto", "eager", "sdpa"]
+    threads: PositiveInt | None
+
+
+class LoraParams(Slice):
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: Literal["all-linear"] | tuple[str, ...]
