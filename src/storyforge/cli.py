@@ -10,7 +10,16 @@ from typing import Annotated
 
 import typer
 
-from storyforge.commands.options import Commands, More, Presets, Tuned, as_page, at_the_root, sampled
+from storyforge.commands.options import (
+    Commands,
+    More,
+    Presets,
+    Tuned,
+    Version,
+    as_page,
+    at_the_root,
+    sampled,
+)
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
@@ -22,22 +31,8 @@ app = typer.Typer(
 )
 
 
-def show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"storyforge {version('storyforge')}")
-        raise typer.Exit
-
-
 @app.callback(invoke_without_command=True)
-def start(
-    context: typer.Context,
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+def start(context: typer.Context, version: Version = False) -> None:
     """Read stories, sample models, check the repository. `dvc repro` builds it all."""
     context.obj = Path.cwd()  # what a path given to a command is relative to
     if context.invoked_subcommand is None:
@@ -95,14 +90,13 @@ def sample(
       storyforge sample --preset horror --temperature 1.1 --seed 5 > horror.txt
     """
     from storyforge.commands import writers
-    from storyforge.commands.terminal import aside, say, waiting
+    from storyforge.commands.terminal import aside, say
 
     if (prompt is None) == (len(preset or []) != 1):
         raise UserError('one prompt is needed: storyforge sample "what it is about", or --preset mystery')
     asked, *_ = writers.asked([] if prompt is None else [prompt], preset or [])  # a kind may have several
     adapters = {} if base else writers.named(adapter)
-    with waiting("loading the model"):
-        params, ready = writers.sampling(sampling), writers.Writers(adapters)
+    ready, params = writers.loaded(adapters, sampling)
     ids, _ = ready.encoded(asked.prompt, params)
     name, seed = ready.names[-1], sample_seed(asked.id, 0, params.seed)
     with closing(ready.stream(name, ids, params, seed)) as stream:
@@ -136,13 +130,12 @@ def compare(
       storyforge compare --preset romance --adapter models/older --markdown r.md
     """
     from storyforge.commands import compare, writers
-    from storyforge.commands.terminal import aside, waiting
+    from storyforge.commands.terminal import aside
     from storyforge.core.files import published
 
     asked = writers.asked(prompts or [], preset or [])
     adapters = writers.named(tuned, more or [])
-    with waiting("loading the model"):
-        params, ready = writers.sampling(sampling), writers.Writers(adapters)
+    ready, params = writers.loaded(adapters, sampling)
     answers = compare.answered(ready, asked, params)
     if markdown is None:
         return compare.show(answers)
@@ -169,13 +162,12 @@ def chat(
       storyforge chat --temperature 0.9
     """
     from storyforge.commands import chat, writers
-    from storyforge.commands.terminal import aside, waiting
+    from storyforge.commands.terminal import aside
 
     adapters = writers.named(tuned, more or [])
     if writer not in (writers.BASE, *adapters):
         raise UserError(f"--writer {writer}: choose one of {', '.join((writers.BASE, *adapters))}")
-    with waiting("loading the model"):
-        params, ready = writers.sampling(sampling), writers.Writers(adapters)
+    ready, params = writers.loaded(adapters, sampling)
     aside("/help for help, /quit or Ctrl-D to end")
     chat.converse(chat.Chat(ready, writer, params, home=context.find_root().obj))
 
@@ -200,22 +192,9 @@ def estimate(
       storyforge estimate --recipe llama-3.1-8b
       storyforge estimate --price-per-hour 1.20
     """
-    from storyforge.commands import estimate, plan
-    from storyforge.commands.terminal import waiting
+    from storyforge.commands import estimate
 
-    if recipe and steps:
-        raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe out")
-    if steps or recipe is None and (estimate.PROCESSED / "train.jsonl").exists():
-        with waiting("running a few steps"):
-            found, show = estimate.rehearsed(steps or 8, price_per_hour), estimate.show_rehearsed
-    else:
-        file = plan.recipe_file(recipe, home=context.find_root().obj)
-        found, show = plan.plan(file, price_per_hour), estimate.show_planned
-    if json:
-        from json import dumps
-
-        return typer.echo(dumps(found, indent=2, ensure_ascii=False))
-    show(found)
+    estimate.run(recipe, steps, price_per_hour, as_json=json, home=context.find_root().obj)
 
 
 @app.command()

@@ -143,7 +143,7 @@ def answer(ready: Writers, request: Request) -> None:
     except UserError as error:
         st.session_state.error = str(error)
     finally:
-        if any(reply.text for reply in request.replies.values()):
+        if any(reply != Reply() for reply in request.replies.values()):
             requests.insert(0, request)
             del requests[session.MAX_REQUESTS :]
 

@@ -119,6 +119,12 @@ def test_what_is_written_is_never_markup(demo, adapter, monkeypatch):
     assert not any("bold" in str(getattr(each, "value", each)) for each in others)
 
 
+def test_an_empty_reply_is_kept_and_says_how_it_ended(demo, adapter, monkeypatch):
+    monkeypatch.setattr(Writers, "stream", lambda *_: (delta for delta in [Delta("", 1, True)]))
+    page = click(demo.run(), "Write")
+    assert "1 tokens, ended by itself" in [each.value for each in page.caption]
+
+
 @pytest.mark.parametrize(
     ("prompt", "writers", "complaint"),
     [

@@ -1,5 +1,6 @@
 """What training takes: planned from a recipe, or measured with a few real steps on this machine."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from storyforge.commands.plan import CORPORA, GIB
-from storyforge.commands.terminal import aside, table
+from storyforge.commands.plan import CORPORA, GIB, plan, recipe_file
+from storyforge.commands.terminal import aside, table, waiting
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
 from storyforge.core.records import Exchange
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
     from storyforge.train.schedule import TrainParams
 
 PROCESSED = Path("data/processed")
+
+
+def run(
+    recipe: str | None, steps: int | None, price_per_hour: float | None, *, as_json: bool, home: Path
+) -> None:
+    """A rehearsal where there is data or `steps` ask for it, else a plan; `home` as in recipe_file."""
+    if recipe and steps:
+        raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe out")
+    if steps or recipe is None and (PROCESSED / "train.jsonl").exists():
+        with waiting("running a few steps"):
+            found, show = rehearsed(steps or 8, price_per_hour), show_rehearsed
+    else:
+        found, show = plan(recipe_file(recipe, home), price_per_hour), show_planned
+    if as_json:
+        return typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    show(found)
 
 
 def rehearsed(steps: int, price_per_hour: float | None = None) -> dict[str, Any]:

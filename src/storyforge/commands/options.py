@@ -48,6 +48,19 @@ Presets = Annotated[
 ]
 
 
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"storyforge {version('storyforge')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+]
+
+
 def sampled(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of `sampling`; the command takes them as keywords, None where one is not given."""
     own = [each for each in signature(command).parameters.values() if each.kind is not Parameter.VAR_KEYWORD]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json
@@ -152,6 +153,12 @@ class Writers:
         with self.switched(name) as model:
             rows = next_tokens(model, [ids], params, self.encoder.stops, [seed])
             yield from deltas((token for (token,) in rows), self.encoder.decode, self.encoder.stops)
+
+
+def loaded(adapters: Mapping[str, Path], changes: Mapping[str, Any]) -> tuple[Writers, "SamplingParams"]:
+    with waiting("loading the model"):
+        params = sampling(changes)  # first: it is quick to fail
+        return Writers(adapters), params
 
 
 def deltas(
