@@ -10,16 +10,7 @@ from typing import Annotated
 
 import typer
 
-from storyforge.commands.options import (
-    Commands,
-    More,
-    Presets,
-    Tuned,
-    Version,
-    as_page,
-    at_the_root,
-    sampled,
-)
+from storyforge.commands.options import Commands, More, Presets, Tuned, Version, at_the_root, sampled
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
@@ -269,6 +260,8 @@ def page() -> None:
     Example:
       storyforge page > docs/COMMANDS.md
     """
+    from storyforge.commands.options import as_page
+
     typer.echo(as_page(typer.main.get_command(app)), nl=False)
 
 

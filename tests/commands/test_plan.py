@@ -100,7 +100,7 @@ def test_architectures_have_the_weights_that_the_models_have(name, weights, adap
     """The hub's counts, in which each layer has two norms more, and the model one."""
     shape = ARCHITECTURES[name]
     norms = (2 * shape.layers + 1) * shape.hidden
-    assert shape.linear + shape.embeddings + norms == weights
+    assert sum(shape.weights()) + norms == weights
     assert adapter_weights(shape, 16) == adapter
 
 
@@ -141,6 +141,12 @@ def test_a_source_that_the_recipe_leaves_out_is_not_counted(changed):
     del values["collect"]["tinystories"], values["preprocess"]["profiles"]["tinystories"]
     YAML(typ="safe").dump(values, file)
     assert list(plan(file)["stories"]) == ["writingprompts"]
+
+
+def test_of_plays_that_are_cut_into_passages_fewer_scenes_give_a_bound(changed):
+    file = changed("my-stories", {"collect.folder.stories": 0, "collect.shakespeare.stories": 10})
+    found = plan(file)
+    assert (found["stories"], found["at_most"]) == ({"shakespeare": 4137}, True)
 
 
 def test_own_stories_are_bounded_by_steps_and_length(changed, clone, storyforge):

@@ -53,14 +53,10 @@ class Architecture:
         hidden, inner, kv = self.hidden, self.inner, self.hidden // self.heads * self.kv_heads
         return [(hidden, hidden)] * 2 + [(hidden, kv)] * 2 + [(hidden, inner)] * 2 + [(inner, hidden)]
 
-    @property
-    def linear(self) -> int:
-        """Weights of all layers' matrices."""
-        return self.layers * sum(rows * columns for rows, columns in self.shapes())
-
-    @property
-    def embeddings(self) -> int:
-        return self.hidden * self.vocabulary * (1 if self.tied else 2)
+    def weights(self) -> tuple[int, int]:
+        """Of all layers' matrices, and of embedding and head."""
+        linear = self.layers * sum(rows * columns for rows, columns in self.shapes())
+        return linear, self.hidden * self.vocabulary * (1 if self.tied else 2)
 
 
 ARCHITECTURES = {
@@ -131,8 +127,7 @@ def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
     model, train = Model.load(file), Train.load(file)
     name = model.name.rpartition("/")[2].removesuffix("-Instruct")
     method = "QLoRA" if model.quantization == "nf4" else "LoRA"
-    stories, epoch, at_most = counted(file, train)
-    steps = train.max_steps
+    (stories, epoch, at_most), steps = counted(file, train), train.max_steps
     if stories:
         whole = train.epochs * -(-sum(stories.values()) // train.batch_stories)  # rounded up
         steps = min(steps or whole, whole)
@@ -153,7 +148,7 @@ def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
         "micro_batch_tokens": train.micro_batch_tokens,
         "peak_memory_bytes": peak,
         "trainable_parameters": shape and adapter_weights(shape, train.lora.r),
-        "base_bytes": shape and 2 * (shape.linear + shape.embeddings),
+        "base_bytes": shape and 2 * sum(shape.weights()),
         "hardware": list(hardware(name, method, tokens, peak, price_per_hour)),
     }
 
@@ -168,11 +163,15 @@ def counted(file: Path, train: Train) -> tuple[dict[str, int], float | None, boo
             continue
         kept = preprocess.profiles.get(name, {}).get("keep")
         wanted = [count for count in (source.get("stories"), kept) if isinstance(count, int)]
-        _, everything, _ = CORPORA.get(name, (None, None, None))
-        if name not in CORPORA or not (wanted or everything):
+        everything = CORPORA[name][1] if name in CORPORA else None
+        if everything:  # cut into passages: `stories` counts what they are cut from
+            stories[name] = min(everything, kept or everything)
+            at_most |= bool(wanted)
+        elif name in CORPORA and wanted:
+            stories[name] = round(share * min(wanted))
+            at_most |= kept is None or train.max_tokens < CUT_FREE.get(name, 0)
+        else:
             return {}, None, True
-        stories[name] = round(share * min(wanted)) if wanted else everything
-        at_most |= kept is None and bool(wanted) or train.max_tokens < CUT_FREE.get(name, 0)
     tokens = sum(count * min(CORPORA[name][0], train.max_tokens) for name, count in stories.items())
     return stories, tokens, at_most
 
@@ -185,7 +184,8 @@ def adapter_weights(shape: Architecture, rank: int) -> int:
 def peak_bytes(shape: Architecture, model: Model, train: Train) -> int:
     """Peak of training; rather too much. Activations are counted as in storyforge.train."""
     size = 4 if model.precision == "fp32" else 2
-    weights = shape.linear * (0.55 if model.quantization == "nf4" else size) + shape.embeddings * size
+    linear, embeddings = shape.weights()
+    weights = linear * (0.55 if model.quantization == "nf4" else size) + embeddings * size
     adapter = 16 * adapter_weights(shape, train.lora.r)  # weight, gradient and two moments in float32
     layer = 24 * shape.hidden + 6 * shape.inner  # numbers a token and layer keeps for the way back
     checkpointed = layer + shape.layers * shape.hidden  # one layer at a time, and every layer's input
@@ -200,20 +200,25 @@ def hardware(
 ) -> Iterator[dict[str, Any]]:
     """A row a machine: a rate and its source, or a note why there is none."""
     for machine, memory_gib in MACHINES.items():
-        row = {"machine": machine, "memory_gib": memory_gib, "tokens_per_second": None, "hours": None}
-        row |= {"cost": None, "source": None}
+        rate = source = None
         rates = {model: (rate, source) for model, rate, source in PUBLISHED.get((machine, method), [])}
         published = name if name in rates else STANDS_FOR.get(name)
         if method == "QLoRA" and machine in ("2 CPU cores", "Mac M4"):
-            row["note"] = "NF4 needs CUDA"
+            note = "NF4 needs CUDA"
         elif memory_gib and peak and peak > memory_gib * GIB:
-            row["note"] = "does not fit"
+            note = "does not fit"
         elif published not in rates:
-            row["note"] = "no published rate"
+            note = "no published rate"
         else:
             rate, source = rates[published]
-            hours = tokens and tokens / rate / 3600
-            cost = None if price_per_hour is None or hours is None else hours * price_per_hour
-            row |= {"tokens_per_second": rate, "hours": hours, "cost": cost, "source": source}
-            row["note"] = "published" if published == name else f"of {published}"
-        yield row
+            note = "published" if published == name else f"of {published}"
+        hours = tokens / rate / 3600 if tokens and rate else None
+        yield {
+            "machine": machine,
+            "memory_gib": memory_gib,
+            "tokens_per_second": rate,
+            "hours": hours,
+            "cost": hours * price_per_hour if hours and price_per_hour is not None else None,
+            "note": note,
+            "source": source,
+        }
