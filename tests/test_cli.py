@@ -1,8 +1,10 @@
 """Every command starts at once, has an example, fails in one line and is in docs/COMMANDS.md."""
 
+import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,40 @@ def test_the_examples_parse():
 def test_the_documentation_shows_the_help_of_today():
     page = (ROOT / "docs/COMMANDS.md").read_text(encoding="utf-8")
     assert page == invoke("page").stdout, "run `storyforge page > docs/COMMANDS.md`"
+
+
+def test_help_fits_80_columns_and_the_list_of_commands_is_not_cut():
+    lines = (ROOT / "docs/COMMANDS.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert "..." not in invoke("--help").stdout.partition("Commands:")[2]
+
+
+def test_the_version_is_the_packages():
+    values = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert invoke("--version").stdout == f"storyforge {values['project']['version']}\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "typed", "expected"),
+    [
+        ("bash", "storyforge lo", "look"),
+        ("bash", "storyforge estimate --re", "--recipe"),
+        ("zsh", "storyforge exp", "export"),
+    ],
+)
+def test_a_shell_completes_commands_and_options(shell, typed, expected):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_TYPER_COMPLETE_ARGS": typed}
+    env = os.environ | words | {"_STORYFORGE_COMPLETE": f"complete_{shell}", "PYTHONPATH": str(ROOT / "src")}
+    code = "from storyforge.cli import app; app(prog_name='storyforge')"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert expected in done.stdout and "sample" not in done.stdout
+
+
+def test_on_windows_the_remedy_is_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    done = invoke("look")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "error: StoryForge runs on Linux and macOS; on Windows, run it in WSL\n"
 
 
 @pytest.mark.parametrize("width", ["40", "200"])

@@ -1,39 +1,39 @@
-"""The demo, a page in the browser (`make demo`): what is written appears as text, never as markup."""
+"""The demo, a page in the browser (`make demo`): texts are shown as text, never as markup."""
 
 import secrets
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import streamlit as st
 
 from storyforge.commands import session
 from storyforge.commands.repository import enter
-from storyforge.commands.session import Tale, Told, Turns
+from storyforge.commands.session import Reply, Request
 from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
 
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"
-POLL_S = 0.2  # how often a waiting visitor looks up
+POLL_S = 0.2  # how often a waiting page asks for its turn
 SETTINGS = ("temperature", "top_p", "max_new_tokens", "seed")
 
 
 @st.cache_resource(show_spinner="Loading the writers …")
 def writers() -> Writers:
-    """Base and every adapter under models/; none can be named by the browser."""
-    warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other, not to our user
+    """Base and every adapter under models/; the browser cannot name a folder."""
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other
     found = sorted(file.parent for file in ADAPTER.parent.glob("*/adapter_config.json"))
     return Writers(named(None, [folder for folder in found if folder != ADAPTER]))
 
 
 @st.cache_resource
-def turns() -> Turns:
-    """One queue for all visitors: there is one model."""
-    return Turns()
+def queue() -> session.Queue:
+    """One for all visitors."""
+    return session.Queue()
 
 
 def page() -> None:
@@ -42,36 +42,31 @@ def page() -> None:
     st.title("StoryForge", anchor=False)
     try:
         enter()
-        st.caption(about())
+        from storyforge.model.loading import ModelParams
+
+        base = ModelParams.load().name.rpartition("/")[2]
+        st.caption(f"base is {base} unchanged, tuned the same model with the adapter trained here.")
         ready, presets = writers(), {session.title(prompt): prompt for prompt in asked([])}
-        begin(presets)
+        defaults(presets)
     except UserError as error:
         st.error(str(error))
         return
-    # Taken before it is told: if that fails, the next click starts from an idle page.
-    wish, complaint = st.session_state.pop("wish", None), st.session_state.pop("complaint", None)
-    controls(ready, presets, busy=wish is not None)
-    if complaint:
-        st.error(complaint)
-    if wish:
-        tell(ready, session.begin(wish))
+    # Both are removed before the request is answered: if that fails, the next click starts from an idle page.
+    request, error = st.session_state.pop("request", None), st.session_state.pop("error", None)
+    controls(ready, presets, busy=request is not None)
+    if error:
+        st.error(error)
+    if request:
+        answer(ready, request)
         st.rerun()
-    history(st.session_state.tales)
+    history(st.session_state.requests)
 
 
-def about() -> str:
-    from storyforge.model.loading import ModelParams
-
-    name = ModelParams.load().name.rpartition("/")[2]
-    return f"base is {name} as it came, tuned the same model with what it learned here."
-
-
-def begin(presets: Mapping[str, Prompt]) -> None:
-    """What the controls say before anybody has touched them: the settings of params.yaml."""
-    state, params = st.session_state, sampling({})
-    first = next(iter(presets))
-    start = {
-        "tales": [],
+def defaults(presets: Mapping[str, Prompt]) -> None:
+    """The controls' first values: the settings of params.yaml."""
+    params, first = sampling({}), next(iter(presets))
+    values = {
+        "requests": [],
         "preset": first,
         "prompt": presets[first].prompt,
         "writers": [TUNED],
@@ -80,49 +75,33 @@ def begin(presets: Mapping[str, Prompt]) -> None:
         "max_new_tokens": min(params.max_new_tokens, session.MAX_TOKENS),
         "seed": params.seed,
     }
-    for key, value in start.items():
-        state.setdefault(key, value)
+    for key, value in values.items():
+        st.session_state.setdefault(key, value)
 
 
 def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> None:
+    off = {"disabled": busy}
     with st.container(border=True, key="controls"):
         left, right = st.columns(2)
-        kinds = [*presets, OWN]
-        left.selectbox("Prompt", kinds, key="preset", on_change=fill, args=(presets,), disabled=busy)
-        right.pills(
-            "Writers, up to three side by side",
-            ready.names,
-            key="writers",
-            selection_mode="multi",
-            disabled=busy,
-        )
-        st.text_area(
-            "What the story is about",
-            key="prompt",
-            max_chars=session.MAX_CHARACTERS,
-            height=110,
-            disabled=busy,
-        )
-        settings(busy)
+        left.selectbox("Prompt", [*presets, OWN], key="preset", on_change=fill, args=(presets,), **off)
+        label = "Writers, up to three side by side"
+        right.pills(label, ready.names, key="writers", selection_mode="multi", **off)
+        label = "What the story is about"
+        st.text_area(label, key="prompt", max_chars=session.MAX_CHARACTERS, height=110, **off)
+        with st.container(key="settings"):
+            temperature, top_p, length, seed = st.columns(4)
+        about = "0: always the likeliest token."
+        temperature.slider("Temperature", 0.0, 2.0, step=0.05, key="temperature", help=about, **off)
+        about = "Lower: unlikely tokens are left out."
+        top_p.slider("Top p", 0.05, 1.0, step=0.05, key="top_p", help=about, **off)
+        about = "Most tokens."
+        length.slider("Length", 10, session.MAX_TOKENS, step=10, key="max_new_tokens", help=about, **off)
+        about = "Same seed and settings, same text."
+        seed.number_input("Seed", 0, 2**31, step=1, key="seed", help=about, **off)
         with st.container(horizontal=True):
-            st.button("Write", type="primary", on_click=want, args=(ready, presets), disabled=busy)
-            st.button("Stop", disabled=not busy)  # any click ends what is being told
-            st.button("Another seed", type="tertiary", on_click=roll, disabled=busy)
-
-
-def settings(busy: bool) -> None:
-    with st.container(key="settings"):
-        heat, top_p, length, seed = st.columns(4)
-    heat.slider(
-        "Temperature", 0.0, 2.0, step=0.05, key="temperature", help="0: the likeliest word.", disabled=busy
-    )
-    top_p.slider("Top p", 0.05, 1.0, step=0.05, key="top_p", help="Leaves unlikely words out.", disabled=busy)
-    length.slider(
-        "Length", 10, session.MAX_TOKENS, step=10, key="max_new_tokens", help="Most tokens.", disabled=busy
-    )
-    seed.number_input(
-        "Seed", 0, 2**31, step=1, key="seed", help="Same seed and settings, same text.", disabled=busy
-    )
+            st.button("Write", type="primary", on_click=submit, args=(ready, presets), **off)
+            st.button("Stop", disabled=not busy)  # any click interrupts the script that writes
+            st.button("Another seed", type="tertiary", on_click=other_seed, **off)
 
 
 def fill(presets: Mapping[str, Prompt]) -> None:
@@ -130,85 +109,77 @@ def fill(presets: Mapping[str, Prompt]) -> None:
     st.session_state.prompt = chosen.prompt if chosen else ""
 
 
-def roll() -> None:
+def other_seed() -> None:
     st.session_state.seed = secrets.randbelow(10_000)
 
 
-def want(ready: Writers, presets: Mapping[str, Prompt]) -> None:
-    """A preset that was left as it is keeps its id: with the same seed, it draws as the report did."""
+def submit(ready: Writers, presets: Mapping[str, Prompt]) -> None:
+    """An unchanged preset keeps its id, so that the same seed gives the text of the report."""
     state = st.session_state
-    chosen = presets.get(state.preset)
-    if chosen is None or chosen.prompt != state.prompt:
-        chosen = Prompt(OWN, OWN, state.prompt)
-    names = [name for name in ready.names if name in state.writers]  # base first, however they were clicked
+    prompt = presets.get(state.preset)
+    if prompt is None or prompt.prompt != state.prompt:
+        prompt = Prompt(OWN, OWN, state.prompt)
+    names = [name for name in ready.names if name in state.writers]  # base first, in whatever order clicked
     try:
-        state.wish = session.wish(chosen, names, {key: state[key] for key in SETTINGS})
+        state.request = session.request(prompt, names, {key: state[key] for key in SETTINGS})
     except UserError as error:
-        state.complaint = str(error)
+        state.error = str(error)
 
 
-def tell(ready: Writers, tale: Tale) -> None:
-    """Broken off by a click, a closed page or an error, it is kept as far as it went."""
-    tales = st.session_state.tales  # asked for now: once it is stopped, a script may not ask for its state
+def answer(ready: Writers, request: Request) -> None:
+    """Interrupted by a click, a closed page or an error, it is kept as far as it went."""
+    requests = st.session_state.requests  # now: an interrupted script may not read its state any more
     note = st.empty()
     try:
-        with turns().mine() as ahead:
+        with queue().place() as ahead:
             while count := ahead():
-                note.info(f"{count} before you: your story begins when theirs are told.")
+                note.info(f"{count} before you: your story begins when theirs are written.")
                 time.sleep(POLL_S)
             note.empty()
-            places = show(tale, "now")
-            with closing(session.tell(ready, tale)) as grown:
+            places = show(request, "now")
+            with closing(session.answer(ready, request)) as grown:
                 for name in grown:
-                    draw(places[name], tale.told[name])
+                    draw(places[name], request.replies[name])
     except UserError as error:
-        st.session_state.complaint = str(error)
+        st.session_state.error = str(error)
     finally:
-        if tale.begun:
-            tales.insert(0, tale)
-            del tales[session.MAX_TALES :]
+        if any(reply != Reply() for reply in request.replies.values()):
+            requests.insert(0, request)
+            del requests[session.MAX_REQUESTS :]
 
 
-def show(tale: Tale, key: str) -> dict[str, tuple]:
-    """Prompt, then a column a writer; gives the places of text and end, to be drawn in again."""
+def show(request: Request, key: str) -> dict[str, tuple]:
+    """Prompt, then a column for each writer; gives the places of text and end, to be drawn in again."""
     with st.container(key=f"asked-{key}"):
-        st.text(tale.wish.prompt.prompt)
+        st.text(request.prompt.prompt)
     places = {}
-    for column, (name, told) in zip(st.columns(len(tale.told)), tale.told.items(), strict=True):
+    for column, (name, reply) in zip(st.columns(len(request.replies)), request.replies.items(), strict=True):
         with column.container(border=True):
             st.subheader(name, anchor=False)
             places[name] = st.empty(), st.empty()
-        draw(places[name], told)
+        draw(places[name], reply)
     return places
 
 
-def draw(place: tuple, told: Told) -> None:
-    """st.text knows no markup."""
+def draw(place: tuple, reply: Reply) -> None:
     text, end = place
-    text.text(told.text)
-    end.caption(told.end)
+    text.text(reply.text)  # st.text renders no markup
+    end.caption(reply.end)
 
 
-def history(tales: Sequence[Tale]) -> None:
-    """The last tale open, those before it folded."""
-    for number, tale in enumerate(tales):
-        with ExitStack() as stack:
-            if number == 0:
-                st.caption(tale.wish.settings)
-            else:
-                label = f"{session.title(tale.wish.prompt)}, {' and '.join(tale.told)}, {tale.wish.settings}"
-                stack.enter_context(st.expander(label))
-            show(tale, str(number))
-    if tales:
+def history(requests: list[Request]) -> None:
+    """The last request open, those before it folded."""
+    for number, each in enumerate(requests):
+        label = f"{session.title(each.prompt)}, {' and '.join(each.replies)}, {each.settings}"
+        if number == 0:
+            st.caption(each.settings)
+        with st.expander(label) if number else nullcontext():
+            show(each, str(number))
+    if requests:
         with st.container(horizontal=True):
-            st.download_button(
-                "Download all as Markdown",
-                session.markdown(tales),
-                "stories.md",
-                "text/markdown",
-                on_click="ignore",
-            )
-            st.button("Clear", type="tertiary", on_click=tales.clear)
+            label, text = "Download all as Markdown", session.markdown(requests)
+            st.download_button(label, text, "stories.md", "text/markdown", on_click="ignore")
+            st.button("Clear", type="tertiary", on_click=requests.clear)
 
 
 page()

@@ -1,46 +1,45 @@
 import pytest
 
-from storyforge.commands.chat import Talk
-from storyforge.commands.terminal import converse
+from storyforge.commands.chat import Chat, converse
 from storyforge.commands.writers import Writers, named, sampling
 from storyforge.core.errors import UserError
 
 
 @pytest.fixture
-def talk(adapter):
-    return Talk(Writers(named(None)), "tuned", sampling({}), adapter.parent)
+def chat(adapter):
+    return Chat(Writers(named(None)), "tuned", sampling({}), adapter.parent)
 
 
-def said(talk, *lines):
-    return ["".join(talk.hear(line)) for line in lines]
+def said(chat, *lines):
+    return ["".join(chat.hear(line)) for line in lines]
 
 
-def test_the_same_lines_give_the_same_talk_and_what_was_said_matters(talk):
-    first = said(talk, "Hello.", "Go on.")
-    again = said(talk, "/new", "Hello.", "Go on.")[1:]
-    other = said(talk, "/new", "Begin.", "Go on.")[1:]
+def test_the_same_lines_give_the_same_conversation_and_what_was_said_matters(chat):
+    first = said(chat, "Hello.", "Go on.")
+    again = said(chat, "/new", "Hello.", "Go on.")[1:]
+    other = said(chat, "/new", "Begin.", "Go on.")[1:]
     assert first == again
     assert other[1] != first[1]
 
 
-def test_a_retry_replaces_the_answer_by_another(talk):
-    first, second, third = said(talk, "Hello.", "/retry", "/retry")
+def test_a_retry_replaces_the_answer_by_another(chat):
+    first, second, third = said(chat, "Hello.", "/retry", "/retry")
     assert len({first, second, third}) == 3
-    assert talk.turns == [("Hello.", third, "tuned")]
-    assert said(talk, "/new", "Hello.", "/retry")[1:] == [first, second]
+    assert chat.turns == [("Hello.", third, "tuned")]
+    assert said(chat, "/new", "Hello.", "/retry")[1:] == [first, second]
 
 
-def test_settings_change_in_the_talk(talk):
-    changed = said(talk, "/temperature 0", "/length 3", "/seed 4")
+def test_settings_change_in_the_conversation(chat):
+    changed = said(chat, "/temperature 0", "/length 3", "/seed 4")
     assert changed == ["temperature 0.0", "max_new_tokens 3", "seed 4"]
-    assert (talk.params.temperature, talk.params.max_new_tokens, talk.params.seed) == (0, 3, 4)
-    assert "top_p 0.95" in said(talk, "/settings")[0]
-    assert said(talk, "/length") == ["max_new_tokens 3"]
+    assert (chat.params.temperature, chat.params.max_new_tokens, chat.params.seed) == (0, 3, 4)
+    assert "top_p 0.95" in said(chat, "/settings")[0]
+    assert said(chat, "/length") == ["max_new_tokens 3"]
 
 
-def test_another_writer_goes_on_with_the_talk(talk):
-    said(talk, "Hello.", "/writer base", "Go on.")
-    assert [writer for *_, writer in talk.turns] == ["tuned", "base"]
+def test_another_writer_continues_the_conversation(chat):
+    said(chat, "Hello.", "/writer base", "Go on.")
+    assert [writer for *_, writer in chat.turns] == ["tuned", "base"]
 
 
 @pytest.mark.parametrize(
@@ -56,37 +55,37 @@ def test_another_writer_goes_on_with_the_talk(talk):
         ("word " * 200, "leave no room for a reply of 12"),
     ],
 )
-def test_what_a_talk_cannot_do_is_said_and_changes_nothing(talk, line, complaint):
-    before = talk.params, talk.writer
+def test_what_a_chat_cannot_do_is_said_and_changes_nothing(chat, line, complaint):
+    before = chat.params, chat.writer
     with pytest.raises(UserError, match=complaint):
-        said(talk, line)
-    assert (talk.params, talk.writer, talk.turns) == (*before, [])
+        said(chat, line)
+    assert (chat.params, chat.writer, chat.turns) == (*before, [])
 
 
-def test_turns_that_do_not_fit_any_more_are_forgotten_aloud(talk):
-    said(talk, "a" * 150, "b" * 150)
-    (answer,) = said(talk, "c" * 150)
+def test_turns_that_do_not_fit_any_more_are_forgotten_aloud(chat):
+    said(chat, "a" * 150, "b" * 150)
+    (answer,) = said(chat, "c" * 150)
     assert answer.startswith("[forgetting the first 1 of 2 turns")
-    assert len(talk.turns) == 3
+    assert len(chat.turns) == 3
 
 
-def test_an_answer_broken_off_is_kept_as_far_as_it_went(talk):
-    words = talk.hear("Hello.")
+def test_an_answer_broken_off_is_kept_as_far_as_it_went(chat):
+    words = chat.hear("Hello.")
     begin = next(words)
     words.close()
-    assert talk.turns == [("Hello.", begin, "tuned")]
+    assert chat.turns == [("Hello.", begin, "tuned")]
 
 
-def test_a_transcript_holds_every_word_and_no_markup(talk, tmp_path):
-    said(talk, "# Hello\n<b>", "/writer base", "Go on.")
-    talk.home = tmp_path
-    assert said(talk, "/save talk.md") == ["saved to talk.md"]
+def test_a_transcript_holds_every_word_and_no_markup(chat, tmp_path):
+    said(chat, "# Hello\n<b>", "/writer base", "Go on.")
+    chat.home = tmp_path
+    assert said(chat, "/save talk.md") == ["saved to talk.md"]
     page = (tmp_path / "talk.md").read_text()
     assert "**you**\n\n    # Hello\n    <b>\n" in page and "**base**" in page
-    assert talk.turns[0][1].splitlines()[0] in page and "temperature 1.0" in page
+    assert chat.turns[0][1].splitlines()[0] in page and "temperature 1.0" in page
 
 
-def test_a_scripted_talk_from_the_command_line(adapter, storyforge):
+def test_a_scripted_chat_from_the_command_line(adapter, storyforge):
     typed = "Hello.\n/length 4\nGo on.\n/top_p 7\n/save talk.md\n/quit\nNot heard.\n"
     done = storyforge("chat", "--seed", "3", typed=typed)
     assert done.stdout == storyforge("chat", "--seed", "3", typed=typed).stdout
@@ -97,7 +96,7 @@ def test_a_scripted_talk_from_the_command_line(adapter, storyforge):
     assert (adapter.parents[1] / "talk.md").exists()
 
 
-def test_a_talk_ends_with_its_input(adapter, storyforge):
+def test_a_chat_ends_with_its_input(adapter, storyforge):
     assert storyforge("chat", typed="").stdout == "> \n"
 
 
@@ -107,7 +106,7 @@ def test_an_unknown_writer_is_refused_before_anything_is_loaded(adapter, storyfo
 
 
 class Stopped:
-    """A talk whose first answer is broken off by Ctrl-C."""
+    """A chat whose first answer is broken off by Ctrl-C."""
 
     over = False
 
@@ -118,14 +117,14 @@ class Stopped:
         self.over = True
 
 
-def test_ctrl_c_ends_the_answer_and_not_the_talk(monkeypatch, capsys):
+def test_ctrl_c_ends_the_answer_and_not_the_chat(monkeypatch, capsys):
     lines = iter(["first", "second", "never read"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
     converse(Stopped())
     assert capsys.readouterr().out == "first\nfirst and\nsecond\nsecond and\n"
 
 
-def test_ctrl_c_between_answers_ends_the_talk(monkeypatch):
+def test_ctrl_c_between_answers_ends_the_chat(monkeypatch):
     def stopped(prompt):
         raise KeyboardInterrupt
 

@@ -16,7 +16,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
 from storyforge.commands import session
-from storyforge.commands.writers import Piece, Writers, asked, named, sampling
+from storyforge.commands.writers import Delta, Writers, asked, named, sampling
 from storyforge.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def said(page):
     return [text.value for text in page.text]
 
 
-def told(*prompts, names=("tuned",), more=(), **changes):
+def written(*prompts, names=("tuned",), more=(), **changes):
     ready, params = Writers(named(None, more)), sampling(changes)
     return [ready.write(name, [prompt], params)[0].text for prompt in prompts for name in names]
 
@@ -51,7 +51,7 @@ def told(*prompts, names=("tuned",), more=(), **changes):
 def test_a_preset_gives_the_text_of_the_report(demo, adapter):
     page = click(demo.run(), "Write")
     (prompt, _) = asked([])
-    assert said(page) == [prompt.prompt, *told(prompt)]
+    assert said(page) == [prompt.prompt, *written(prompt)]
 
 
 def test_another_preset_fills_in_its_prompt(demo, adapter):
@@ -59,7 +59,7 @@ def test_another_preset_fills_in_its_prompt(demo, adapter):
     assert page.selectbox(key="preset").options == ["Mystery: fog bell", "Romance: last rose", "Your own"]
     page.selectbox(key="preset").select("Romance: last rose").run()
     assert page.text_area(key="prompt").value == "He keeps the last rose."
-    assert said(click(page, "Write"))[1:] == told(asked([])[1])
+    assert said(click(page, "Write"))[1:] == written(asked([])[1])
     page.selectbox(key="preset").select("Your own").run()
     assert page.text_area(key="prompt").value == ""
 
@@ -74,7 +74,7 @@ def test_a_free_prompt_and_all_settings_reach_the_writer(demo, adapter):
     wanted = asked(["A duel."])[0]
     wanted = type(wanted)("Your own", "Your own", wanted.prompt)
     settings = {"temperature": 1.5, "top_p": 0.5, "max_new_tokens": 20, "seed": 5}
-    assert said(click(page, "Write")) == ["A duel.", *told(wanted, **settings)]
+    assert said(click(page, "Write")) == ["A duel.", *written(wanted, **settings)]
 
 
 def test_three_writers_stand_side_by_side_base_first(demo, older):
@@ -84,7 +84,7 @@ def test_three_writers_stand_side_by_side_base_first(demo, older):
     page = click(page, "Write")
     names = ("base", "tuned", "older.1")
     assert [each.value for each in page.subheader] == list(names)
-    texts = told(asked([])[0], names=names, more=[older])
+    texts = written(asked([])[0], names=names, more=[older])
     assert said(page)[1:] == texts and len(set(texts)) == 3
 
 
@@ -99,7 +99,7 @@ def test_older_stories_are_folded_and_clear_forgets_them(demo, adapter):
 
 
 def test_no_more_stories_are_kept_than_the_cap(demo, adapter, monkeypatch):
-    monkeypatch.setattr(session, "MAX_TALES", 2)
+    monkeypatch.setattr(session, "MAX_REQUESTS", 2)
     page = demo.run()
     for _ in range(3):
         page = click(page, "Write")
@@ -108,7 +108,7 @@ def test_no_more_stories_are_kept_than_the_cap(demo, adapter, monkeypatch):
 
 def test_what_is_written_is_never_markup(demo, adapter, monkeypatch):
     def stream(*_):
-        yield Piece(HTML, 9, True)
+        yield Delta(HTML, 9, True)
 
     monkeypatch.setattr(Writers, "stream", stream)
     page = demo.run()
@@ -117,6 +117,12 @@ def test_what_is_written_is_never_markup(demo, adapter, monkeypatch):
     assert said(page) == [HTML, HTML]
     others = [*page.markdown, *page.caption, *page.subheader, *page.expander, *page.get("html")]
     assert not any("bold" in str(getattr(each, "value", each)) for each in others)
+
+
+def test_an_empty_reply_is_kept_and_says_how_it_ended(demo, adapter, monkeypatch):
+    monkeypatch.setattr(Writers, "stream", lambda *_: (delta for delta in [Delta("", 1, True)]))
+    page = click(demo.run(), "Write")
+    assert "1 tokens, ended by itself" in [each.value for each in page.caption]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_a_prompt_beyond_the_cap_is_cut_to_it(demo, adapter):
 def test_a_missing_model_names_the_command_that_makes_it(demo):
     page = demo.run()
     (error,) = page.error
-    assert error.value == "models/tuned: no adapter there: run `dvc repro train` or `dvc pull`"
+    assert error.value == "models/tuned: no adapter there: run `dvc repro train`"
     assert not page.button and not page.exception
 
 
@@ -157,17 +163,17 @@ def test_the_model_may_come_after_the_page(demo, request):
 
 
 def test_a_waiting_visitor_sees_how_many_are_before_them(demo, adapter, monkeypatch):
-    queue, seen = session.Turns(), []
-    monkeypatch.setattr(session, "Turns", lambda: queue)
+    queue, seen = session.Queue(), []
+    monkeypatch.setattr(session, "Queue", lambda: queue)
     page = demo.run()
     with ExitStack() as other:
-        other.enter_context(queue.mine())
+        other.enter_context(queue.place())
         monkeypatch.setattr(DeltaGenerator, "info", lambda _, text: (seen.append(text), other.close()))
         page = click(page, "Write")
-    assert seen == ["1 before you: your story begins when theirs are told."] and len(said(page)) == 2
+    assert seen == ["1 before you: your story begins when theirs are written."] and len(said(page)) == 2
 
 
-def test_an_error_of_one_story_leaves_the_turn_to_the_next(demo, adapter, monkeypatch):
+def test_an_error_of_one_story_lets_the_next_be_written(demo, adapter, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr(Writers, "stream", lambda *_: (_ for _ in ()).throw(UserError("No ink.")))
         assert [error.value for error in click(demo.run(), "Write").error] == ["No ink."]
@@ -252,6 +258,6 @@ def test_in_a_browser_a_stopped_story_is_kept(clone, older, tmp_path):
         page.click("Write")
         page.wait("document.body.innerText.includes('tokens …')")
         page.click("Stop")
-        page.click("Download all as Markdown")  # it comes once nothing is told any more
+        page.click("Download all as Markdown")  # it comes once nothing is being written
         assert page.js("document.body.innerText.includes('tokens …')")
         assert page.js("document.body.innerText.includes('not begun')")

@@ -84,7 +84,7 @@ def test_a_file_that_lost_its_order_is_refused(adapter, clone, storyforge, monke
 
 def test_no_adapter_names_the_command_that_makes_one(clone, storyforge):
     said = storyforge("export", status=1).stderr
-    assert said == "error: models/tuned: no adapter there: run `dvc repro train` or `dvc pull`\n"
+    assert said == "error: models/tuned: no adapter there: run `dvc repro train`\n"
 
 
 def test_a_folder_that_is_no_export_is_left_alone(adapter, clone, storyforge):

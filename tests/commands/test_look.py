@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from storyforge.commands.look import look, spelled
+from storyforge.commands.look import chosen, spelled
 from storyforge.core.errors import UserError
 
 
 def ids(stage, count, seed=1, **wanted):
-    return [story.row["id"] for story in look(stage, count, seed, **wanted)]
+    return [row["id"] for row in chosen(stage, count, seed, **wanted)]
 
 
 def test_same_seed_same_stories_other_seed_others(clone):
@@ -57,8 +57,8 @@ def test_tokens_show_the_reply_and_its_end_as_learned(clone, storyforge, encoder
 
 
 def test_the_tokens_of_one_character_are_shown_together(encoder):
-    parts = list(spelled(encoder.text("né"), encoder.tokenizer.decode, learned=True))
-    assert [part.text for part in parts] == ["n", "é"]
+    parts = list(spelled(encoder.text("né"), encoder.tokenizer.decode))
+    assert parts == ["n", "é"]
 
 
 def test_nothing_in_a_story_steers_the_terminal(clone, storyforge):
@@ -87,12 +87,12 @@ def test_what_is_not_there_is_answered_with_what_is(clone, storyforge, words, co
 
 def test_missing_stories_name_the_command_that_makes_them(clone):
     (clone / "data/processed/train.jsonl").unlink()
-    with pytest.raises(UserError, match="run `dvc repro preprocess` or `dvc pull`"):
-        look("train", 1, 1)
+    with pytest.raises(UserError, match="there are no train stories yet: run `dvc repro preprocess`$"):
+        chosen("train", 1, 1)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"story": 1}', '{"story": "a", "id": "b"}', "[" * 10_000])
 def test_a_broken_line_is_named(clone, line):
     (clone / "data/processed/test.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match=r"test\.jsonl, line 1: no story"):
-        look("test", 1, 1)
+        chosen("test", 1, 1)

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from storyforge.commands.terminal import UNPRINTABLE
-from storyforge.commands.writers import BROKEN, Writers, asked, named, pieces, sampling
+from storyforge.commands.writers import INCOMPLETE, Writers, asked, deltas, named, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
@@ -16,14 +16,14 @@ def writers(adapter):
     return Writers(named(None))
 
 
-def test_streamed_pieces_joined_are_what_write_gives(writers):
+def test_streamed_deltas_joined_are_what_write_gives(writers):
     for prompt in asked([]):
         for name in writers.names:
             params = sampling({"max_new_tokens": 40})
             (written,) = writers.write(name, [prompt], params)
             ids = writers.encoder.prompt(prompt.prompt)
             streamed = list(writers.stream(name, ids, params, sample_seed(prompt.id, 0, params.seed)))
-            assert "".join(piece.text for piece in streamed) == written.text
+            assert "".join(delta.text for delta in streamed) == written.text
             assert (streamed[-1].tokens, streamed[-1].ended) == (written.tokens, written.ended)
 
 
@@ -61,15 +61,15 @@ def decode(ids):
 
 
 def streamed(data: bytes, end: tuple[int, ...] = (STOP,)):
-    return list(pieces([*data, *end], decode, frozenset([STOP])))
+    return list(deltas([*data, *end], decode, frozenset([STOP])))
 
 
 def test_a_character_comes_whole():
-    assert [piece.text for piece in streamed("né!".encode()) if piece.text] == ["n", "é", "!"]
+    assert [delta.text for delta in streamed("né!".encode()) if delta.text] == ["n", "é", "!"]
 
 
 def test_space_waits_for_what_follows_and_is_dropped_at_both_ends():
-    assert [piece.text for piece in streamed(b" \na \n b \n") if piece.text] == ["a", " \n b"]
+    assert [delta.text for delta in streamed(b" \na \n b \n") if delta.text] == ["a", " \n b"]
 
 
 def test_an_end_is_told_from_a_cut():
@@ -78,7 +78,7 @@ def test_an_end_is_told_from_a_cut():
 
 
 def test_half_a_character_at_the_end_is_shown_as_one():
-    assert "".join(piece.text for piece in streamed("aé".encode()[:2], ())) == f"a{BROKEN}"
+    assert "".join(delta.text for delta in streamed("aé".encode()[:2], ())) == f"a{INCOMPLETE}"
 
 
 def test_given_prompts_come_first_and_presets_by_kind_or_id(clone):
@@ -109,7 +109,7 @@ def test_an_impossible_setting_is_named(clone, changes, complaint):
 
 
 def test_a_missing_model_names_the_command_that_makes_it(clone):
-    with pytest.raises(UserError, match="^models/tuned: no adapter there: run `dvc repro train` or `dvc"):
+    with pytest.raises(UserError, match="^models/tuned: no adapter there: run `dvc repro train`$"):
         named(None)
 
 
@@ -146,7 +146,8 @@ def test_sample_of_the_base_needs_no_adapter(clone, storyforge):
         (["A duel.", "--preset", "mystery"], "one prompt is needed"),
         ([" "], "' ' is no prompt: say what the story is about"),
         (["--preset", "western"], "no prompt of kind or id 'western'; there are: mystery, romance"),
-        (["A duel."], "models/tuned: no adapter there: run `dvc repro train` or `dvc pull`"),
+        (["A duel."], "models/tuned: no adapter there: run `dvc repro train`\n"),
+        (["word " * 200, "--base"], "tokens of prompt leave no room for a reply of 12"),
     ],
 )
 def test_what_sample_cannot_do_is_said_in_one_line(clone, storyforge, words, complaint):

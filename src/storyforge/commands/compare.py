@@ -1,65 +1,81 @@
-"""Writers side by side on the same prompts, seeds and settings."""
+"""`storyforge compare`: writers side by side on the same prompts, seeds and settings."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import typer
 from tqdm import tqdm
 
-from storyforge.commands.writers import Writers
+from storyforge.commands.terminal import UNPRINTABLE, console, say
+from storyforge.commands.writers import Writers, how_it_ended
 from storyforge.core.records import Prompt
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    text: str
-    tokens: int
-    ended: bool  # by itself
-
-    @property
-    def end(self) -> str:
-        return f"{self.tokens} tokens, {'ended by itself' if self.ended else 'cut'}"
+NARROW = 40  # columns; with less for each writer, the texts come one below the other
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What each writer made of one prompt."""
+    """Writer's name → its text and how that ended ("12 tokens, cut")."""
 
     prompt: Prompt
-    written: Mapping[str, Answer]
+    texts: Mapping[str, tuple[str, str]]
 
 
-def compare(writers: Writers, prompts: Sequence[Prompt], params: "SamplingParams") -> list[Answers]:
-    found: dict[str, list[Answer]] = {}
-    for name in tqdm(writers.names, "compare", unit=" writers", disable=None, leave=False):
-        written = writers.write(name, prompts, params)
-        found[name] = [Answer(each.text, each.tokens, each.ended) for each in written]
+def answered(writers: Writers, prompts: Sequence[Prompt], params: "SamplingParams") -> list[Answers]:
+    found = {
+        name: writers.write(name, prompts, params)
+        for name in tqdm(writers.names, "compare", unit=" writers", disable=None, leave=False)
+    }
     return [
-        Answers(prompt, {name: texts[at] for name, texts in found.items()})
+        Answers(
+            prompt,
+            {
+                name: (each[at].text, how_it_ended(each[at].tokens, each[at].ended))
+                for name, each in found.items()
+            },
+        )
         for at, prompt in enumerate(prompts)
     ]
 
 
-def markdown(answers: Sequence[Answers], params: "SamplingParams") -> str:
-    """A page with a column a writer; their words are escaped, never markup."""
+def show(answers: Iterable[Answers]) -> None:
+    """Writers side by side where the terminal is wide enough."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for answer in answers:
+        say(f"{answer.prompt.kind}: {answer.prompt.prompt}\n", bold=True)
+        if console().width // len(answer.texts) < NARROW:
+            for name, (text, end) in answer.texts.items():
+                say(f"{name} ({end})", fg="cyan")
+                say(f"{text}\n")
+            continue
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+        for name, (_, end) in answer.texts.items():
+            table.add_column(f"{name} ({end})", header_style="cyan", ratio=1)
+        table.add_row(*(Text(UNPRINTABLE.sub("", text)) for text, _ in answer.texts.values()))
+        console().print(table)
+        typer.echo()
+
+
+def page(answers: Sequence[Answers], params: "SamplingParams") -> str:
+    """Markdown with a column for each writer; their texts are escaped."""
     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in params.model_dump().items())
     parts = ["# Writers side by side\n", f"Same prompts, seeds and settings for all: {settings}.\n"]
     for answer in answers:
-        names = "".join(f"<th>{html.escape(name)}</th>" for name in answer.written)
-        width = 100 // len(answer.written)
-        cells = "".join(f'<td width="{width}%">{_cell(text)}</td>' for text in answer.written.values())
+        width, head, cells = 100 // len(answer.texts), "", ""
+        for name, (text, end) in answer.texts.items():
+            text = html.escape(text).replace("\n", "<br>") or "<i>nothing</i>"
+            head += f"<th>{html.escape(name)}</th>"
+            cells += f'<td width="{width}%">{text}<br><sub>{end}</sub></td>'
         parts += [
             f"## {html.escape(answer.prompt.kind).capitalize()}\n",
             "> " + html.escape(answer.prompt.prompt, quote=False).replace("\n", "\n> ") + "\n",
-            f'<table>\n<tr>{names}</tr>\n<tr valign="top">{cells}</tr>\n</table>\n',
+            f'<table>\n<tr>{head}</tr>\n<tr valign="top">{cells}</tr>\n</table>\n',
         ]
     return "\n".join(parts)
-
-
-def _cell(answer: Answer) -> str:
-    text = html.escape(answer.text).replace("\n", "<br>") or "<i>nothing</i>"
-    return f"{text}<br><sub>{answer.end}</sub>"

@@ -1,77 +1,45 @@
-"""What `dvc repro train` will take here, before it is begun, and what it would take elsewhere."""
+"""What training takes: planned from a recipe, or measured with a few real steps on this machine."""
 
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from storyforge.commands.hardware import Forecast, Rate, forecasts
+import typer
+
+from storyforge.commands.plan import CORPORA, GIB, plan, recipe_file
+from storyforge.commands.terminal import aside, table, waiting
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
 from storyforge.core.records import Exchange
 
 if TYPE_CHECKING:
     from storyforge.model.encoding import Encoded
-    from storyforge.train.rehearsal import Costs
     from storyforge.train.schedule import TrainParams
 
 PROCESSED = Path("data/processed")
-FORWARD = 0.5  # of a token's training is its way forward
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What `train` has to do, in tokens as the model counts them."""
-
-    epochs: int
-    steps: int
-    stories_a_step: int
-    tokens_a_step: float  # mean
-    tokens_an_epoch: int
-    tokens: int  # trained on in all
-    validations: int
-    validation_tokens: int  # of all of them
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    startup: float
-    training: float
-    validation: float
-    checkpoints: float
-
-    @property
-    def total(self) -> float:
-        return self.startup + self.training + self.validation + self.checkpoints
+def run(
+    recipe: str | None, steps: int | None, price_per_hour: float | None, *, as_json: bool, home: Path
+) -> None:
+    """A rehearsal where there is data or `steps` ask for it, else a plan; `home` as in recipe_file."""
+    if recipe and steps:
+        raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe out")
+    if steps or recipe is None and (PROCESSED / "train.jsonl").exists():
+        with waiting("running a few steps"):
+            found, show = rehearsed(steps or 8, price_per_hour), show_rehearsed
+    else:
+        found, show = plan(recipe_file(recipe, home), price_per_hour), show_planned
+    if as_json:
+        return typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    show(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Bytes."""
-
-    adapter: int
-    checkpoints: int  # while it trains
-    base: int
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    job: Job
-    costs: "Costs"
-    seconds: Seconds
-    disk: Disk
-    price_per_hour: float | None
-    hardware: list[Forecast]  # this machine first
-
-    @property
-    def price(self) -> float | None:
-        return None if self.price_per_hour is None else self.price_per_hour * self.seconds.total / 3600
-
-
-def estimate(steps: int, price_per_hour: float | None = None) -> Estimate:
-    """From `steps` real steps on this machine; nothing of them is kept."""
+def rehearsed(steps: int, price_per_hour: float | None = None) -> dict[str, Any]:
+    """Seconds and bytes, from `steps` real steps on this machine; nothing of them is kept."""
     begin = time.perf_counter()
     splits = {side: _read(side) for side in ("train", "val")}
     from storyforge.model.loading import ModelParams, load_encoder
@@ -85,56 +53,129 @@ def estimate(steps: int, price_per_hour: float | None = None) -> Estimate:
     val = validated(val, params)
     job, read_s = job_of(train, val, params), time.perf_counter() - begin
     costs = rehearse(train, val, model_params, params, steps=steps)
-    seconds = Seconds(
-        startup=read_s + costs.startup_s,
-        training=job.tokens * costs.token_s,
-        validation=job.validation_tokens * costs.validation_token_s,
-        checkpoints=job.steps // params.checkpoint_every * costs.checkpoint_s,
-    )
-    quantized = model_params.quantization == "nf4"
-    rate = Rate(1 / costs.token_s, "measured", f"here, {date.today()}")
-    here = Forecast("this one", None, "QLoRA" if quantized else "LoRA", rate, seconds.total / 3600, False)
-    work = job.tokens + FORWARD * job.validation_tokens
-    return Estimate(
-        job,
-        costs,
-        seconds,
-        Disk(costs.adapter_bytes, (KEPT + 1) * costs.checkpoint_bytes, costs.base_bytes),
-        price_per_hour,
-        [here, *forecasts(costs.multiplied_parameters, work, quantized)],
-    )
+    seconds = {
+        "startup": read_s + costs.startup_s,
+        "training": job["tokens"] * costs.token_s,
+        "validation": job["validation_tokens"] * costs.validation_token_s,
+        "checkpoints": job["steps"] // params.checkpoint_every * costs.checkpoint_s,
+    }
+    total = sum(seconds.values())
+    return {
+        "job": job,
+        "costs": asdict(costs),
+        "seconds": seconds | {"total": total},
+        "disk": {
+            "adapter": costs.adapter_bytes,
+            "checkpoints": (KEPT + 1) * costs.checkpoint_bytes,  # one more than is kept while it is written
+            "base": costs.base_bytes,
+        },
+        "price_per_hour": price_per_hour,
+        "price": None if price_per_hour is None else price_per_hour * total / 3600,
+    }
 
 
-def job_of(train: "Sequence[Encoded]", val: "Sequence[Encoded]", params: "TrainParams") -> Job:
-    """All of it, as if patience never ended a run."""
+def job_of(train: "Sequence[Encoded]", val: "Sequence[Encoded]", params: "TrainParams") -> dict[str, Any]:
+    """What `train` has to do, in tokens as the model counts them, if `patience` does not end it earlier."""
     from storyforge.train.schedule import batches
 
     lengths = [sum(len(row.ids) for row in rows) for rows in batches(train, params)]
     steps = len(lengths)
-    validations = 1 + steps // params.validate_every + (steps % params.validate_every > 0)
-    return Job(
-        epochs=params.epochs,
-        steps=steps,
-        stories_a_step=params.batch_stories,
-        tokens_a_step=sum(lengths) / steps,
-        tokens_an_epoch=sum(len(row.ids) for row in train),
-        tokens=sum(lengths),
-        validations=validations if val else 0,
-        validation_tokens=validations * sum(len(row.ids) for row in val),
+    validations = 1 + steps // params.validate_every + (steps % params.validate_every > 0) if val else 0
+    return {
+        "epochs": params.epochs,
+        "steps": steps,
+        "stories_a_step": params.batch_stories,
+        "tokens_a_step": sum(lengths) / steps,
+        "tokens_an_epoch": sum(len(row.ids) for row in train),
+        "tokens": sum(lengths),
+        "validations": validations,
+        "validation_tokens": validations * sum(len(row.ids) for row in val),
+    }
+
+
+def show_rehearsed(found: dict[str, Any]) -> None:
+    job, costs, seconds = found["job"], found["costs"], found["seconds"]
+    kind = costs["machine"]
+    parts = ", ".join(f"{part} {duration(s)}" for part, s in seconds.items() if part != "total")
+    cost = found["price"]
+    facts = {
+        "machine": f"{kind['device']} {kind['processor']}, {kind['precision']}, {kind['threads']} threads",
+        "time": duration(seconds["total"]),
+        "of it": parts,
+        "speed": f"{1 / costs['token_s']:,.0f} tokens/s, measured here and now",
+        "peak memory": f"{costs['peak_memory_bytes'] / GIB:.1f} GiB with {costs['micro_batch_tokens']:,} "
+        "tokens at once",
+        "trainable": f"{costs['trainable_parameters']:,} parameters",
+        "batch": f"{job['stories_a_step']} stories, {job['tokens_a_step']:,.0f} tokens",
+        "tokens": f"{job['tokens_an_epoch']:,} an epoch, {job['tokens']:,} in {job['steps']:,} steps",
+        "disk": ", ".join(f"{size / (1 << 20):,.0f} MiB {name}" for name, size in found["disk"].items()),
+        "cost": None if cost is None else f"{cost:,.2f} at {found['price_per_hour']:,.2f} an hour",
+    }
+    table(row for row in facts.items() if row[1])
+    aside("on other machines, as published: storyforge estimate --recipe params.yaml")
+
+
+def show_planned(found: dict[str, Any]) -> None:
+    table(_facts(found))
+    typer.echo()
+    costs = [row["cost"] for row in found["hardware"]]
+    names = ["machine", "memory", "tokens/s", "time", *(["cost"] if any(costs) else []), "rate"]
+    cells = (
+        {
+            "machine": row["machine"],
+            "memory": row["memory_gib"] and f"{row['memory_gib']} GiB",
+            "tokens/s": row["tokens_per_second"] and f"{row['tokens_per_second']:,}",
+            "time": row["hours"] and duration(3600 * row["hours"]),
+            "cost": row["cost"] and f"{row['cost']:,.2f}",
+            "rate": row["note"],
+        }
+        for row in found["hardware"]
     )
+    table(([row[name] or "" for name in names] for row in cells), names, right=names[1:-1])
+    for row in found["hardware"]:
+        if row["source"]:
+            aside(f"{row['machine']}: {row['source']}")
+    aside("Training alone, as others measured it; `storyforge estimate --steps 8` measures this machine.")
 
 
-def as_dict(found: Estimate) -> dict:
-    """For programs: seconds and bytes."""
-    plain = asdict(found)
-    plain["seconds"]["total"] = found.seconds.total
-    return plain | {"price": found.price}
+def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "recipe", f"{found['recipe']}: {found['model']}, {found['method']}"
+    for name, count in found["stories"].items():
+        mean, _, tokenizer = CORPORA[name]
+        yield "stories", f"{count:,} of {name}, mean {mean} tokens of {tokenizer} tokenizer"
+    epoch, total = found["tokens_an_epoch"], found["tokens"]
+    tokens = f"{_rounded(epoch)} an epoch, " if epoch else ""
+    tokens += f"{_rounded(total)} in {found['steps']:,} steps" if total else ""
+    yield (
+        "tokens",
+        f"{'at most ' if tokens and found['at_most'] else ''}{tokens}"
+        or "unknown before `dvc repro preprocess`",
+    )
+    if found["peak_memory_bytes"] is None:
+        yield "memory", "unknown: the model is not in ARCHITECTURES of src/storyforge/commands/plan.py"
+        return
+    peak, at_once = found["peak_memory_bytes"] / GIB, found["micro_batch_tokens"]
+    yield "memory", f"about {peak:.1f} GiB with {at_once:,} tokens at once (calculated, not measured)"
+    adapter = found["trainable_parameters"]
+    yield "trainable", f"{adapter:,} parameters"
+    base, adapter_mib = found["base_bytes"] / GIB, 4 * adapter / (1 << 20)
+    yield "disk", f"{base:.1f} GiB base in 16 bits, {adapter_mib:,.0f} MiB adapter"
+
+
+def _rounded(tokens: float) -> str:
+    return f"{tokens / 1e6:,.1f} M" if tokens >= 1e6 else f"{tokens:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _read(side: str) -> list[Exchange]:
     path = PROCESSED / f"{side}.jsonl"
     if not path.exists():
-        raise UserError(f"{path}: no stories there yet: run `dvc repro preprocess` or `dvc pull`")
+        raise UserError(f"{path}: no stories there yet: run `dvc repro preprocess`")
     rows = list(read_jsonl(path, Exchange))
     if side == "train" and not rows:
         raise UserError(f"{path} is empty: metadata.json beside it says what was dropped and why")

@@ -1,13 +1,17 @@
-"""Stories of any stage to read, what was rejected and why, and which tokens of an exchange carry loss."""
+"""`storyforge look`: stories of any stage, what was rejected and why, and which tokens carry loss."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from storyforge.commands.repository import section
+from storyforge.commands.terminal import aside, say, table
+from storyforge.commands.writers import INCOMPLETE
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json
@@ -15,68 +19,22 @@ from storyforge.core.records import SIDES, Exchange
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
 STAGES = ("raw", *SIDES, "rejected")
-BROKEN = "\ufffd"  # how a part of a character decodes
+
+Row = Mapping[str, Any]  # a Story or an Exchange, as its file has it
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A Story or an Exchange, as its file has it."""
-
-    row: Mapping[str, Any]
-
-    @property
-    def text(self) -> str:
-        return self.row["story"] if "story" in self.row else self.row["text"]
-
-    @property
-    def reasons(self) -> Mapping[str, str]:
-        """Why it was rejected: rule → what was wrong."""
-        return self.row.get("reasons", {})
-
-    def fits(self, source: str | None, reason: str | None, id: str | None) -> bool:
-        return (
-            (source is None or self.row["source"] == source)
-            and (reason is None or reason in self.reasons)
-            and (id is None or self.row["id"] == id)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """What a rule took from a source: as the first that fired, and whether or not others fired too."""
-
-    source: str
-    rule: str
-    dropped: int
-    fired: int
-    drafts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    text: str
-    learned: bool  # carries loss
-
-
-def look(
-    stage: str,
-    count: int,
-    seed: int,
-    *,
-    source: str | None = None,
-    reason: str | None = None,
-    id: str | None = None,
-) -> list[Shown]:
-    """`count` stories of a stage, of those that fit, chosen by seed and place."""
-    files = files_of(stage)
-    rows = ((rank(f"{file.name}:{number}", seed), file, number, line) for file, number, line in lines(files))
-    wanted = {"source": source, "reason": reason, "id": id}
-    if any(wanted.values()):  # else only those that are shown are parsed
-        rows = (row for row in rows if shown(*row[1:]).fits(**wanted))
-    found = [shown(*row[1:]) for row in nsmallest(count, rows, key=lambda row: row[0])]
+def chosen(stage: str, count: int, seed: int, **wanted: str | None) -> list[Row]:
+    """`count` stories of a stage that fit `source`, `reason` and `id`, by a hash of seed and place."""
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    places = (
+        (rank(f"{file.name}:{number}", seed), file, number, line) for file, number, line in _rows(stage)
+    )
+    if wanted:  # without, only the rows that are shown are parsed
+        places = (place for place in places if _fits(parsed(*place[1:]), **wanted))
+    found = [parsed(*place[1:]) for place in nsmallest(count, places, key=lambda place: place[0])]
     if not found:
-        asked = " and ".join(f"{key} {value!r}" for key, value in wanted.items() if value)
-        known = f": there is {', '.join(_known(stage, reason))}" if asked and not id else ""
+        asked = " and ".join(f"{key} {value!r}" for key, value in wanted.items())
+        known = f": there is {', '.join(_known(stage, wanted))}" if asked and "id" not in wanted else ""
         raise UserError(f"no {stage} story{f' of {asked}' if asked else ''}{known}")
     return found
 
@@ -89,66 +47,100 @@ def files_of(stage: str) -> list[Path]:
     found = sorted(file for file in files if file.stem != "rejects")
     if not found:
         maker = "collect" if stage == "raw" else "preprocess"
-        raise UserError(f"there are no {stage} stories yet: run `dvc repro {maker}` or `dvc pull`")
+        raise UserError(f"there are no {stage} stories yet: run `dvc repro {maker}`")
     return found
 
 
-def lines(files: Iterable[Path]) -> Iterator[tuple[Path, int, bytes]]:
-    for file in files:
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                yield file, number, line
-
-
-def shown(file: Path, number: int, line: bytes) -> Shown:
+def parsed(file: Path, number: int, line: bytes) -> Row:
     """UserError names the line that is no story."""
     try:
-        story = Shown(json.loads(line))
-        if isinstance(story.text, str) and {"id", "source", "group", "prompt"} <= story.row.keys():
-            return story
+        row = json.loads(line)
+        if isinstance(text_of(row), str) and {"id", "source", "group", "prompt"} <= row.keys():
+            return row
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise UserError(f"{file}, line {number}: no story: `storyforge verify` tells whether the file is whole")
 
 
-def counts() -> list[Count]:
-    """What every rule took, by source, the one that took most first."""
-    found = [
-        Count(source, rule, taken["dropped"], taken["would_drop_alone"], account["drafts"])
-        for source, account in read_json(PROCESSED / "metadata.json")["sources"].items()
-        for rule, taken in account["rules"].items()
-    ]
-    return sorted(found, key=lambda count: (count.source, -count.dropped, count.rule))
+def text_of(row: Row) -> str:
+    return row["story"] if "story" in row else row["text"]
 
 
-def tokens(story: Shown) -> list[Token]:
-    """The exchange as training sees it: in the chat format, cut to train.max_tokens."""
-    if "story" not in story.row:
+def show_counts() -> None:
+    """What every rule dropped, by source, the rule that dropped most first."""
+    files_of("rejected")
+    counts = []
+    for source, account in sorted(read_json(PROCESSED / "metadata.json")["sources"].items()):
+        rules = sorted(account["rules"].items(), key=lambda rule: (-rule[1]["dropped"], rule[0]))
+        for rule, taken in rules:
+            share = f"{taken['dropped'] / account['drafts']:.2%}"
+            counts.append((source, rule, f"{taken['dropped']:,}", share, f"{taken['would_drop_alone']:,}"))
+    numbers = ("dropped", "of drafts", "fired")
+    table(counts, ("source", "rule", *numbers), right=numbers)
+    aside("dropped: by the first rule that fired. Texts: storyforge look rejected --reason RULE")
+
+
+def show(row: Row, *, with_tokens: bool) -> None:
+    """Where the story is from, its prompt and its text; or its tokens as training sees them."""
+    text = text_of(row)
+    say(f"{row['source']} · {row['group']} · {row['id']} · {len(text.split()):,} words", bold=True)
+    for rule, why in row.get("reasons", {}).items():
+        say(f"rejected: {rule}: {why}", fg="red")
+    if with_tokens:
+        return show_tokens(row)
+    if row["prompt"]:
+        say("> " + row["prompt"].replace("\n", "\n> "))
+    say(f"\n{text}\n")
+
+
+def show_tokens(row: Row) -> None:
+    """In the chat format, cut to train.max_tokens; each token of the reply in another green than the last."""
+    if "story" not in row:
         raise UserError("a raw story is not trained on: look at train, val, test or rejected")
     from storyforge.model.loading import ModelParams, load_encoder
 
     encoder = load_encoder(ModelParams.load())
-    max_tokens = section("train")["max_tokens"]
-    known = {field.name for field in fields(Exchange)}
-    exchange = Exchange(**{key: value for key, value in story.row.items() if key in known})
-    encoded = encoder.exchange(exchange, max_tokens)
-    ids, start = encoded.ids, encoded.reply_start
-    decode = encoder.tokenizer.decode
-    return [*spelled(ids[:start], decode, learned=False), *spelled(ids[start:], decode, learned=True)]
+    exchange = Exchange(**{field.name: row[field.name] for field in fields(Exchange) if field.name in row})
+    encoded = encoder.exchange(exchange, section("train")["max_tokens"])
+    ids, start, decode = encoded.ids, encoded.reply_start, encoder.tokenizer.decode
+    for name, part, styles in (
+        ("no loss", ids[:start], [{"dim": True}]),
+        ("loss", ids[start:], [{"fg": "green"}, {"fg": "bright_green"}]),
+    ):
+        texts = list(spelled(part, decode))
+        say(f"{name}: {len(texts):,} tokens", bold=True)
+        for number, text in enumerate(texts):
+            say(text, end="", **styles[number % len(styles)])
+        typer.echo("\n")
 
 
-def spelled(ids: Sequence[int], decode: Callable[[Sequence[int]], str], *, learned: bool) -> Iterator[Token]:
+def spelled(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> Iterator[str]:
     """Each token's text; the tokens of one character together."""
     start = 0
     for end in range(1, len(ids) + 1):
         text = decode(ids[start:end])
-        if not text.endswith(BROKEN) or end == len(ids):
-            yield Token(text, learned)
+        if not text.endswith(INCOMPLETE) or end == len(ids):
+            yield text
             start = end
 
 
-def _known(stage: str, reason: str | None) -> list[str]:
+def _rows(stage: str) -> Iterator[tuple[Path, int, bytes]]:
+    """File, line number from 1, and the line."""
+    for file in files_of(stage):
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                yield file, number, line
+
+
+def _fits(row: Row, *, reason: str | None = None, **values: str) -> bool:
+    return (reason is None or reason in row.get("reasons", {})) and all(
+        row[key] == value for key, value in values.items()
+    )
+
+
+def _known(stage: str, wanted: Iterable[str]) -> list[str]:
     """What may be asked for instead."""
-    if reason and stage == "rejected":
-        return sorted({count.rule for count in counts()}) or ["nothing"]
-    return sorted({shown(*row).row["source"] for row in lines(files_of(stage))}) or ["nothing"]
+    if "reason" in wanted and stage == "rejected":
+        sources = read_json(PROCESSED / "metadata.json")["sources"].values()
+        return sorted({rule for account in sources for rule in account["rules"]}) or ["nothing"]
+    return sorted({parsed(*row)["source"] for row in _rows(stage)}) or ["nothing"]

@@ -1,4 +1,4 @@
-"""What the commands share on the command line: where they run, how they fail, the options of sampling."""
+"""What the commands share: where they run, how they fail, the options of sampling."""
 
 import sys
 import warnings
@@ -16,62 +16,82 @@ from storyforge.core.errors import UserError
 
 
 def instead(*names: str, **more: Any) -> Any:
-    """An option that goes before a value of params.yaml."""
+    """An option that replaces a value of params.yaml."""
     return typer.Option(*names, show_default="params.yaml", **more)
 
 
 SAMPLING = {
     "temperature": Annotated[float | None, instead(min=0, help="0: always the likeliest token.")],
-    "top_p": Annotated[float | None, instead(min=0, max=1, help="Smallest set of tokens with that mass.")],
-    "min_p": Annotated[float | None, instead(min=0, max=1, help="Tokens that likely, beside the likeliest.")],
+    "top_p": Annotated[
+        float | None, instead(min=0, max=1, help="Only the likeliest tokens with this total probability.")
+    ],
+    "min_p": Annotated[
+        float | None, instead(min=0, max=1, help="Only tokens this likely, relative to the likeliest.")
+    ],
     "repetition_penalty": Annotated[
-        float | None, instead(help="Above 1: what was written is less likely again.")
+        float | None, instead(help="Above 1: tokens already written become less likely.")
     ],
     "max_new_tokens": Annotated[int | None, instead("--length", min=1, help="Most tokens of a reply.")],
     "seed": Annotated[int | None, instead(min=0, help="Same seed, same text.")],
 }
 Tuned = Annotated[
     Path | None,
-    typer.Option(resolve_path=True, show_default="models/tuned", help="Folder of the tuned writer."),
+    typer.Option(resolve_path=True, show_default="models/tuned", help="The tuned adapter's folder."),
 ]
 More = Annotated[
     list[Path] | None,
-    typer.Option("--adapter", resolve_path=True, help="Folder of one more writer; may be repeated."),
+    typer.Option("--adapter", resolve_path=True, help="One more adapter's folder; repeatable."),
 ]
 Presets = Annotated[
     list[str] | None,
-    typer.Option("--preset", help="Kind or id of a prompt in data/prompts.yaml; may be repeated."),
+    typer.Option("--preset", help="Kind or id in data/prompts.yaml; repeatable."),
 ]
 
 
-def sampled(work: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `sampling`; it takes them as keywords, None where one was not given."""
-    own = [each for each in signature(work).parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"storyforge {version('storyforge')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+]
+
+
+def sampled(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of `sampling`; the command takes them as keywords, None where one is not given."""
+    own = [each for each in signature(command).parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
     more = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in SAMPLING.items()]
-    work.__signature__ = signature(work).replace(parameters=[*own, *more])
-    return work
+    command.__signature__ = signature(command).replace(parameters=[*own, *more])
+    return command
 
 
-def at_the_root(work: Callable[..., None]) -> Callable[..., None]:
-    """Run a command from the repository's root, wherever in it the user stands."""
+def at_the_root(command: Callable[..., None]) -> Callable[..., None]:
+    """Run a command from the repository's root, in whatever folder of it the user is."""
 
-    @wraps(work)
+    @wraps(command)
     def run(**options) -> None:
         from storyforge.commands.repository import enter
 
         enter()
-        work(**options)
+        command(**options)
 
     return run
 
 
 class Commands(TyperGroup):
-    """Every mistake is answered in one line, Ctrl-C not at all."""
+    """UserError and wrong options end in one line on stderr; Ctrl-C in status 130."""
 
     def main(self, *args, standalone_mode: bool = True, **more) -> None:
         from storyforge.commands.terminal import complain
 
-        warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other, not to our user
+        if sys.platform == "win32":
+            complain("StoryForge runs on Linux and macOS; on Windows, run it in WSL")
+            sys.exit(1)
+        warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other
         try:
             status = super().main(*args, standalone_mode=False, **more)
         except UserError as error:
@@ -88,12 +108,12 @@ class Commands(TyperGroup):
 
 
 def as_page(group: TyperGroup) -> str:
-    """Markdown with the help of every command that is not hidden; the same on every machine."""
-    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test keeps it true.\n"]
+    """Markdown with the help of every command that is not hidden; the same at every terminal width."""
+    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
     shown = {name: command for name, command in group.commands.items() if not command.hidden}
     for name, each in {"": group, **shown}.items():
         title = f"storyforge {name}".strip()
-        context = typer.Context(each, info_name=title, terminal_width=100, max_content_width=100)
+        context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
         context.help_option_names = ["-h", "--help"]
         parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
     return "\n".join(parts)

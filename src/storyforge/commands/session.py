@@ -1,14 +1,14 @@
-"""What a visitor of the demo wishes for, is told and takes home; one at a time, the others wait."""
+"""Requests and replies of the demo."""
 
 import html
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from storyforge.commands.writers import Writers, sampling
+from storyforge.commands.writers import Writers, how_it_ended, indented, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 MAX_WRITERS = 3  # side by side
 MAX_CHARACTERS = 2000  # of a prompt
 MAX_TOKENS = 600  # of a reply
-MAX_SECONDS = 180.0  # for all writers of a wish together
+MAX_SECONDS = 180.0  # for all writers of a request together
 MAX_VISITORS = 6  # one is served, the others wait
-MAX_TALES = 30  # kept; the oldest leaves
+MAX_REQUESTS = 30  # kept on a page; the oldest is dropped
+
+
+@dataclass(slots=True)
+class Reply:
+    """What one writer has written so far."""
+
+    text: str = ""
+    end: str = "not begun"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """All its writers answer the same prompt with the same seed and settings."""
+class Request:
+    """One prompt, seed and settings for all its writers; `replies` are filled by `answer`."""
 
     prompt: Prompt
-    writers: tuple[str, ...]
     params: "SamplingParams"
+    replies: Mapping[str, Reply] = field(default_factory=dict)  # by writer
 
     @property
     def settings(self) -> str:
@@ -38,26 +46,8 @@ class Wish:
         return f"temperature {params.temperature:g}, top p {params.top_p:g}, seed {params.seed}"
 
 
-@dataclass(slots=True)
-class Told:
-    """What one writer has said so far."""
-
-    text: str = ""
-    end: str = "not begun"
-
-
-@dataclass(frozen=True, slots=True)
-class Tale:
-    wish: Wish
-    told: Mapping[str, Told]  # by writer
-
-    @property
-    def begun(self) -> bool:
-        return any(told.text for told in self.told.values())
-
-
-def wish(prompt: Prompt, writers: Sequence[str], changes: Mapping[str, Any]) -> Wish:
-    """UserError names what is missing or too much: a browser need not keep to what the page offers."""
+def request(prompt: Prompt, writers: Sequence[str], changes: Mapping[str, Any]) -> Request:
+    """UserError names what is missing or too much: a browser may send what the page does not offer."""
     if not prompt.prompt.strip():
         raise UserError("no prompt: say what the story is about")
     if len(prompt.prompt) > MAX_CHARACTERS:
@@ -67,74 +57,59 @@ def wish(prompt: Prompt, writers: Sequence[str], changes: Mapping[str, Any]) -> 
     params = sampling(changes)
     if params.max_new_tokens > MAX_TOKENS:
         raise UserError(f"{params.max_new_tokens} tokens: at most {MAX_TOKENS}")
-    return Wish(prompt, tuple(writers), params)
+    return Request(prompt, params, {name: Reply() for name in writers})
 
 
-def begin(wish: Wish) -> Tale:
-    return Tale(wish, {name: Told() for name in wish.writers})
-
-
-def tell(writers: Writers, tale: Tale) -> Iterator[str]:
-    """Fill the tale, writer after writer: whose words have grown. It ends when MAX_SECONDS are over."""
-    params, deadline = tale.wish.params, time.monotonic() + MAX_SECONDS
-    ids = writers.encoder.prompt(tale.wish.prompt.prompt)
-    if len(ids) + params.max_new_tokens > writers.longest:
-        raise UserError(f"{len(ids)} tokens of prompt leave no room for a reply of {params.max_new_tokens}")
-    seed = sample_seed(tale.wish.prompt.id, 0, params.seed)
-    for name, told in tale.told.items():
-        assert name in writers.names, name
+def answer(writers: Writers, request: Request) -> Iterator[str]:
+    """Fill the replies, one after another, for at most MAX_SECONDS; gives whose reply has grown."""
+    params, deadline = request.params, time.monotonic() + MAX_SECONDS
+    ids, _ = writers.encoded(request.prompt.prompt, params)
+    seed = sample_seed(request.prompt.id, 0, params.seed)
+    for name, reply in request.replies.items():
         with closing(writers.stream(name, ids, params, seed)) as stream:
-            for piece in stream:
-                told.text += piece.text
-                told.end = f"{piece.tokens} tokens …"
+            for delta in stream:
+                late = time.monotonic() > deadline
+                reply.text += delta.text
+                reply.end = f"{delta.tokens} tokens{f', stopped after {MAX_SECONDS:g} s' if late else ' …'}"
                 yield name
-                if time.monotonic() > deadline:
-                    told.end = f"{piece.tokens} tokens, stopped after {MAX_SECONDS:g} s"
-                    yield name
+                if late:
                     return
-            told.end = piece.end
-            yield name
+        reply.end = how_it_ended(delta.tokens, delta.ended)
+        yield name
 
 
-class Turns:
-    """First come, first served."""
+class Queue:
+    """First come, first served: there is one model."""
 
     def __init__(self):
         self._lock = Lock()
-        self._queue: list[object] = []  # the first is being served
+        self._waiting: list[object] = []  # the first is being served
 
     @contextmanager
-    def mine(self) -> Iterator[Callable[[], int]]:
-        """Gives how many are ahead; at 0 it is this visitor's turn, until the end of the `with`."""
+    def place(self) -> Iterator[Callable[[], int]]:
+        """Gives how many are ahead; from 0 on it is this visitor's turn, until the end of the `with`."""
         ticket = object()
-        with self._lock:
-            if len(self._queue) == MAX_VISITORS:
+        with self._lock:  # or two visitors could take the last place
+            if len(self._waiting) == MAX_VISITORS:
                 raise UserError(f"{MAX_VISITORS} are waiting already: try again in a few minutes")
-            self._queue.append(ticket)
+            self._waiting.append(ticket)
         try:
-            yield lambda: self._queue.index(ticket)
+            yield lambda: self._waiting.index(ticket)
         finally:
-            self._queue.remove(ticket)
+            self._waiting.remove(ticket)
 
 
-def markdown(tales: Sequence[Tale]) -> str:
-    """A page in which nobody's words are markup: every line of them is indented."""
+def markdown(requests: Sequence[Request]) -> str:
+    """A page; every line of a prompt or reply is indented, so that none of it is markup."""
     parts = ["# Stories\n"]
-    for tale in tales:
-        parts += [f"## {title(tale.wish.prompt)}\n", *_indented(tale.wish.prompt.prompt)]
-        parts.append(f"{tale.wish.settings}\n")
-        for name, told in tale.told.items():
-            parts += [f"### {html.escape(name)}\n", *_indented(told.text), f"{told.end}\n"]
+    for each in requests:
+        parts += [f"## {title(each.prompt)}\n", *indented(each.prompt.prompt), f"{each.settings}\n"]
+        for name, reply in each.replies.items():
+            parts += [f"### {html.escape(name)}\n", *indented(reply.text), f"{reply.end}\n"]
     return "\n".join(parts)
 
 
 def title(prompt: Prompt) -> str:
-    """Its kind, and what tells it from others of that kind."""
-    if prompt.id == prompt.kind:
-        return prompt.kind.capitalize()
-    rest = prompt.id.replace("-", " ").removeprefix(prompt.kind).strip()
-    return f"{prompt.kind.capitalize()}: {rest}"
-
-
-def _indented(text: str) -> list[str]:
-    return [*(f"    {line}" for line in text.splitlines()), ""]
+    """Its kind, and what distinguishes it from others of that kind."""
+    rest = "" if prompt.id == prompt.kind else prompt.id.replace("-", " ").removeprefix(prompt.kind).strip()
+    return f"{prompt.kind.capitalize()}{f': {rest}' if rest else ''}"

@@ -1,4 +1,4 @@
-"""Base, tuned and further adapters, all on one load of the base, asked as `evaluate` asks them."""
+"""The base and its adapters, loaded once and sampled as `evaluate` does it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json
@@ -19,20 +20,25 @@ if TYPE_CHECKING:
 BASE, TUNED = "base", "tuned"
 ADAPTER = Path("models/tuned")
 PROMPTS = Path("data/prompts.yaml")
-BROKEN = "\ufffd"  # how the first bytes of a character decode
+INCOMPLETE = "\ufffd"  # how the first bytes of a character decode
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """The next bit of a reply; the totals are those so far."""
+class Delta:
+    """The next part of a reply; `tokens` counts the whole reply so far."""
 
     text: str
     tokens: int
-    ended: bool = False  # the writer has stopped by itself
+    ended: bool = False  # by a stop token
 
-    @property
-    def end(self) -> str:
-        return f"{self.tokens} tokens, {'ended by itself' if self.ended else 'cut'}"
+
+def how_it_ended(tokens: int, ended: bool) -> str:
+    return f"{tokens} tokens, {'ended by itself' if ended else 'cut'}"
+
+
+def indented(text: str) -> list[str]:
+    """Lines of a Markdown code block, in which nothing is markup."""
+    return [*(f"    {line}" for line in text.splitlines()), ""]
 
 
 def sampling(changes: Mapping[str, Any]) -> "SamplingParams":
@@ -72,13 +78,13 @@ def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:
         adapters[name] = path
     for path in adapters.values():
         if not (path / "adapter_config.json").exists():
-            remedy = "run `dvc repro train` or `dvc pull`" if path == ADAPTER else "give an adapter's folder"
+            remedy = "run `dvc repro train`" if path == ADAPTER else "give an adapter's folder"
             raise UserError(f"{path}: no adapter there: {remedy}")
     return adapters
 
 
 class Writers:
-    """Loaded once; `base` and every name of `adapters` can be asked."""
+    """One loaded model that can be sampled as `base` and as every name of `adapters`."""
 
     def __init__(self, adapters: Mapping[str, Path]):
         from storyforge.model.device import accelerator
@@ -102,14 +108,23 @@ class Writers:
     def names(self) -> tuple[str, ...]:
         return (BASE, *self.adapters)
 
-    @property
-    def longest(self) -> int:
-        """Tokens of prompt and reply together that the model was made for."""
-        return self.model.config.max_position_embeddings
+    def encoded(
+        self, prompt: str, params: "SamplingParams", turns: Sequence[tuple[str, str]] = ()
+    ) -> tuple[list[int], int]:
+        """Tokens up to the reply, and how many of the first turns (prompt, reply) had no room before it."""
+        room = self.model.config.max_position_embeddings - params.max_new_tokens
+        for start in range(len(turns) + 1):
+            history = [
+                turn for asked, reply in turns[start:] for turn in (("user", asked), ("assistant", reply))
+            ]
+            ids = self.encoder.prompt(prompt, history)
+            if len(ids) <= room:
+                return ids, start
+        raise UserError(f"{len(ids)} tokens of prompt leave no room for a reply of {params.max_new_tokens}")
 
     @contextmanager
-    def speaking(self, name: str) -> Iterator[Any]:
-        """The model as that writer."""
+    def switched(self, name: str) -> Iterator[Any]:
+        """The model with that writer's adapter, or without one."""
         with self.autocast():
             if name in self.adapters:
                 self.model.set_adapter(self.adapters[name])
@@ -121,29 +136,35 @@ class Writers:
                 yield self.model
 
     def write(self, name: str, prompts: Sequence[Prompt], params: "SamplingParams") -> list["Written"]:
-        """A reply a prompt, by the seeds of the report's first samples.
+        """A reply to each prompt, with the seeds of the report's first samples.
 
-        In other company a prompt's products round otherwise, which now and then turns a word.
+        Batched with other prompts, bf16 rounds differently, which sometimes changes a token.
         """
         from storyforge.sampling.generate import write
 
         texts, seeds = [p.prompt for p in prompts], [sample_seed(p.id, 0, params.seed) for p in prompts]
-        with self.speaking(name) as model:
+        with self.switched(name) as model:
             return write(model, self.encoder, texts, params, seeds=seeds)
 
-    def stream(self, name: str, ids: Sequence[int], params: "SamplingParams", seed: int) -> Iterator[Piece]:
-        """The reply as it is written; the pieces joined are what `write` would give."""
+    def stream(self, name: str, ids: Sequence[int], params: "SamplingParams", seed: int) -> Iterator[Delta]:
+        """The reply as it is written; the texts joined are what `write` gives."""
         from storyforge.sampling.generate import next_tokens
 
-        with self.speaking(name) as model:
+        with self.switched(name) as model:
             rows = next_tokens(model, [ids], params, self.encoder.stops, [seed])
-            yield from pieces((token for (token,) in rows), self.encoder.decode, self.encoder.stops)
+            yield from deltas((token for (token,) in rows), self.encoder.decode, self.encoder.stops)
 
 
-def pieces(
+def loaded(adapters: Mapping[str, Path], changes: Mapping[str, Any]) -> tuple[Writers, "SamplingParams"]:
+    with waiting("loading the model"):
+        params = sampling(changes)  # first: it is quick to fail
+        return Writers(adapters), params
+
+
+def deltas(
     tokens: Iterable[int], decode: Callable[[Sequence[int]], str], stops: frozenset[int]
-) -> Iterator[Piece]:
-    """No half characters, and no space before or after the text: both wait for what follows."""
+) -> Iterator[Delta]:
+    """Incomplete characters and white space are held back until more follows; none stands at the ends."""
     ids: list[int] = []
     text, shown, ended = "", 0, False
     for count, token in enumerate(tokens, 1):
@@ -151,16 +172,16 @@ def pieces(
         if not ended:
             ids.append(token)
             text = decode(ids).strip()
-        safe = len(text.rstrip(BROKEN).rstrip())
+        safe = len(text.rstrip(INCOMPLETE).rstrip())
         if safe > shown:
-            yield Piece(text[shown:safe], count)
+            yield Delta(text[shown:safe], count)
             shown = safe
         if ended:
             break
-    yield Piece(text[shown:], len(ids) + ended, ended)
+    yield Delta(text[shown:], len(ids) + ended, ended)
 
 
 def _require_base(adapter: Path, base: str) -> None:
     trained_on = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if trained_on != base:
-        raise UserError(f"{adapter} was trained on {trained_on}, and model.name is {base}: not to be mixed")
+        raise UserError(f"{adapter} was trained on {trained_on}, and model.name is {base}")
