@@ -198,7 +198,7 @@ def _hub_download(origin: Origin, name: str, content: Content, part: Path) -> No
             http_get(url, file, headers=headers, displayed_filename=name, **have)
 
     for _ in range(2):
-        _retried(label, append, part)
+        _asked(label, append, part)
         if (found := digest(part, content.digest)) == content.digest:
             return
         part.unlink()  # nothing tells which of its bytes are wrong
@@ -220,13 +220,13 @@ class _Bounded(io.BufferedWriter):
         return super().write(data)
 
 
-def _retried(label: str, ask: Callable[[], Result], part: Path | None = None) -> Result:
-    """What `ask` returns; tried again with growing waits where the server or the connection fails.
+def _asked(label: str, ask: Callable[[], Result], part: Path | None = None) -> Result:
+    """What `ask` returns; UserError where the server or the connection fails for good.
 
-    The hub's client itself waits and asks again after 429, and does most of it where a connection breaks.
+    The hub's client repeats a request, but a download after 5xx or broken off: `part` is gone on with here.
     """
     set_client_factory(_client)
-    failures = 0
+    failures, waits = 0, WAITS_S if part else ()
     while True:
         before = _size(part)
         try:
@@ -247,12 +247,12 @@ def _retried(label: str, ask: Callable[[], Result], part: Path | None = None) ->
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
         failures = failures + 1 if _size(part) <= before else 1
-        if failures > len(WAITS_S):
+        if failures > len(waits):
             raise UserError(
-                f"{label}: not in the cache; given up after {failures} attempts: {reason}: "
+                f"{label}: not in the cache; given up: {reason}: "
                 "run the command again with a network, or set HF_ENDPOINT to a mirror"
             )
-        time.sleep(WAITS_S[failures - 1] * random.Random().uniform(0.5, 1))  # many clients, many moments
+        time.sleep(waits[failures - 1] * random.Random().uniform(0.5, 1))  # many clients, many moments
 
 
 def _client() -> httpx.Client:
@@ -298,9 +298,7 @@ def _listing(origin: Origin) -> dict[str, Content]:
         repo, repo_type = _repository(origin)
         hub, options = HfApi(endpoint=_endpoint()), {"revision": origin.revision, "recursive": True}
         try:
-            tree = _retried(
-                str(origin), lambda: list(hub.list_repo_tree(repo, repo_type=repo_type, **options))
-            )
+            tree = _asked(str(origin), lambda: list(hub.list_repo_tree(repo, repo_type=repo_type, **options)))
             entries = [entry for entry in tree if hasattr(entry, "blob_id")]  # the rest are folders
             found = {e.path: (e.lfs.sha256 if e.lfs else e.blob_id, e.size) for e in entries}
         except (LookupError, TypeError, ValueError) as error:
