@@ -58,7 +58,7 @@ def place(kind: str, name: str = "") -> Path:
 def obtained(path: Path, make: Callable[[Path], None], digest: str | None = None) -> Path:
     """The verified file or folder at `path` in the cache; where there is none, `make` writes it.
 
-    `make` gets another path, and may find there what it wrote before it was killed. One process makes, others
+    `make` gets another path, and may find there the part of a file it wrote before it was killed. One process makes, others
     wait. What is there but not as recorded, or not of this `digest`, is set aside as PATH.broken.
     """
     name = path.relative_to(cache_dir()).as_posix().replace("/", "--")
@@ -71,8 +71,15 @@ def obtained(path: Path, make: Callable[[Path], None], digest: str | None = None
                         shutil.rmtree(broken, ignore_errors=True)
                         path.replace(broken)
                     part = place("parts", name)
-                    make(part)
-                    _publish(part, path, digest)
+                    if part.is_dir():  # a killed process left it
+                        shutil.rmtree(part)
+                    try:
+                        make(part)
+                        _publish(part, path, digest)
+                    finally:
+                        shutil.rmtree(
+                            part, ignore_errors=True
+                        )  # of a file nothing: what came is gone on with
     except OSError as error:
         raise UserError(
             f"{cache_dir()}: {error.strerror or error}: make room, or set STORYFORGE_CACHE to another disk"

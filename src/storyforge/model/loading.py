@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import sys
 import warnings
 from collections.abc import Mapping
@@ -178,7 +177,6 @@ def _convert(gguf: Path, folder: Path) -> None:
         config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(loaded.state_dict())
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed conversion left
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
