@@ -17,7 +17,8 @@ from huggingface_hub import constants
 from pydantic import BaseModel, ValidationError
 
 from storyforge.core import assets
-from storyforge.core.assets import Origin, archive, files, member_path, members, snapshot
+from storyforge.core.archives import members
+from storyforge.core.assets import Origin, archive, files, member_path, snapshot
 from storyforge.core.cache import cache_dir, damaged
 from storyforge.core.errors import UserError
 

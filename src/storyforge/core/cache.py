@@ -58,8 +58,8 @@ def place(kind: str, name: str = "") -> Path:
 def obtained(path: Path, make: Callable[[Path], None], digest: str | None = None) -> Path:
     """The verified file or folder at `path` in the cache; where there is none, `make` writes it.
 
-    `make` gets another path, and may find there the part of a file it wrote before it was killed. One process makes, others
-    wait. What is there but not as recorded, or not of this `digest`, is set aside as PATH.broken.
+    `make` gets another path, and may find there the part of a file it wrote before it was killed. One process
+    makes, others wait. What is there but wrong is set aside as PATH.broken.
     """
     name = path.relative_to(cache_dir()).as_posix().replace("/", "--")
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.files import published, published_folder, read_jsonl, write_json
 from storyforge.core.launch import launch
