@@ -161,7 +161,7 @@ def test_server_errors_are_tried_again_with_growing_waits(served, waits):
 
 def test_server_error_without_end_is_given_up(served, waits):
     served.faults = [hub.status(500)] * 50
-    with pytest.raises(UserError, match=f"{NAME}: .*given up: HTTP 500"):
+    with pytest.raises(UserError, match=rf"{NAME}: .*cannot be asked \(HTTP 500"):
         fetch(served)
     assert len(waits) == 5
 
@@ -389,7 +389,9 @@ def test_without_a_network_one_line_names_the_remedy(waits):
 def test_network_lost_between_list_and_body_names_the_file(served, monkeypatch):
     fetch(served, ["README.md"])
     monkeypatch.setenv("HF_ENDPOINT", hub.NOWHERE)
-    with pytest.raises(UserError, match=f"{served.origin} {NAME}: not in the cache; given up"):
+    with pytest.raises(
+        UserError, match=f"{served.origin} {NAME}: not in the cache, and the hub cannot be asked"
+    ):
         fetch(served)
 
 

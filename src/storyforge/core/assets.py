@@ -180,7 +180,7 @@ def _asked(label: str, ask: Callable[[], Result], part: Path | None = None) -> R
         failures = failures + 1 if _size(part) <= before else 1
         if failures > len(waits):
             raise UserError(
-                f"{label}: not in the cache; given up: {reason}: "
+                f"{label}: not in the cache, and the hub cannot be asked ({reason}): "
                 "run the command again with a network, or set HF_ENDPOINT to a mirror"
             )
         time.sleep(waits[failures - 1] * random.Random().uniform(0.5, 1))  # many clients, many moments
