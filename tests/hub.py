@@ -54,6 +54,8 @@ class Hub:
         self.files, self.name, self.revision, self.token = dict(files), name, revision, token
         self.origin = f"hub:{name}@{revision}"
         self.faults: list[Callable] = []
+        self.list_faults: list[Callable] = []  # the same for the list of files
+        self.authorizations: list[str | None] = []  # of every request
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.closing = threading.Event()
 
@@ -66,9 +68,12 @@ class Hub:
                 self.closing.set()  # lets stalled answers go
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.authorizations.append(request.headers["Authorization"])
         path = request.path.partition("?")[0]
         kind = "" if self.name.startswith("datasets/") else "models/"
         if path == f"/api/{kind}{self.name}/tree/{self.revision}":
+            if self.list_faults:
+                return self.list_faults.pop(0)(self, request, b"")
             return send(request, json.dumps(self._tree()).encode(), {"Content-Type": "application/json"})
         if path.startswith("/api/"):
             missing = "RevisionNotFound" if f"{self.name}/tree/" in path else "RepoNotFound"

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,52 @@ def test_figures_that_cannot_be_written_are_a_line_too(command, capsys):
     with pytest.raises(SystemExit):
         launch(lambda _: None)
     assert "stage.json: File exists" in capsys.readouterr().err
+
+
+UNCHANGED = """
+import importlib, logging, os, signal, warnings
+state = lambda: (
+    dict(os.environ), os.getcwd(), logging.getLogger("bitsandbytes").level, logging.root.level,
+    [signal.getsignal(number) for number in (2, 15)],
+)
+before = state()
+for name in {modules}:
+    importlib.import_module(name)
+assert state() == before
+"""
+LOADING = """
+import os, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+sys.meta_path.insert(0, Finder)
+import storyforge.{stage}.stage
+"""
+
+
+def ended(code, **settings):
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | settings | {"PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_importing_a_module_without_torch_changes_nothing_in_the_process():
+    folders = ("core", "collect", "preprocess", "report")
+    files = [file for folder in folders for file in sorted(Path("src/storyforge", folder).glob("*.py"))]
+    modules = [f"storyforge.{file.parent.name}.{file.stem}" for file in files if file.stem != "before_torch"]
+    assert "storyforge.core.launch" in modules
+    done = ended(UNCHANGED.format(modules=modules))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_waiting_threads_are_told_how_long_to_spin_before_torch_loads(stage):
+    assert ended(LOADING.format(stage=stage)).stdout == "20000\n"
+    assert ended(LOADING.format(stage=stage), GOMP_SPINCOUNT="7").stdout == "7\n"

@@ -201,18 +201,54 @@ def test_a_converted_gguf_holds_exactly_the_files_dequantised_values(tmp_path):
     assert_converted(tmp_path / "m.gguf", tmp_path / "converted", heads=4, kv_heads=2)
 
 
-def test_a_failed_conversion_leaves_nothing(tmp_path, monkeypatch):
+@pytest.fixture
+def from_gguf(tmp_path, monkeypatch, model_params):
+    """Params whose base is a GGUF file of a package, and a cache of its own."""
     letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
     write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
+    monkeypatch.setattr(loading, "member_path", lambda origin, sha256: tmp_path / "m.gguf")
+    monkeypatch.setenv("STORYFORGE_CACHE", str(tmp_path / "cache"))
+    return model_params.model_copy(update={"origin": Origin.parse("package:m==1:m.gguf"), "sha256": "0" * 64})
 
+
+def test_a_failed_conversion_leaves_nothing(from_gguf, tmp_path, monkeypatch):
     def full(self, folder):
+        folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
     with pytest.raises(UserError, match="No space left on device"):
-        loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
-    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+        loading.base_dir(from_gguf)
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.suffix == ".safetensors"] == []
+
+
+def test_a_base_whose_conversion_was_killed_is_converted_from_the_start(from_gguf, tmp_path):
+    part = tmp_path / "cache" / "parts" / f"converted--{'0' * 16}-m"
+    part.mkdir(parents=True)
+    (part / "model-00001-of-00002.safetensors").write_bytes(b"half")
+    folder = loading.base_dir(from_gguf)
+    assert not (folder / "model-00001-of-00002.safetensors").exists()
+    assert_converted(tmp_path / "m.gguf", folder, heads=4, kv_heads=2)
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "missing file", "strange file"])
+def test_a_damaged_conversion_is_noticed_at_use_and_made_again(from_gguf, tmp_path, damage, monkeypatch):
+    folder = loading.base_dir(from_gguf)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    weights = folder / "model.safetensors"
+    weights.chmod(0o644)
+    if damage == "flipped bit":
+        weights.write_bytes(whole[weights.name][:-1] + bytes([whole[weights.name][-1] ^ 1]))
+    elif damage == "missing file":
+        weights.unlink()
+    else:
+        (folder / "chat_template.jinja").write_text("{{ 1 }}")
+    assert loading.base_dir(from_gguf) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert folder.with_name(f"{folder.name}.broken").is_dir()
+    monkeypatch.setattr(loading, "_convert", None)
+    assert loading.base_dir(from_gguf) == folder
 
 
 @pytest.mark.slow

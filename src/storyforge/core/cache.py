@@ -1,14 +1,30 @@
-"""The cache of everything fetched: outside the repository, addressed by content, published whole."""
+"""The cache of what is fetched and what is made from it: outside the repository, published whole.
 
-import fcntl
+    blobs/DIGEST         a wheel or a hub file, named by its sha256 or git's blob sha1
+    members/SHA256/FILE  copied out of the wheel of that sha256
+    lists/, snapshots/   a hub repository at a commit: its file names and digests; links to blobs
+    converted/           base models as safetensors
+    kernels/             compiled code
+    verified/PATH.json   digest, size and modification time of the cached file PATH when it was last hashed
+    parts/, locks/       downloads in progress; one lock for each path
+
+A file whose size and modification time are in its record is trusted; any other is hashed when it is used.
+"""
+
 import hashlib
+import json
 import os
+import re
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
 
 from storyforge.core.errors import UserError
-from storyforge.core.files import sync
+from storyforge.core.files import dumps, published, sync, sync_folder
+
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def cache_dir() -> Path:
@@ -18,46 +34,18 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "storyforge"
 
 
-def blob(name: str, is_whole: Callable[[Path], bool], bring: Callable[[Path], None]) -> Path:
-    """The cached file of that digest; `bring` leaves a missing one, verified, at the path it is given.
-
-    One process brings, others wait. A file that is not whole is set aside.
-    """
-    path = place("blobs", name)
-    try:
-        if not is_whole(path):
-            with place("locks", name).open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # goes with the process, whatever ends it
-                if not is_whole(path):
-                    _set_aside(path)
-                    part = place("parts", name)
-                    bring(part)
-                    _publish(part, path)
-    except OSError as error:
-        raise UserError(
-            f"{cache_dir()}: {error.strerror or error}: make room, or set STORYFORGE_CACHE to another disk"
-        ) from error
-    return path
-
-
-def link(path: Path, target: Path) -> None:
-    """A relative link at `path`, where there is not already this one."""
-    relative = os.path.relpath(target, path.parent)
-    if path.is_symlink() and os.readlink(path) == relative:
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(relative)
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: set STORYFORGE_CACHE to another disk") from None
+def is_inside(name: str) -> bool:
+    """Whether a name, joined to a folder, stays in it."""
+    return bool(name) and not (
+        name.startswith("/") or "\\" in name or "\0" in name or ".." in PurePosixPath(name).parts
+    )
 
 
 def place(kind: str, name: str = "") -> Path:
-    """Where the cache keeps it; the folder is made."""
+    """The path of `name` in a folder of the cache, which is made; UserError where it would lie outside."""
     folder = cache_dir() / kind
+    if name and not is_inside(name):
+        raise UserError(f"{name!r}: leads out of {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,16 +55,111 @@ def place(kind: str, name: str = "") -> Path:
     return folder / name
 
 
-def _set_aside(path: Path) -> None:
-    if path.exists():
-        path.replace(path.with_suffix(".broken"))
+def obtained(path: Path, make: Callable[[Path], None], digest: str | None = None) -> Path:
+    """The verified file or folder at `path` in the cache; where there is none, `make` writes it.
+
+    `make` gets another path, and may find there the part of a file it wrote before it was killed. One process
+    makes, others wait. What is there but wrong is set aside as PATH.broken.
+    """
+    name = path.relative_to(cache_dir()).as_posix().replace("/", "--")
+    try:
+        if not _is_verified(path, digest):
+            with FileLock(place("locks", name)):
+                if not _is_verified(path, digest):
+                    if path.exists():
+                        broken = path.with_name(f"{path.name}.broken")
+                        shutil.rmtree(broken, ignore_errors=True)
+                        path.replace(broken)
+                    part = place("parts", name)
+                    if part.is_dir():  # a killed process left it
+                        shutil.rmtree(part)
+                    try:
+                        make(part)
+                        _publish(part, path, digest)
+                    finally:
+                        shutil.rmtree(
+                            part, ignore_errors=True
+                        )  # of a file nothing: what came is gone on with
+    except OSError as error:
+        raise UserError(
+            f"{cache_dir()}: {error.strerror or error}: make room, or set STORYFORGE_CACHE to another disk"
+        ) from error
+    return path
 
 
-def _publish(part: Path, path: Path) -> None:
-    sync(part)
-    part.chmod(0o444)
+def damaged() -> Iterator[tuple[Path, str]]:
+    """Every cached file that does not have the digest it had when it was made, and why; hashes all of them.
+
+    The record of such a file is removed, so that the next run that needs it fetches or makes it again.
+    """
+    root = cache_dir()
+    blobs = {path: path.name for path in (root / "blobs").glob("*") if DIGEST.fullmatch(path.name)}
+    records = (root / "verified").rglob("*.json")
+    paths = {root / path.relative_to(root / "verified").with_suffix("") for path in records}
+    for path in sorted(paths | blobs.keys()):
+        wanted = blobs.get(path) or _record(path).get("digest") or ""
+        if path.is_file() and (found := digest(path, wanted)) != wanted:
+            _record_path(path).unlink(missing_ok=True)
+            yield path, f"its digest was {wanted or '(not recorded)'} and is {found}"
+
+
+def _is_verified(path: Path, wanted: str | None) -> bool:
+    """Whether a file has the `wanted` digest, by default the recorded; of a folder, all files."""
+    if path.is_dir():
+        folder, files = _record_path(path).with_suffix(""), _files(path)
+        recorded = {file.relative_to(folder).with_suffix("") for file in folder.rglob("*.json")}
+        same = recorded == {file.relative_to(path) for file in files}
+        return same and all(_is_verified(file, None) for file in files)
+    record = _record(path)
+    wanted = wanted or record.get("digest")
+    if not wanted or not path.is_file():
+        return False
+    if record != _observed(path, wanted):
+        if digest(path, wanted) != wanted:
+            return False
+        _write_record(path, wanted)
+    return True
+
+
+def _publish(part: Path, path: Path, known: str | None) -> None:
+    """Move what was made to its place, then record it; killed between the two, it is hashed or made again."""
+    shutil.rmtree(_record_path(path).with_suffix(""), ignore_errors=True)
+    digests = {file.relative_to(part): known or digest(file) for file in _files(part)}
+    for file in _files(part):
+        file.chmod(0o444)
+    sync_folder(part)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part.replace(path)
     sync(path.parent)
+    for name, found in digests.items():  # of a file, the one name is "."
+        _write_record(path / name, found)
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+def _record_path(path: Path) -> Path:
+    record = cache_dir() / "verified" / path.relative_to(cache_dir())
+    return record.with_name(f"{record.name}.json")
+
+
+def _record(path: Path) -> dict:
+    try:
+        found = json.loads(_record_path(path).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_record(path: Path, known: str) -> None:
+    with published(_record_path(path)) as file:
+        file.write(dumps(_observed(path, known)).encode() + b"\n")
+
+
+def _observed(path: Path, known: str) -> dict[str, str | int]:
+    status = path.stat()
+    return {"digest": known, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def require_space(folder: Path, bytes_needed: int) -> None:
@@ -91,12 +174,10 @@ def require_space(folder: Path, bytes_needed: int) -> None:
 
 def digest(path: Path, like: str = 64 * "0") -> str:
     """A file's digest in hex, of the kind that `like` is: 64 digits are sha256, 40 git's blob sha1."""
+    start = b"blob %d\0" % path.stat().st_size
 
     def hasher():
-        return (
-            hashlib.sha256() if len(like) == 64 else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-        )
+        return hashlib.sha1(start, usedforsecurity=False) if len(like) == 40 else hashlib.sha256()
 
-    size = path.stat().st_size
     with path.open("rb") as file:
         return hashlib.file_digest(file, hasher).hexdigest()

@@ -2,7 +2,6 @@
 
 import ctypes
 import json
-import logging
 import os
 import resource
 import signal
@@ -14,12 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from storyforge.core.errors import UserError
-
-# On import it reports that it found no optional kernel, to people who never asked for 4 bits.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-# Threads that spin while they wait, libgomp's default, make two PyTorch programs on two cores ten times
-# slower; that sleep at once, a third slower alone (docs/LOG.md). Read once, when torch loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 PARENT = os.getppid()  # noted before the slow imports of a stage, in which it may die
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)

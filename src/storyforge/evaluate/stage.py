@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
+from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import rank, sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_jsonl, write_json, write_jsonl

@@ -1,6 +1,5 @@
 """The base model, its tokenizer and its LoRA adapter: find, load, attach, save."""
 
-import fcntl
 import io
 import json
 import sys
@@ -22,9 +21,9 @@ from transformers import (
 from transformers.utils import logging
 
 from storyforge.core.assets import member_path, snapshot
-from storyforge.core.cache import place
+from storyforge.core.cache import obtained, place
 from storyforge.core.errors import UserError
-from storyforge.core.files import published, published_folder, read_json
+from storyforge.core.files import published, read_json
 from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
 from storyforge.model.device import DTYPES, device, precision
@@ -148,12 +147,9 @@ def base_dir(params: ModelParams) -> Path:
         _refuse_code(folder, params)
         return folder
     gguf = member_path(params.origin, params.sha256)
-    folder = place("converted", f"{params.sha256[:16]}-{gguf.stem}")
-    with place("locks", folder.name).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process converts, others wait
-        if not folder.exists():
-            _convert(gguf, folder)
-    return folder
+    return obtained(
+        place("converted", f"{params.sha256[:16]}-{gguf.stem}"), lambda part: _convert(gguf, part)
+    )
 
 
 def _refuse_code(folder: Path, params: ModelParams) -> None:
@@ -176,9 +172,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(loaded.state_dict())
-        with published_folder(folder) as beside:
-            model.save_pretrained(beside)
-            tokenizer.save_pretrained(beside)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
+from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.files import published, published_folder, read_jsonl, write_json
 from storyforge.core.launch import launch
@@ -79,7 +78,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     }
 
 
-def fresh_model(model_params: ModelParams, params: TrainParams) -> PeftModel:
+def fresh_model(model_params: ModelParams, params: TrainParams):
     """The base with a fresh adapter, ready to be trained."""
     try:
         model = attach(load_base(model_params), params.lora, params.seed)
