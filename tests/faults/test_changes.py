@@ -26,14 +26,14 @@ def other_data(place, _) -> None:
 
 
 def other_code(_, source) -> None:
-    with (source / "storyforge" / "stages" / "train.py").open("a") as file:
+    with (source / "storyforge" / "train" / "stage.py").open("a") as file:
         file.write("# edited\n")
 
 
 @pytest.fixture
 def editable(source):
     """The package's source, as it was afterwards."""
-    stage = source / "storyforge" / "stages" / "train.py"
+    stage = source / "storyforge" / "train" / "stage.py"
     before = stage.read_text()
     yield source
     stage.write_text(before)

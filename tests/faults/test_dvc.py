@@ -43,8 +43,7 @@ def expected(ready, tmp_path_factory) -> str:
     return adapter(there)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("whom", ["dvc", "all"])
+@pytest.mark.parametrize(("way", "whom"), [*((way, "dvc") for way in WAYS), ("repro", "all")])
 def test_killed_and_called_again(ready, expected, tmp_path, way, whom):
     here = ready.clone(tmp_path / "storyforge", cache=True)
     *before, last = WAYS[way]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 STAGE = """
 import os, sys, time
 from pathlib import Path
-from storyforge import launch
+from storyforge.core import launch
 
 def main(out):
     seconds = float(Path("seconds").read_text())

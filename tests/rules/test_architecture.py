@@ -234,6 +234,7 @@ def params_classes():
             yield from (m for m in members if getattr(m, "section", None) and m.__module__ == module)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "file", [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))], ids=lambda f: f.stem
 )
