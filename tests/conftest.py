@@ -7,6 +7,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import settings
+from warm import FIGURES
+
+settings.register_profile("any machine", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("any machine")
 
 pytest_plugins = ["pipeline", "wandb_runs"]
 
@@ -24,12 +29,30 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
-    """With `--dist loadgroup` the fast tests of the built repository share the worker that builds it."""
+    """With `--dist loadgroup` the fast tests of the built repository share a worker, so that one builds it.
+
+    The slow ones stay together by file, since some have a repository for all tests of a file.
+    """
     for item in items:
-        if "built" in item.fixturenames and not item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.xdist_group("built"))
-        elif {"built", "warm"} & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+        if "built" in item.fixturenames:
+            slow = item.get_closest_marker("slow")
+            item.add_marker(pytest.mark.xdist_group(item.path.name if slow else "built"))
+
+
+def pytest_sessionfinish(session) -> None:
+    """A worker hands over what its fault tests found."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = FIGURES
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node) -> None:
+    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", []))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for line in FIGURES:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
