@@ -1,6 +1,7 @@
 """What CI takes for the same result."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -97,3 +98,12 @@ def test_another_machine_class_may_round_otherwise_and_is_named(checkout):
     assert status == 1 and "metrics/evaluate.json.tuned.loss: committed 3.23, now 3.34" in said
     run(ELSEWHERE, 3.24, cmd="other")
     assert agree(root)[0] == 1 and "dvc.lock: preprocess changed" in agree(root)[1]
+
+
+def test_bare_make_prints_every_verb_with_its_text_and_does_nothing(tmp_path):
+    makefile = AGREE.parents[1] / "Makefile"
+    (tmp_path / "Makefile").write_text(makefile.read_text(encoding="utf-8"))
+    done = subprocess.run(["make"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    verbs = re.search(r"^\.PHONY: (.*)$", makefile.read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+    printed = dict(re.findall(r"^  make (\w+) +(\S.*)$", done.stdout, re.MULTILINE))
+    assert printed.keys() == set(verbs) - {"dev"} and list(tmp_path.iterdir()) == [tmp_path / "Makefile"]
