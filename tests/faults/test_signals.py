@@ -2,9 +2,11 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from warm import FIGURES
@@ -29,7 +31,7 @@ def test_stopped_at_random(training, whole, what, every):
         if len(statuses) < 3:
             time.sleep(pick.uniform(0, length))
         else:  # most of so short a run comes before its first step
-            training_begins(training)
+            training_begins(pid)
             time.sleep(pick.uniform(0, length / 10))
         os.kill(pid, what)
         statuses.append(training.wait(pid))
@@ -41,10 +43,13 @@ def test_stopped_at_random(training, whole, what, every):
     FIGURES.append(f"{what.name} at random, a checkpoint every {every}: statuses {statuses}")
 
 
-def training_begins(training, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not any(training.work.glob("[!.]*")):
-        assert time.monotonic() < end, training.said
+def training_begins(pid: int, seconds: float = 60) -> None:
+    """Until the stage catches SIGTERM (Linux says so), or has ended."""
+    end, file = time.monotonic() + seconds, Path(f"/proc/{pid}/status")
+    while file.exists() and time.monotonic() < end:
+        caught = re.search(r"^SigCgt:\s*(\w+)", text := file.read_text(), re.MULTILINE)
+        if "State:\tZ" in text or (caught and int(caught[1], 16) >> signal.SIGTERM - 1 & 1):
+            return
         time.sleep(0.002)
 
 
