@@ -3,17 +3,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 PEERS := .venv/peers
+# A core each: `pytest -n` gives a worker one thread, and tests that share a built repository one worker.
+PARALLEL := -n 2 --dist loadgroup
+PURE := tests/core tests/collect tests/preprocess tests/rules
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint bench verify demo recipe setup
+.PHONY: help repro test quick slow lint bench verify machine demo recipe setup dev
+
+help: ## print these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: setup ## run whatever stages are out of date
 	$(BIN)/dvc repro
 
-test: setup ## the test suite, offline
-	$(BIN)/pytest
+test: dev ## the test suite, offline
+	$(BIN)/pytest $(PARALLEL) --durations=25
 
-lint: setup ## style and format
+quick: dev ## the tests that need neither torch nor DVC, in seconds
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu and not torch" $(PURE)
+
+slow: dev ## the tests that take minutes, or the real base model
+	$(BIN)/pytest $(PARALLEL) --durations=25 -m slow
+
+lint: dev ## style and format
 	$(BIN)/ruff check && $(BIN)/ruff format --check
 
 bench: repro $(PEERS)/.ready ## our engine beside TRL and Unsloth on this CPU; writes benchmarks/RESULTS.md
@@ -22,19 +34,29 @@ bench: repro $(PEERS)/.ready ## our engine beside TRL and Unsloth on this CPU; w
 verify: setup ## the bytes of dvc.lock again, built in another way; ALL=1 trains too
 	$(BIN)/python .ci/verify.py $(if $(ALL),--all)
 
+machine: setup ## before a run is committed: note in .ci/machine.json which machine class it comes from
+	$(BIN)/python .ci/agree.py --record
+
 demo: setup ## a page in the browser: write, compare, download
 	$(BIN)/streamlit run src/storyforge/demo.py
 
-recipe: ## make recipe NAME=llama-3.1-8b: that file becomes params.yaml
+recipe: ## NAME=llama-3.1-8b: that recipe becomes params.yaml
 	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
 	  echo "error: no recipe '$(NAME)'; there are: $(RECIPES)" >&2; exit 1)
 
-setup: $(BIN)/.ready
+setup: $(BIN)/.ready ## install in .venv what a run needs
+dev: $(BIN)/.ready-dev
 
+# pip would compile one file after the other.
 $(BIN)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later, not " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.txt
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
+	@touch $@
+
+$(BIN)/.ready-dev: requirements-dev.txt $(BIN)/.ready
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
 $(PEERS)/.ready: benchmarks/requirements-peers.txt | setup

@@ -26,7 +26,7 @@ class Page:
     def call(self, method: str, **params):
         self.count += 1
         self.socket.send(json.dumps({"id": self.count, "method": method, "params": params}))
-        while (answer := json.loads(self.socket.recv(timeout=60))).get("id") != self.count:
+        while (answer := json.loads(self.socket.recv(timeout=180))).get("id") != self.count:
             pass
         assert "error" not in answer, (method, answer)
         return answer["result"]
@@ -36,7 +36,7 @@ class Page:
         assert "exceptionDetails" not in answer, (expression, answer)
         return answer["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 60) -> None:
+    def wait(self, expression: str, seconds: float = 180) -> None:
         """Until it is truthy."""
         end = time.monotonic() + seconds
         while not self.js(f"Boolean({expression})"):
@@ -51,7 +51,7 @@ class Page:
 
     def type(self, selector: str, text: str) -> None:
         """In place of what stands there; again, if the page was still being laid out and lost it."""
-        found, end = f"document.querySelector({selector!r})", time.monotonic() + 60
+        found, end = f"document.querySelector({selector!r})", time.monotonic() + 180
         while self.js(f"{found}?.value") != text:
             assert time.monotonic() < end, f"{selector} takes no text"
             self.wait(f"{found} && !{found}.disabled && ({found}.focus(), {found}.select(), true)")
@@ -89,7 +89,7 @@ def opened(url: str, folder: Path) -> Iterator[Page]:
         browser.wait(30)
 
 
-def _port(file: Path, seconds: float = 60) -> int:
+def _port(file: Path, seconds: float = 180) -> int:
     """Where it listens; it writes that when it is ready."""
     end = time.monotonic() + seconds
     while not (file.exists() and file.read_text().count("\n")):

@@ -1,33 +1,78 @@
-"""A Llama of two layers and a byte tokenizer: everything the real model has, in a fraction of a second."""
+"""A Llama of two layers and a byte tokenizer: everything the real model has, in a fraction of a second.
+
+torch is imported inside the fixtures, so that tests without a model start at once (`make quick`).
+"""
+
+import os
+import signal
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from hypothesis import settings
+from warm import FIGURES
 
-from storyforge.core.assets import Origin
-from storyforge.core.records import Exchange
-from storyforge.model.chat import FORMATS
-from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
-from storyforge.train.schedule import LoopParams
+settings.register_profile("any machine", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("any machine")
 
 pytest_plugins = ["pipeline", "wandb_runs"]
 
-CONTROL = sorted(
-    {piece.text for chat in FORMATS.values() for piece in (*chat.begin, *chat.turn) if piece.control}
-    | {stop for chat in FORMATS.values() for stop in chat.stops}
-)
+
+def pytest_configure() -> None:
+    """A worker of `pytest -n` computes on one thread (torch is not loaded yet); SIGINT is not ignored.
+
+    It is ignored under `nohup` and after `&` in a script, and every child process would inherit that.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """With `--dist loadgroup` the fast tests of the built repository share a worker, so that one builds it.
+
+    The slow ones stay together by file, since some have a repository for all tests of a file.
+    """
+    for item in items:
+        if "built" in item.fixturenames:
+            slow = item.get_closest_marker("slow")
+            item.add_marker(pytest.mark.xdist_group(item.path.name if slow else "built"))
+
+
+def pytest_sessionfinish(session) -> None:
+    """A worker hands over what its fault tests found."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = FIGURES
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node) -> None:
+    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", []))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for line in FIGURES:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory):
     """What `model.origin: folder:…` needs: weights, configuration and tokenizer, the same in every run."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from storyforge.model.chat import FORMATS
+
+    chats = FORMATS.values()
+    control = {piece.text for chat in chats for piece in (*chat.begin, *chat.turn) if piece.control}
+    control.update(stop for chat in chats for stop in chat.stops)
     folder = tmp_path_factory.mktemp("tiny-llama")
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(CONTROL)
+    tokenizer.add_special_tokens(sorted(control))
     # As in SmolLM2, padding is the end-of-turn token: a mask made from token ids would lose the end.
     end = "<|im_end|>"
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end)
@@ -53,6 +98,9 @@ def tiny_model_dir(tmp_path_factory):
 
 @pytest.fixture
 def model_params(tiny_model_dir):
+    from storyforge.core.assets import Origin
+    from storyforge.model.loading import ModelParams
+
     return ModelParams(
         name="tests/tiny-llama",
         origin=Origin.parse(f"folder:{tiny_model_dir}"),
@@ -68,22 +116,32 @@ def model_params(tiny_model_dir):
 
 @pytest.fixture
 def encoder(model_params):
+    from storyforge.model.loading import load_encoder
+
     return load_encoder(model_params)
 
 
 @pytest.fixture
 def base(model_params):
+    from storyforge.model.loading import load_base
+
     return load_base(model_params)
 
 
 @pytest.fixture
 def lora():
+    from storyforge.model.loading import LoraParams
+
     return LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear")
 
 
 @pytest.fixture
 def tuned(base, lora):
     """Base and an adapter that says something: LoRA's B starts at zero, so a fresh one would be silent."""
+    import torch
+
+    from storyforge.model.loading import attach
+
     model = attach(base, lora, seed=1)
     torch.manual_seed(2)
     with torch.no_grad():
@@ -95,6 +153,8 @@ def tuned(base, lora):
 
 @pytest.fixture
 def loop_params():
+    from storyforge.train.schedule import LoopParams
+
     return LoopParams(
         seed=3,
         epochs=2,
@@ -118,6 +178,8 @@ def loop_params():
 @pytest.fixture
 def exchanges():
     """Nine short stories of different lengths, three groups."""
+    from storyforge.core.records import Exchange
+
     return [
         Exchange(
             id=f"story-{n}",

@@ -27,6 +27,7 @@ TINY = {  # over the default params.yaml: seconds instead of minutes
     "preprocess.split.test": 0.2,
     "model.sha256": None,
     "model.precision": "fp32",
+    "model.threads": 1,
     "train.max_steps": 2,
     "train.max_tokens": 400,
     "train.lora.r": 4,
@@ -45,7 +46,7 @@ class Repository:
     def run(self, *command: str, status: int = 0) -> str:
         """What the command prints; it must end with `status`."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(command, cwd=self.root, env=self.env, text=True, timeout=240, **streams)
+        done = subprocess.run(command, cwd=self.root, env=self.env, text=True, timeout=500, **streams)
         assert done.returncode == status, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}"
         return done.stdout
 

@@ -71,6 +71,7 @@ def stage(mains: Mapping[str, Callable], words: list[str], cwd: str, faults: lis
 
     status = 1
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it would be ignored under nohup
         os.setsid()
         os.chdir(cwd)
         os.environ.update(env)
@@ -79,6 +80,7 @@ def stage(mains: Mapping[str, Callable], words: list[str], cwd: str, faults: lis
         for name, *arguments in faults:
             FAULTS[name](*arguments)
         sys.argv = words
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python has it when it starts a stage
         launch.launch(mains[words[0]])
         status = 0
     except SystemExit as end:

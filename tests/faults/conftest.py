@@ -13,7 +13,7 @@ import pytest
 import rules_graph
 from pipeline import TINY, Repository, stories, story
 from ruamel.yaml import YAML
-from warm import FIGURES, Fault, Warm
+from warm import Fault, Warm
 
 from storyforge.core.files import write_jsonl
 from storyforge.core.records import Exchange
@@ -194,8 +194,3 @@ def ran(warm, tmp_path_factory, tiny_model_dir) -> Callable[[str], Place]:
                 return done[stage]
 
     return run_to
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    for line in FIGURES:
-        terminalreporter.write_line(line)

@@ -69,14 +69,6 @@ def test_training_killed_fifty_times_ends_with_the_same_bytes(training, whole):
     assert "resumed from step" in training.said and "damaged" not in training.said
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_training_killed_two_hundred_times(training, whole):
-    found = killed_at_random(training, whole, kills=200, seed=1616)
-    FIGURES.append(f"train, kill -9 at random instants, long: {found}")
-    assert found["torn"] == found["different"] == 0
-
-
 LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "report")]
 
 

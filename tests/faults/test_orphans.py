@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 STAGE = """
 import os, sys, time
 from pathlib import Path
-from storyforge import launch
+from storyforge.core import launch
 
 def main(out):
     seconds = float(Path("seconds").read_text())
@@ -74,7 +74,7 @@ def start(repository, *words: str) -> tuple[subprocess.Popen, int]:
     dvc = subprocess.Popen(
         ["dvc", *words], cwd=repository.root, env=repository.env, stdout=-3, stderr=-3, start_new_session=True
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not (note.exists() and note.read_text()):
         assert time.monotonic() < end and dvc.poll() is None, "the stage did not start"
         time.sleep(0.05)
@@ -143,7 +143,7 @@ def test_queue_finishes_what_it_started(sleeper):
     sleeper.dvc("exp", "run", "--queue", "--name", "later")
     sleeper.dvc("queue", "start")
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while "Success" not in (status := sleeper.dvc("queue", "status")):
             assert time.monotonic() < end and "Failed" not in status, status
             time.sleep(1)

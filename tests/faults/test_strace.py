@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from storyforge.train.checkpoints import newest, save
-from storyforge.core.records import published_folder
+from storyforge.core.files import published_folder
 work = Path(sys.argv[1], "work")
 work.mkdir(exist_ok=True)
 found = newest(work)

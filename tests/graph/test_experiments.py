@@ -49,7 +49,7 @@ def test_queued_sweep_runs_every_choice(here):
     assert [rows[name]["train.learning_rate"] for name in ("rate-1", "rate-2")] == ["0.0001", "0.0003"]
 
 
-def wait_for_queue(repository, timeout_s: float = 270) -> list[str]:
+def wait_for_queue(repository, timeout_s: float = 800) -> list[str]:
     """How each queued run ended."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

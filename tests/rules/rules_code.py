@@ -120,16 +120,22 @@ def light_ground(root: Path) -> Iterator[str]:
 
 
 def pinned(root: Path) -> Iterator[str]:
-    """What our code and tests import, a requirements file names: nothing else would keep it there."""
+    """requirements.txt or the file of an extra names what our code imports, any of them what tests do."""
     providers = packages_distributions()
-    texts = [file.read_text("utf-8") for file in sorted(root.glob("requirements*.txt"))]
-    pins = {normal(line) for text in texts for line in text.splitlines()}
-    ours = {file.stem for folder in ("src", "tests") for file in (root / folder).rglob("*")}
-    for file in sorted(file for folder in ("src", "tests") for file in (root / folder).rglob("*.py")):
-        tops = {name.split(".")[0] for name in imported(file)} - sys.stdlib_module_names - ours
-        for top in sorted(tops - {""}):
-            if not pins & set(map(normal, providers.get(top, [top]))):
-                yield f"{file.relative_to(root)} imports {top}: requirements.txt does not name it"
+    named = {file.name: pins(file) for file in sorted(root.glob("requirements*.txt"))}
+    everything = set().union(*named.values())
+    allowed = {"src": everything - named.get("requirements-dev.txt", set()), "tests": everything}
+    ours = {file.stem for folder in allowed for file in (root / folder).rglob("*")}
+    for folder, pinned in allowed.items():
+        for file in sorted((root / folder).rglob("*.py")):
+            tops = {name.split(".")[0] for name in imported(file)} - sys.stdlib_module_names - ours
+            for top in sorted(tops - {""}):
+                if not pinned & set(map(normal, providers.get(top, [top]))):
+                    yield f"{file.relative_to(root)} imports {top}: requirements.txt does not name it"
+
+
+def pins(file: Path) -> set[str]:
+    return set(map(normal, file.read_text("utf-8").splitlines())) - {""}
 
 
 def normal(requirement: str) -> str:

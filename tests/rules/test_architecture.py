@@ -69,6 +69,7 @@ SOUND = {
     "src/storyforge/core/__init__.py": '"""Core."""\n',
     "src/storyforge/core/params.py": "from pydantic import BaseModel\nclass Params(BaseModel): ...\n",
     "src/storyforge/preprocess/__init__.py": '"""Text."""\n',
+    "tests/test_clean.py": "import pytest\n",
     "src/storyforge/preprocess/clean.py": "import re\ndef clean(text): return text\n",
     "src/storyforge/model/__init__.py": '"""Model."""\n',
     "src/storyforge/model/loading.py": (
@@ -82,6 +83,7 @@ SOUND = {
     "recipes/big.yaml": "model: {name: b, lora: {r: 16}}\ntrain: {steps: 900}\n",
     ".dvc/config": "[core]\n    remote = beside\n['remote \"beside\"']\n    url = ../../beside\n",
     "README.md": README,
+    "requirements-dev.txt": "pytest==9.2.0\n",
     "requirements.txt": "-c constraints.txt\npydantic==2.14.3\ntorch==2.13.0\nruamel.yaml==0.19.1\n",
 }
 MACHINE = "/" + "work/main"
@@ -116,6 +118,7 @@ BREACHES = [
     ),
     (rules_code.light_ground, "src/storyforge/core/params.py", "import pandas", "pandas"),
     (rules_code.pinned, "src/storyforge/preprocess/clean.py", "import pytest", "does not name it"),
+    (rules_code.pinned, "tests/test_clean.py", "import hypothesis", "does not name it"),
     (rules_code.silent_stages, "src/storyforge/preprocess/clean.py", "def f(): print('x')", "print"),
     (
         rules_code.silent_stages,
@@ -246,6 +249,7 @@ def params_classes():
             yield from (m for m in members if getattr(m, "section", None) and m.__module__ == module)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "file", [ROOT / "params.yaml", *sorted((ROOT / "recipes").glob("*.yaml"))], ids=lambda f: f.stem
 )

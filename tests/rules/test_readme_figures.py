@@ -1,0 +1,85 @@
+"""The figures in the README's tables are those of the committed run and of the committed benchmark.
+
+What no committed file holds (time, memory, disk of a whole run) is marked with a comment where it stands.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README, RESULTS = (ROOT / name for name in ("README.md", "benchmarks/RESULTS.md"))
+Rows = list[list[str]]
+
+
+def tables(text: str) -> list[Rows]:
+    """The cells of each Markdown table, its head first, without the line below it."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    rows = [[re.split(r"\s*\|\s*", line.strip("| ")) for line in block.splitlines()] for block in blocks]
+    return [[table[0], *table[2:]] for table in rows]
+
+
+def expected(evaluate: dict, results: str) -> dict[str, Rows]:
+    """Last head of a table → its rows."""
+    losses = [
+        [name, f"{evaluate[name]['loss']:.3f}", f"{evaluate[name]['perplexity']:.2f}"]
+        for name in ("base", "tuned")
+    ]
+    gain = evaluate["improvement"]
+    race = next(table for table in tables(results) if "of the limit" in table[0])
+    columns = [race[0].index(name) for name in ("engine", "tokens/s", "StoryForge's lead", "of the limit")]
+    return {
+        "perplexity": losses,
+        "to": [
+            [f"{gain['nats_per_token']:.3f} nats a token", *(f"{gain[end]:.3f}" for end in ("low", "high"))]
+        ],
+        "of the limit": [[row[at].split(" (")[0] for at in columns] for row in race[1:]],
+    }
+
+
+def wrong(readme: str, evaluate: dict, results: str) -> list[str]:
+    """Tables with other figures than the files, and figures of tables that no file holds."""
+    known, found, lines = expected(evaluate, results), set(), []
+    for head, *rows in tables(readme):
+        if head[-1] in known:
+            found.add(head[-1])
+            if sorted(rows) != sorted(known[head[-1]]):
+                lines.append(f"{head[-1]}: {rows}, not {known[head[-1]]}")
+        else:
+            lines += [f"{cell}: in no file" for row in rows for cell in unmarked(row)]
+    return lines + [f"no table ends with {name}" for name in known.keys() - found]
+
+
+def unmarked(row: Sequence[str]) -> list[str]:
+    """Cells with a figure; the first names the row."""
+    return [cell for cell in row[1:] if re.match(r"[\d,.]+\b", cell) and "<!-- figure -->" not in cell]
+
+
+@pytest.fixture
+def files() -> tuple[str, dict, str]:
+    evaluate = json.loads((ROOT / "metrics" / "evaluate.json").read_bytes())
+    return README.read_text(encoding="utf-8"), evaluate, RESULTS.read_text(encoding="utf-8")
+
+
+def test_the_readme_has_the_figures_of_the_committed_run_and_benchmark(files):
+    assert wrong(*files) == []
+
+
+def test_the_readme_says_what_they_rest_on(files):
+    text, evaluate, _ = files
+    train = json.loads((ROOT / "metrics" / "train.json").read_bytes())
+    groups = evaluate["improvement"]["groups"]
+    assert f"On {evaluate['stories']} passages of {groups} plays" in text
+    assert f"trained on {train['stories']} passages" in text
+
+
+def test_another_figure_is_found(files):
+    readme, evaluate, results = files
+    assert wrong(readme, {**evaluate, "tuned": {"loss": 3.1, "perplexity": 22.2}}, results)
+    assert wrong(readme, {**evaluate, "improvement": {**evaluate["improvement"], "low": 0.3}}, results)
+    assert wrong(readme, evaluate, results.replace("StoryForge        | 1", "StoryForge        | 9"))
+    assert wrong(readme + "\n| a | b |\n|---|---|\n| speed | 17 |\n", evaluate, results)
+    assert wrong(readme.replace("| perplexity |", "| perplexities |"), evaluate, results)
