@@ -4,7 +4,6 @@ What a command needs is imported in the function that runs it, so that help come
 """
 
 import secrets
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -224,11 +223,9 @@ def verify() -> None:
     Example:
       storyforge verify && dvc push
     """
-    from storyforge.commands import terminal, verify
+    from storyforge.commands import verify
 
-    found = verify.verify(verify.cache_dir())
-    terminal.verified(found)
-    if found.faults:
+    if not verify.run():
         raise typer.Exit(1)
 
 
@@ -248,16 +245,9 @@ def doctor(
     Example:
       storyforge doctor --fix
     """
-    from storyforge.commands import doctor, terminal
+    from storyforge.commands import doctor
 
-    def wanted(finding) -> bool:
-        return fix or sys.stdin.isatty() and typer.confirm(f"       run `{finding.remedy}`?")
-
-    states = {}
-    for name, finding in doctor.examined(wanted):
-        states[name] = finding.state
-        terminal.finding(name, finding)
-    if "wrong" in states.values():
+    if not doctor.run(fix):
         raise typer.Exit(1)
 
 

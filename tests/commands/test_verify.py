@@ -14,6 +14,22 @@ from storyforge.commands.verify import cache_dir, verify
 CACHE = Path(".dvc/cache")
 
 
+@pytest.fixture(autouse=True)
+def damaged(monkeypatch):
+    """What the cache of fetched files says of itself; tests append to it."""
+    found = []
+    monkeypatch.setattr("storyforge.core.cache.damaged", lambda: iter(found), raising=False)
+    return found
+
+
+def test_a_damaged_fetched_file_is_named(copy, damaged, storyforge):
+    damaged.append((Path("/cache/blobs/abc"), "its digest was 1 and is 2"))
+    said = storyforge("verify", status=1).stdout
+    assert said.startswith(
+        "/cache/blobs/abc: its digest was 1 and is 2: rm -f /cache/blobs/abc\n1 not as recorded"
+    )
+
+
 def cached() -> list[Path]:
     return sorted(file for file in (CACHE / "files").rglob("*") if file.is_file())
 
@@ -128,7 +144,7 @@ def test_a_clone_without_data_is_told_in_few_lines(copy, storyforge):
     (copy / "single.bin").unlink()
     said = storyforge("verify", status=1).stdout.splitlines()
     assert [line.split(":")[0] for line in said if ".dvc" not in line][:-1] == ["folder", "single.bin"]
-    assert len(said) == 5 and said[-1].startswith("4 not as dvc.lock says")
+    assert len(said) == 5 and said[-1].startswith("4 not as recorded")
 
 
 def test_the_command_says_how_much_it_has_read(copy, storyforge):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from storyforge.commands.findings import Finding
 from storyforge.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from storyforge.commands.compare import Answers
     from storyforge.commands.estimate import Estimate
     from storyforge.commands.look import Count, Shown, Token
-    from storyforge.commands.verify import Verified
 
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # nothing written may steer the terminal
-MARKS = {"ok": "green", "note": "yellow", "wrong": "red"}
 GIB = 1 << 30
 NARROW = 40  # columns that a text needs beside another
 
@@ -57,22 +54,6 @@ def as_json(value: Any) -> None:
 
 def heading(text: str) -> None:
     typer.secho(UNPRINTABLE.sub("", text), bold=True)
-
-
-def verified(found: "Verified") -> None:
-    for fault in found.faults:
-        typer.echo(f"{typer.style(str(fault.path), fg='red')}: {fault.what}: {fault.remedy}")
-    read = f"{found.files:,} files, {found.bytes / (1 << 20):,.0f} MiB"
-    if not found.faults:
-        typer.echo(f"{read}: all as dvc.lock says")
-        return
-    typer.echo(f"{len(found.faults):,} not as dvc.lock says, of {read}: mend from the top, then verify again")
-
-
-def finding(name: str, found: Finding) -> None:
-    mark = typer.style(f"{found.state:5}", fg=MARKS[found.state])
-    remedy = f": {typer.style(found.remedy, bold=True)}" if found.mend else ""
-    typer.echo(f"{mark}  {name:11}  {found.text}{remedy}")
 
 
 def story(told: "Shown", tokens: Sequence["Token"] | None) -> None:
