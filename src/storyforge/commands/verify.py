@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from storyforge.commands.repository import Output, output, outputs
 from storyforge.core import cache as assets
+from storyforge.core.errors import UserError
 
 Listing = dict[str, str]  # relative path → md5
 
@@ -56,10 +57,13 @@ def cache_dir() -> Path:
 def verify(cache: Path) -> Verified:
     """All outputs of dvc.lock, their objects in DVC's cache, and the cache of fetched files."""
     wanted = outputs()
+    kept, objects = [out for out in wanted if out.cached], cache / "files" / "md5"
+    if kept and not any(out.path.exists() or stored(objects, out.md5).exists() for out in kept):
+        raise UserError("no data of dvc.lock is in this clone: run `dvc repro`")
     total = sum(out.size * (1 + out.cached) for out in wanted)
     with tqdm(total=total, desc="verify", unit="B", unit_scale=True, disable=None, leave=False) as bar:
         hashing = Hashing(bar)
-        faults = [fault for out in wanted for fault in _faults(out, cache / "files" / "md5", hashing)]
+        faults = [fault for out in wanted for fault in _faults(out, objects, hashing)]
     for path, why in assets.damaged():
         faults.append(Fault(path, why, f"rm -f {_quoted(path)}"))
     return Verified(hashing.files, hashing.bytes, list(dict.fromkeys(faults)))
