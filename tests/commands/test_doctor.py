@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from huggingface_hub import HfApi, errors
 from pipeline import Repository
 from ruamel.yaml import YAML
 
-from storyforge.commands import doctor, doctor_machine, doctor_repository
-from storyforge.commands.findings import Finding
-from storyforge.commands.processes import Process, holders, is_orphan, processes
+from storyforge.commands import doctor, leftovers
+from storyforge.commands.doctor import Finding
+from storyforge.commands.repository import is_orphan
 from storyforge.core.errors import UserError
 
 LOCK = "schema: '2.0'\nstages:\n" + "".join(
@@ -51,7 +52,7 @@ def mend(check) -> Finding:
 
 def test_a_sound_repository_is_ok(repository):
     for check in ("rwlock", "lock", "branch", "experiments", "params"):
-        assert getattr(doctor_repository, check)().state == "ok", check
+        assert getattr(doctor, check)().state == "ok", check
 
 
 def test_a_lock_file_cut_anywhere_is_found_and_restored(repository):
@@ -60,8 +61,8 @@ def test_a_lock_file_cut_anywhere_is_found_and_restored(repository):
     for at in {*range(0, len(LOCK), 5), whole_stage}:
         (repository.root / "dvc.lock").write_text(LOCK[:at])
         expected = "ok" if at == whole_stage else "wrong"
-        assert doctor_repository.lock().state == expected, LOCK[:at]
-    assert mend(doctor_repository.lock).state == "ok"
+        assert doctor.lock().state == expected, LOCK[:at]
+    assert mend(doctor.lock).state == "ok"
     assert (repository.root / "dvc.lock").read_text() == LOCK
 
 
@@ -70,7 +71,7 @@ def test_the_lock_file_of_the_index_goes_before_that_of_the_last_commit(reposito
     (repository.root / "dvc.lock").write_text(newer)
     repository.git("add", "dvc.lock")
     (repository.root / "dvc.lock").write_text("")
-    assert mend(doctor_repository.lock).state == "ok"
+    assert mend(doctor.lock).state == "ok"
     assert (repository.root / "dvc.lock").read_text() == newer
 
 
@@ -78,15 +79,15 @@ def test_a_lock_file_that_git_never_had_is_removed(repository):
     repository.git("rm", "--quiet", "--cached", "dvc.lock")
     repository.git("commit", "--quiet", "--message", "none")
     (repository.root / "dvc.lock").write_text("stages: {")
-    assert mend(doctor_repository.lock).text.startswith("there is none")
+    assert mend(doctor.lock).text.startswith("there is none")
 
 
 @pytest.mark.parametrize("text", ["", '{"write": {"out', "nonsense"])
 def test_a_broken_rwlock_is_removed(repository, text):
-    path = repository.root / doctor_repository.RWLOCK
+    path = repository.root / leftovers.RWLOCK
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert mend(doctor_repository.rwlock).state == "ok"
+    assert mend(doctor.rwlock).state == "ok"
     assert not path.exists()
 
 
@@ -94,7 +95,7 @@ def test_nothing_of_a_run_at_work_is_touched(repository):
     head = repository.git("rev-parse", "HEAD").strip()
     repository.git("update-ref", "refs/exps/exec/EXEC_BASELINE", head)
     repository.git("checkout", "--quiet", "--detach")
-    path = repository.root / doctor_repository.RWLOCK
+    path = repository.root / leftovers.RWLOCK
     path.parent.mkdir(parents=True)
     path.write_text("{")
     (repository.root / "dvc").write_text("import time; print(flush=True); time.sleep(60)")
@@ -102,19 +103,19 @@ def test_nothing_of_a_run_at_work_is_touched(repository):
     try:
         busy.stdout.readline()
         for check in ("rwlock", "branch", "experiments"):
-            finding = getattr(doctor_repository, check)()
+            finding = getattr(doctor, check)()
             assert finding.mend == () and str(busy.pid) in finding.text
     finally:
         busy.kill()
         busy.communicate()
-    assert doctor_repository.branch().state == "wrong"
+    assert doctor.branch().state == "wrong"
 
 
 def test_a_detached_head_returns_to_its_branch_and_no_edit_is_lost(repository):
     repository.git("branch", "another")
     repository.git("checkout", "--quiet", "--detach")
     (repository.root / "params.yaml").write_text("edited: 1\n")
-    finding = mend(doctor_repository.branch)
+    finding = mend(doctor.branch)
     assert (finding.state, finding.text) == ("ok", "main")
     assert (repository.root / "params.yaml").read_text() == "edited: 1\n"
 
@@ -123,7 +124,7 @@ def test_a_commit_on_no_branch_is_left_to_its_owner(repository):
     repository.git("checkout", "--quiet", "--detach")
     (repository.root / "params.yaml").write_text("edited: 1\n")
     repository.commit("lost?")
-    finding = doctor_repository.branch()
+    finding = doctor.branch()
     assert finding.state == "wrong" and finding.by_hand and "git switch --create" in finding.remedy
 
 
@@ -131,7 +132,7 @@ def test_an_older_commit_looked_at_on_purpose_is_a_note(repository):
     (repository.root / "more").write_text("")
     repository.commit("more")
     repository.git("checkout", "--quiet", "HEAD~1")
-    finding = doctor_repository.branch()
+    finding = doctor.branch()
     assert (finding.state, finding.by_hand, finding.remedy) == ("note", True, "git switch main")
 
 
@@ -144,15 +145,15 @@ def test_a_killed_experiment_is_cleared_away(copy, ran):
     running = subprocess.Popen(["dvc", "exp", "run"], cwd=copy, env=ran.env, **options)
     try:
         wait_for(lambda: "Running stage" in (copy / ".dvc/tmp/log").read_text())
-        wait_for(lambda: doctor_repository.experiments().text.startswith("one is running"))
+        wait_for(lambda: doctor.experiments().text.startswith("one is running"))
     finally:
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
         os.killpg(running.pid, signal.SIGKILL)  # the stage outlives its dvc
-    assert doctor_repository.branch().state == doctor_repository.experiments().state == "wrong"
-    assert mend(doctor_repository.branch).text == "main"
-    assert mend(doctor_repository.experiments).text == "no leftovers"
-    assert "exec" not in repository.git("for-each-ref")
+    assert doctor.branch().state == doctor.experiments().state == "wrong"
+    assert mend(doctor.branch).text == "main"
+    assert mend(doctor.experiments).text == "no leftovers"
+    assert leftovers.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
 
 
 def wait_for(condition) -> None:
@@ -165,19 +166,19 @@ def wait_for(condition) -> None:
 
 def test_params_that_differ_from_the_last_run_are_named(repository):
     (repository.root / "params.yaml").write_text("first: {size: 4}\nsecond: {length: 3}\nother: 2\n")
-    finding = doctor_repository.params()
+    finding = doctor.params()
     assert finding.state == "note" and finding.by_hand and finding.remedy == "dvc repro"
     assert finding.text.endswith("first.size 3 → 4; second.length None → 3; second.size 3 → None")
 
 
 def test_data_that_is_in_no_remote_is_pushed(copy, ran, tmp_path):
     repository = Repository(copy, ran.env)
-    assert "this machine alone" in doctor_repository.remote().text
+    assert "this machine alone" in doctor.remote().text
     repository.dvc("remote", "add", "--default", "beside", str(tmp_path / "store"))
-    finding = doctor_repository.remote()
+    finding = doctor.remote()
     assert (finding.state, finding.remedy) == ("note", "dvc push")
     assert "folder" in finding.text and "single.bin" in finding.text
-    assert mend(doctor_repository.remote).text == "has all data"
+    assert mend(doctor.remote).text == "has all data that is here"
 
 
 def test_packages_are_compared_with_their_pins(repository):
@@ -186,7 +187,7 @@ def test_packages_are_compared_with_their_pins(repository):
         'dvc[s3,ssh]==1.0\nno-such-thing==1.0\nnot-for-us==1.0; sys_platform == "plan9"\n-e .\n'
     )
     (repository.root / "constraints.txt").write_text("typer==0.0.1\nnever-heard-of==3\n")
-    finding = doctor_machine.packages()
+    finding = doctor.packages()
     assert finding.state == "wrong" and "--requirement requirements.txt" in finding.remedy
     assert finding.text.startswith(f"not as pinned: pydantic {version('pydantic')}, not 0.0.1; dvc ")
     assert finding.text.endswith("no-such-thing is not installed and 1 more")
@@ -207,16 +208,67 @@ def ask(repository, **model) -> None:
 )
 def test_a_gpu_is_missed_where_params_ask_for_one(repository, monkeypatch, asked, here, state):
     monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device(here))
-    monkeypatch.setattr(doctor_machine, "NVIDIA", Path("no-such-place"))
+    monkeypatch.setattr(doctor, "NVIDIA", Path("no-such-place"))
     ask(repository, **asked)
-    assert doctor_machine.device().state == state
+    (repository.root / "params.yaml").open("a").write("# my recipe\n")
+    finding = doctor.device()
+    assert finding.state == state and not finding.mend  # never a command that gives up what is in params.yaml
+
+
+def test_without_a_c_compiler_training_is_slower(repository, monkeypatch):
+    monkeypatch.setattr(doctor, "NVIDIA", Path("no-such-place"))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    ask(repository, quantization="none")
+    finding = doctor.device()
+    assert (
+        finding.state == "note"
+        and "no C compiler (no-such-compiler): training takes the slower path" in finding.text
+    )
+
+
+def test_broken_links_and_leftovers_of_editors_are_named(repository):
+    folder = repository.root / "data/my-stories"
+    folder.mkdir(parents=True)
+    (folder / "s1.txt").write_text("A story.")
+    assert doctor.stories().state == "ok"
+    for name in ("s1.txt~", ".s1.txt.swp", "#s1.txt#"):
+        (folder / name).write_text("")
+    assert doctor.stories() == Finding(
+        "note",
+        "data/my-stories/#s1.txt#, data/my-stories/.s1.txt.swp, data/my-stories/s1.txt~: left by an editor",
+        (("rm", *(f"data/my-stories/{name}" for name in ("#s1.txt#", ".s1.txt.swp", "s1.txt~"))),),
+        by_hand=True,
+    )
+    (folder / ".#s1.txt").symlink_to("me@here.1234")
+    finding = doctor.stories()
+    assert (finding.state, finding.text) == ("wrong", "data/my-stories/.#s1.txt: a link to nothing")
+
+
+def test_a_good_experiment_leaves_nothing_to_repair(copy, ran):
+    """DVC keeps EXEC_HEAD after it."""
+    repository = Repository(copy, ran.env)
+    repository.dvc("exp", "run", "--force")
+    assert "EXEC_HEAD" in repository.git("for-each-ref")
+    for check in ("rwlock", "lock", "branch", "experiments", "params", "data"):
+        assert getattr(doctor, check)().state == "ok", check
+
+
+def test_a_clone_that_was_not_built_is_built_not_pulled_or_pushed(copy, ran, tmp_path):
+    Repository(copy, ran.env).dvc("remote", "add", "--default", "beside", str(tmp_path / "empty"))
+    for folder in ("folder", ".dvc/cache"):
+        shutil.rmtree(copy / folder)
+    (copy / "single.bin").unlink()
+    finding = doctor.data()
+    assert (finding.state, finding.remedy, finding.by_hand) == ("note", "dvc repro", True)
+    assert "folder" in finding.text and "single.bin" in finding.text
+    assert doctor.remote() == Finding("ok", "has all data that is here")
 
 
 def test_a_gpu_that_torch_cannot_use_is_pointed_out(repository, monkeypatch):
-    monkeypatch.setattr(doctor_machine, "NVIDIA", repository.root)
-    monkeypatch.setattr(doctor_machine, "version", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr(doctor, "NVIDIA", repository.root)
+    monkeypatch.setattr(doctor, "version", lambda name: "2.13.0+cpu")
     ask(repository, quantization="none")
-    finding = doctor_machine.device()
+    finding = doctor.device()
     assert finding.state == "wrong" and finding.remedy == "pip install torch==2.13.0" and finding.by_hand
 
 
@@ -244,7 +296,7 @@ def test_gated_weights_ask_for_a_token(repository, monkeypatch, answer, state, t
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     monkeypatch.setenv("STORYFORGE_CACHE", str(repository.root / "cache"))
     ask(repository, origin=f"hub:owner/gated@{'0' * 40}")
-    finding = doctor_machine.hub()
+    finding = doctor.hub()
     assert finding.state == state and text in finding.text
 
 
@@ -252,12 +304,12 @@ def test_a_model_in_the_cache_needs_no_token(repository, monkeypatch):
     monkeypatch.setenv("STORYFORGE_CACHE", str(repository.root / "cache"))
     (repository.root / "cache" / "snapshots" / f"owner--gated@{'0' * 40}").mkdir(parents=True)
     ask(repository, origin=f"hub:owner/gated@{'0' * 40}")
-    assert doctor_machine.hub().text == "owner/gated is in the cache"
+    assert doctor.hub().text == "owner/gated is in the cache"
 
 
 def test_a_full_disk_is_wrong(repository, monkeypatch):
-    monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
-    finding = doctor_machine.disk()
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
+    finding = doctor.disk()
     assert finding.state == "wrong" and "1.0 GiB free" in finding.text
     assert "--all-experiments" in finding.remedy and finding.by_hand
 
@@ -284,15 +336,14 @@ def holder(repository):
 
 def test_a_process_that_trains_is_left_alone(holder):
     """Its parent, this test, is alive."""
-    assert list(holders({Path(".checkpoints/key/lock")})) == [holder.pid]
-    assert doctor_machine.orphans() == Finding("ok", f"process {holder.pid} is training")
+    assert doctor.processes() == Finding("ok", f"process {holder.pid} is training")
 
 
 def test_an_orphan_with_the_lock_is_ended(holder, monkeypatch):
-    monkeypatch.setattr(doctor_machine, "is_orphan", lambda process, everyone: process.pid == holder.pid)
-    finding = doctor_machine.orphans()
+    monkeypatch.setattr(doctor, "is_orphan", lambda process: process.pid == holder.pid)
+    finding = doctor.processes()
     assert (finding.state, finding.mend) == ("wrong", (("kill", str(holder.pid)),))
-    assert mend(doctor_machine.orphans) == Finding("ok", "none holds a checkpoint")
+    assert mend(doctor.processes) == Finding("ok", "none holds a checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -307,16 +358,12 @@ def test_an_orphan_with_the_lock_is_ended(holder, monkeypatch):
 )
 def test_an_orphan_has_lost_its_dvc(chain, orphan):
     pids = [*range(100, 100 + len(chain) - 1), 1]
-    everyone = {
-        pid: Process(pid, parent, tuple(words), None)
-        for pid, parent, words in zip(pids, [*pids[1:], 0], chain, strict=True)
-    }
-    assert is_orphan(everyone[100], everyone) is orphan
-
-
-def test_this_very_process_is_found_with_its_folder(repository):
-    own = processes()[os.getpid()]
-    assert own.parent == os.getppid() and own.folder == repository.root
+    made = [
+        SimpleNamespace(pid=pid, cmdline=lambda words=words: words)
+        for pid, words in zip(pids, chain, strict=True)
+    ]
+    made[0].parents = lambda: made[1:]
+    assert is_orphan(made[0]) is orphan
 
 
 def fake(*findings):
@@ -352,7 +399,7 @@ def test_fix_mends_what_it_can_and_says_so(checks, repository, storyforge):
 
 def test_a_remedy_that_fails_is_told(repository):
     finding = Finding("wrong", "broken", (("git", "no-such-verb"),))
-    assert "`git no-such-verb` has failed" in doctor.mended(finding, lambda: finding).text
+    assert "`git no-such-verb` failed" in doctor.mended(finding, lambda: finding).text
 
 
 def test_a_check_that_cannot_look_is_a_finding():

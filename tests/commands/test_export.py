@@ -38,7 +38,7 @@ def test_an_export_says_what_it_measured_and_holds_both_forms(adapter, clone, st
     lines = storyforge("export").stdout.splitlines()
     assert lines[0].startswith("1 test stories of ") and lines[1].startswith("adapter  ")
     assert "greedy text the same 2 of 2 times" in lines[3] and lines[3].startswith("tuned-f16.gguf  ")
-    assert lines[4] == "exports/tuned: export.json, gguf, merged"
+    assert lines[4] == "exports/tuned: export.json, gguf, manifest.json, merged"
     assert lines[5] == "next: cd exports/tuned/gguf && ollama create tuned -f Modelfile"
     folder = clone / "exports/tuned"
     assert (folder / "gguf/Modelfile").read_text() == MODELFILE
@@ -52,14 +52,17 @@ def test_an_export_says_what_it_measured_and_holds_both_forms(adapter, clone, st
 def test_again_it_makes_the_same_bytes_in_place_of_the_old(adapter, clone, storyforge):
     storyforge("export")
     before = content(clone / "exports/tuned")
-    (clone / "exports/tuned/stray").write_text("")
     storyforge("export")
     assert content(clone / "exports/tuned") == before and left(clone) == ["tuned"]
 
 
 def test_weights_alone(adapter, clone, storyforge):
     storyforge("export", "--type", "none", "--to", "mine")
-    assert sorted(path.name for path in (clone / "mine").iterdir()) == ["export.json", "merged"]
+    assert sorted(path.name for path in (clone / "mine").iterdir()) == [
+        "export.json",
+        "manifest.json",
+        "merged",
+    ]
 
 
 def test_a_merge_that_lost_the_adapter_is_refused_and_leaves_the_old_export(
@@ -90,9 +93,51 @@ def test_no_adapter_names_the_command_that_makes_one(clone, storyforge):
 def test_a_folder_that_is_no_export_is_left_alone(adapter, clone, storyforge):
     (clone / "mine").mkdir()
     (clone / "mine/diary.txt").write_text("Dear diary")
+    (clone / "mine/export.json").write_text("{}")  # of another program
     said = storyforge("export", "--to", "mine", status=1).stderr
-    assert "mine: is there, and is no export: choose another --to, or remove it" in said
+    assert "mine/diary.txt: no export of ours is recorded in" in said and "choose another --to" in said
     assert (clone / "mine/diary.txt").read_text() == "Dear diary"
+
+
+def test_a_note_in_an_older_export_is_kept(adapter, clone, storyforge):
+    storyforge("export", "--type", "none")
+    (clone / "exports/tuned/notes.txt").write_text("my own")
+    before = content(clone / "exports/tuned")
+    said = storyforge("export", "--type", "none", status=1).stderr
+    assert said.startswith(
+        "error: exports/tuned/notes.txt: was not written by an export: choose another --to"
+    )
+    assert content(clone / "exports/tuned") == before
+
+
+def test_what_is_put_there_while_an_export_runs_is_kept(adapter, clone, storyforge, monkeypatch):
+    record = export.record
+
+    def slow(*arguments):
+        (clone / "mine").mkdir()
+        (clone / "mine/notes.txt").write_text("my own")
+        return record(*arguments)
+
+    monkeypatch.setattr(export, "record", slow)
+    assert "mine/notes.txt: " in storyforge("export", "--type", "none", "--to", "mine", status=1).stderr
+    assert content(clone / "mine") == {"notes.txt": b"my own"}
+
+
+def test_an_empty_folder_may_be_used(adapter, clone, storyforge):
+    (clone / "mine").mkdir()
+    storyforge("export", "--type", "none", "--to", "mine")
+
+
+def test_an_interrupted_export_leaves_the_old_one(adapter, clone, storyforge, monkeypatch):
+    storyforge("export", "--type", "none")
+    before = content(clone / "exports/tuned")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "record", interrupted)
+    storyforge("export", "--type", "none", status=130)
+    assert content(clone / "exports/tuned") == before and left(clone) == ["tuned"]
 
 
 def test_an_unknown_type_is_one_line(adapter, clone, storyforge):

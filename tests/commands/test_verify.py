@@ -14,6 +14,22 @@ from storyforge.commands.verify import cache_dir, verify
 CACHE = Path(".dvc/cache")
 
 
+@pytest.fixture(autouse=True)
+def damaged(monkeypatch):
+    """What the cache of fetched files says of itself; tests append to it."""
+    found = []
+    monkeypatch.setattr("storyforge.core.cache.damaged", lambda: iter(found), raising=False)
+    return found
+
+
+def test_a_damaged_fetched_file_is_named(copy, damaged, storyforge):
+    damaged.append((Path("/cache/blobs/abc"), "its digest was 1 and is 2"))
+    said = storyforge("verify", status=1).stdout
+    assert said.startswith(
+        "/cache/blobs/abc: its digest was 1 and is 2: rm -f /cache/blobs/abc\n1 not as recorded"
+    )
+
+
 def cached() -> list[Path]:
     return sorted(file for file in (CACHE / "files").rglob("*") if file.is_file())
 
@@ -122,13 +138,20 @@ def test_where_cache_and_output_are_lost_the_stage_runs_again(copy, ran):
     assert verify(CACHE).faults == []
 
 
-def test_a_clone_without_data_is_told_in_few_lines(copy, storyforge):
+def test_a_clone_without_its_cache_is_told_in_few_lines(copy, storyforge):
+    shutil.rmtree(copy / ".dvc" / "cache")
+    (copy / "single.bin").unlink()
+    said = storyforge("verify", status=1).stdout.splitlines()
+    assert [line.split(":")[0] for line in said if ".dvc" not in line][:-1] == ["single.bin"]
+    assert len(said) == 4 and said[-1].startswith("3 not as recorded")
+
+
+def test_a_clone_that_was_not_built_is_one_line(copy, storyforge):
     shutil.rmtree(copy / ".dvc" / "cache")
     shutil.rmtree(copy / "folder")
     (copy / "single.bin").unlink()
-    said = storyforge("verify", status=1).stdout.splitlines()
-    assert [line.split(":")[0] for line in said if ".dvc" not in line][:-1] == ["folder", "single.bin"]
-    assert len(said) == 5 and said[-1].startswith("4 not as dvc.lock says")
+    said = storyforge("verify", status=1).stderr
+    assert said == "error: no data of dvc.lock is in this clone: run `dvc repro`\n"
 
 
 def test_the_command_says_how_much_it_has_read(copy, storyforge):

@@ -1,6 +1,6 @@
-"""The tuned writer taken away: merged for transformers and vLLM, as GGUF for llama.cpp and Ollama.
+"""The tuned model in other formats: merged for transformers and vLLM, GGUF for llama.cpp and Ollama.
 
-Nothing is exported on trust: each is loaded again, and reads and writes what the adapter does.
+Each is loaded again and measured against the adapter before it is published.
 """
 
 import gc
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from storyforge.commands.repository import section
 from storyforge.commands.writers import PROMPTS, named
+from storyforge.core.cache import digest
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_jsonl, write_json
 from storyforge.core.records import Exchange, read_prompts
+from storyforge.export.manifest import MANIFEST, digests, require_ours
 from storyforge.export.templates import modelfile
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 Type = Literal["f16", "q8_0", "none"]
 EXPORTS = Path("exports")
 TEST = Path("data/processed/test.jsonl")
-RECORD = "export.json"  # marks a folder as one that may be replaced
+RECORD = "export.json"  # what was exported and measured
 ASKED = 3  # standard prompts answered greedily
 REST = 64 << 20  # bytes: tokenizer, configuration, what a file system needs
 
@@ -78,8 +80,7 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
         raise UserError(f"--type {type}: choose one of {', '.join(get_args(Type))}")
     (found,) = named(adapter).values()
     folder = to or EXPORTS / found.name
-    if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there, and is no export: choose another --to, or remove it")
+    require_ours(folder)
     return Task(found, folder, type, stories, tolerance)
 
 
@@ -116,6 +117,8 @@ def export(task: Task) -> Exported:
         for file in beside.rglob("*.*"):
             file.chmod(0o644)  # safetensors lets nobody else read its files
         write_json(beside / RECORD, record(found, task, params))
+        write_json(beside / MANIFEST, digests(beside))
+        require_ours(task.folder)  # it may have changed in the minutes since the start
     return found
 
 
@@ -192,8 +195,6 @@ def lines(found: Exported) -> Iterator[str]:
 
 def record(found: Exported, task: Task, params: "ModelParams") -> dict[str, Any]:
     """What was exported from what, and how well; no time, host or path in it."""
-    from storyforge.core.cache import digest
-
     return {
         "base": params.name,
         "origin": str(params.origin) if params.origin.kind != "folder" else None,

@@ -1,6 +1,7 @@
 """The repository a command works in: where it is, what dvc.lock says of it, who is at work in it."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,10 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_yaml
 
 LOCK = Path("dvc.lock")
+HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
+ADOPTERS = {"init", "systemd", "tini", "dumb-init", "docker-init", "catatonit"}  # parents of orphans
 BROKEN_LOCK = f"{LOCK}: empty, cut short or no lock file: run `storyforge doctor --fix`"
 
 
@@ -106,3 +113,79 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess:
         return subprocess.run(command, env={**os.environ, "PATH": path}, **options)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not installed, or not on the PATH") from None
+
+
+def at_work() -> str:
+    """The first dvc process in this repository, as text; empty where there is none."""
+    for each in psutil.process_iter(["cwd"]):
+        if each.info["cwd"] and Path(each.info["cwd"]).is_relative_to(Path.cwd()) and is_dvc(each):
+            return f"process {each.pid}"
+    return ""
+
+
+def is_orphan(process: psutil.Process) -> bool:
+    """Whether the process that started it has ended, and it does not run below a dvc."""
+    above = process.parents()
+    adopted = not above or above[0].pid == 1 or Path((words(above[0]) or [""])[0]).name in ADOPTERS
+    return adopted and not any(map(is_dvc, above))
+
+
+def is_dvc(process: psutil.Process) -> bool:
+    """`dvc …` or `python …/dvc …`, and `python -m dvc …`."""
+    return any(Path(word).name == "dvc" for word in words(process)[:3])
+
+
+def words(process: psutil.Process) -> list[str]:
+    """Its command line; empty where the process has ended or may not be read."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def stages_of(text: str) -> dict[str, Any] | None:
+    """The stages of a lock file; None where it is not complete."""
+    try:
+        stages = YAML(typ="safe").load(text)["stages"]
+        files = [file for stage in stages.values() for file in (*stage.get("deps", []), *stage["outs"])]
+        complete = all(HASH.fullmatch(file["md5"]) for file in files)
+    except (YAMLError, KeyError, TypeError, AttributeError):
+        return None
+    return stages if complete and text.endswith("\n") else None
+
+
+def is_cut(text: str, whole: str) -> bool:
+    """Cut at a line's end it may still read as a lock file, whose last stage has lost something."""
+    stages = stages_of(text) or {}
+    last = next(reversed(stages), None)
+    return text != whole and whole.startswith(text) and stages.get(last) != (stages_of(whole) or {}).get(last)
+
+
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}"""
+    if not isinstance(value, dict) or not value:
+        return {key: value}
+    parts = (leaves(each, f"{key}.{part}" if key else str(part)) for part, each in value.items())
+    return {name: leaf for part in parts for name, leaf in part.items()}
+
+
+def quiet(*command: str, strip: bool = True) -> str:
+    """What a command prints; nothing where it fails."""
+    text = run(*command, capture_output=True, text=True, errors="replace").stdout
+    return text.strip() if strip else text
+
+
+def changed_params() -> list[str]:
+    """Each key of params.yaml whose value dvc.lock has otherwise, with both values."""
+    chosen = read_yaml(Path("params.yaml"))
+    chosen = chosen if isinstance(chosen, dict) else {}
+    ran: dict[str, Any] = {}
+    for stage in locked_stages().values():
+        ran |= stage.get("params", {}).get("params.yaml", {})
+    before = leaves(ran)
+    now = leaves({name: chosen.get(name, {}) for name in ran})
+    return [
+        f"{key} {before.get(key)} → {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]

@@ -1,19 +1,23 @@
-"""Every output and every cached file hashed again: DVC trusts a cache file by its mode and an output by its
-date, so it takes a flipped bit for the file it once wrote."""
+"""Hash every output and every cached file again.
+
+DVC judges a cached file by its mode and an output by its date, and does not notice a flipped bit.
+"""
 
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
+import typer
+from pathspec import GitIgnoreSpec
 from tqdm import tqdm
 
 from storyforge.commands.repository import Output, output, outputs
+from storyforge.core import cache as assets
+from storyforge.core.errors import UserError
 
-BLOCK = 1 << 20
 Listing = dict[str, str]  # relative path → md5
 
 
@@ -33,26 +37,43 @@ class Verified:
     faults: list[Fault]
 
 
+def run() -> bool:
+    """Hash and print; True if every file is as recorded."""
+    found = verify(cache_dir())
+    for fault in found.faults:
+        typer.echo(f"{typer.style(str(fault.path), fg='red')}: {fault.what}: {fault.remedy}")
+    read = f"{found.files:,} files, {found.bytes / (1 << 20):,.0f} MiB"
+    wrong = f"{len(found.faults):,} not as recorded, of {read}: repair from the top, then verify again"
+    typer.echo(wrong if found.faults else f"{read}: all as dvc.lock says")
+    return not found.faults
+
+
 def cache_dir() -> Path:
     """As DVC has it from all its configuration files; relative where it lies in the repository."""
-    return _shortest(Path(output("dvc", "cache", "dir")))
+    path = Path(output("dvc", "cache", "dir"))
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def verify(cache: Path) -> Verified:
-    """All outputs of dvc.lock and their objects in DVC's cache, by their bytes alone."""
+    """All outputs of dvc.lock, their objects in DVC's cache, and the cache of fetched files."""
     wanted = outputs()
+    kept, objects = [out for out in wanted if out.cached], cache / "files" / "md5"
+    if kept and not any(out.path.exists() or stored(objects, out.md5).exists() for out in kept):
+        raise UserError("no data of dvc.lock is in this clone: run `dvc repro`")
     total = sum(out.size * (1 + out.cached) for out in wanted)
     with tqdm(total=total, desc="verify", unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        hashing = Hashing(bar.update)
-        faults = [fault for out in wanted for fault in _faults(out, cache / "files" / "md5", hashing)]
+        hashing = Hashing(bar)
+        faults = [fault for out in wanted for fault in _faults(out, objects, hashing)]
+    for path, why in assets.damaged():
+        faults.append(Fault(path, why, f"rm -f {_quoted(path)}"))
     return Verified(hashing.files, hashing.bytes, list(dict.fromkeys(faults)))
 
 
 class Hashing:
     """md5 of files, each read once, and how much was read."""
 
-    def __init__(self, advance: Callable[[int], object] = lambda size: None):
-        self.advance, self.files, self.bytes = advance, 0, 0
+    def __init__(self, bar: tqdm):
+        self.bar, self.files, self.bytes = bar, 0, 0
         self.known: dict[Path, str | None] = {}
 
     def md5(self, path: Path) -> str | None:
@@ -62,14 +83,12 @@ class Hashing:
         return self.known[path]
 
     def _read(self, path: Path) -> str:
-        digest = hashlib.md5(usedforsecurity=False)
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-                self.bytes += len(block)
-                self.advance(len(block))
-        self.files += 1
-        return digest.hexdigest()
+            found = hashlib.file_digest(file, "md5").hexdigest()
+            size = file.tell()
+        self.bar.update(size)
+        self.files, self.bytes = self.files + 1, self.bytes + size
+        return found
 
 
 def stored(cache: Path, md5: str) -> Path:
@@ -153,27 +172,19 @@ def _present(folder: Path, hashing: Hashing) -> Listing:
 
 
 def _files(folder: Path) -> list[str]:
-    """Relative paths of all files in a folder that .dvcignore lets through."""
+    """Relative paths of all files in a folder that .dvcignore does not exclude."""
     try:
-        ignored = Path(".dvcignore").read_text(encoding="utf-8").split()
+        ignored = GitIgnoreSpec.from_lines(Path(".dvcignore").read_text(encoding="utf-8").splitlines())
     except OSError:
-        ignored = []
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [
-        name
-        for name in names
-        if not any(fnmatchcase(part, pattern) for part in name.split("/") for pattern in ignored)
-    ]
+        ignored = GitIgnoreSpec.from_lines([])
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path.relative_to(folder).as_posix() for path in paths if not ignored.match_file(path)]
 
 
 def _md5_of(listing: Listing) -> str:
     """DVC's hash of a folder."""
     rows = [{"md5": md5, "relpath": name} for name, md5 in sorted(listing.items())]
     return hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-
-
-def _shortest(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _quoted(path: Path) -> str:

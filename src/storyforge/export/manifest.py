@@ -1,0 +1,40 @@
+"""What an export wrote, recorded in it: only a folder that is unchanged since then may be replaced."""
+
+import json
+from pathlib import Path
+
+from storyforge.core.cache import digest
+from storyforge.core.errors import UserError
+
+MANIFEST = "manifest.json"  # {name: sha256} of every other file: a folder that still matches may be replaced
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of each file but the manifest; a link is not followed, and has its target instead."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    return {
+        path.relative_to(folder).as_posix(): f"link to {path.readlink()}"
+        if path.is_symlink()
+        else digest(path)
+        for path in paths
+        if path != folder / MANIFEST
+    }
+
+
+def require_ours(folder: Path) -> None:
+    """UserError where the folder holds anything that no export wrote, or that was changed since."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise UserError(f"{folder}: is not a folder: choose another --to")
+    try:
+        written = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        written = {}
+    written = written if isinstance(written, dict) else {}
+    if not written and (foreign := next(iter(sorted(folder.iterdir())), None)):
+        raise UserError(f"{foreign}: no export of ours is recorded in {folder}: choose another --to")
+    for name, found in digests(folder).items():
+        if written.get(name) != found:
+            why = "was changed since the export" if name in written else "was not written by an export"
+            raise UserError(f"{folder / name}: {why}: choose another --to, or move the file away")
