@@ -89,10 +89,11 @@ def test_a_shell_completes_commands_and_options(shell, typed, expected):
     assert expected in done.stdout and "sample" not in done.stdout
 
 
-def test_on_windows_the_remedy_is_one_line(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "win32")
-    done = invoke("look")
-    assert (done.exit_code, done.stdout) == (1, "")
+@pytest.mark.parametrize("module", ["storyforge.cli", "storyforge.train.stage"])
+def test_on_windows_the_remedy_is_one_line(module):
+    code = f"import sys; sys.platform = 'win32'; import {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src")
+    assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: StoryForge runs on Linux and macOS; on Windows, run it in WSL\n"
 
 

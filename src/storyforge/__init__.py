@@ -6,3 +6,8 @@ A folder is a stage, or what several stages share. A file imports from its own f
     core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch
                                                     ←  commands  ←  cli, demo
 """
+
+import sys
+
+if sys.platform == "win32":  # before anything imports fcntl or resource, which are missing there
+    sys.exit("error: StoryForge runs on Linux and macOS; on Windows, run it in WSL")

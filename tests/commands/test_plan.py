@@ -144,7 +144,7 @@ def test_a_source_that_the_recipe_leaves_out_is_not_counted(changed):
 
 
 def test_of_plays_that_are_cut_into_passages_fewer_scenes_give_a_bound(changed):
-    file = changed("my-stories", {"collect.folder.stories": 0, "collect.shakespeare.stories": 10})
+    file = changed("../params", {"collect.shakespeare.stories": 10})
     found = plan(file)
     assert (found["stories"], found["at_most"]) == ({"shakespeare": 4137}, True)
 

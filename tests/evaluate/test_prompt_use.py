@@ -100,23 +100,20 @@ def test_prompt_use_by_hand():
         Choice("one", "a", 10, base=(20.0, 22.0, 24.0), tuned=(18.0, 28.0, 28.0)),
         Choice("two", "b", 10, base=(20.0, 19.0, 23.0), tuned=(18.0, 22.0, 26.0)),
     ]
-    found = prompt_use(scored, seed=1)
+    found = prompt_use(scored)
     assert found["stories"] == 2 and found["chance"] == pytest.approx(1 / 3, abs=1e-6)
     assert found["base"] == {"own_prompt_first": 0.5, "loss": 2.0, "shuffled_loss": 2.2}
     assert found["tuned"] == {"own_prompt_first": 1.0, "loss": 1.8, "shuffled_loss": 2.6}
     gain = found["shuffled_cost_gain"]
-    assert gain["value"] == pytest.approx(0.6) and gain["groups"] == 2
-    assert (gain["low"], gain["high"]) == pytest.approx((0.5, 0.7))
+    assert gain == {"value": pytest.approx(0.6), "low": None, "high": None, "groups": 2}
 
 
 def test_a_tie_is_not_first():
-    assert (
-        prompt_use([Choice("one", "a", 1, (2.0, 2.0), (1.0, 2.0))], seed=1)["base"]["own_prompt_first"] == 0
-    )
+    assert prompt_use([Choice("one", "a", 1, (2.0, 2.0), (1.0, 2.0))])["base"]["own_prompt_first"] == 0
 
 
 def test_no_choices_no_numbers():
-    assert prompt_use([], seed=1) is None
+    assert prompt_use([]) is None
 
 
 def test_the_reply_is_the_same_tokens_under_every_prompt(encoder, encoded):

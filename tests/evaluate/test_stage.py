@@ -244,7 +244,7 @@ def test_an_empty_test_set_is_an_error_that_names_the_remedy(workspace):
 def test_a_missing_adapter_is_one_clear_line(workspace, model_params):
     for path in (workspace.folder / "tuned").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="adapter_config.json: .*run `dvc repro` or `dvc pull`"):
+    with pytest.raises(UserError, match="adapter_config.json: .*run `dvc repro`"):
         workspace()
 
 

@@ -168,12 +168,10 @@ def test_the_report_says_what_was_trained_on_what(made):
     assert f"| params.yaml | `{hashlib.md5(PARAMS.encode()).hexdigest()}` |" in text
 
 
-def test_the_machine_and_the_libraries_are_those_of_training(workspace):
-    told = {"machine": {"device": "cpu", "threads": 2}, "libraries": {"torch": "9.9"}}
-    write_json(workspace[7], TRAIN | told)
+def test_the_report_does_not_depend_on_the_machine_that_trained(workspace):
+    write_json(workspace[7], TRAIN | {"machine": {"device": "toaster"}})
     stage.main(*workspace)
-    text = (workspace[-1] / "report.md").read_text()
-    assert "| trained on | device cpu, threads 2 |" in text and "| with | torch 9.9 |" in text
+    assert "toaster" not in (workspace[-1] / "report.md").read_text()
 
 
 def test_a_folder_has_the_hash_that_dvc_gives_it(tmp_path):

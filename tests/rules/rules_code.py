@@ -163,7 +163,8 @@ def silent_stages(root: Path) -> Iterator[str]:
 def docstring_inits(root: Path) -> Iterator[str]:
     for module, file in modules(root).items():
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        if file.name == "__init__.py" and (len(tree.body) != 1 or ast.get_docstring(tree) is None):
+        most = 3 if module == "storyforge" else 1  # there, the one line that Windows gets
+        if file.name == "__init__.py" and (len(tree.body) > most or ast.get_docstring(tree) is None):
             yield f"{module}: an __init__ is a docstring, and nothing else"
 
 

@@ -88,9 +88,6 @@ class Commands(TyperGroup):
     def main(self, *args, standalone_mode: bool = True, **more) -> None:
         from storyforge.commands.terminal import complain
 
-        if sys.platform == "win32":
-            complain("StoryForge runs on Linux and macOS; on Windows, run it in WSL")
-            sys.exit(1)
         warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other
         try:
             status = super().main(*args, standalone_mode=False, **more)

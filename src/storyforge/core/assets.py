@@ -98,15 +98,22 @@ def snapshot(origin: Origin, patterns: Sequence[str]) -> Path:
             raise UserError(f"{origin}: there is no such folder")
         return Path(origin.name)
     folder = place("snapshots", _flat(origin))
-    for name, path in files(origin, patterns).items():
-        link, target = folder / name, os.path.relpath(path, (folder / name).parent)
-        if not link.is_symlink() or os.readlink(link) != target:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            beside = link.with_name(f".{link.name}.{os.getpid()}")
-            beside.unlink(missing_ok=True)
-            beside.symlink_to(target)
-            beside.replace(link)
+    try:
+        for name, path in files(origin, patterns).items():
+            _link(folder / name, os.path.relpath(path, (folder / name).parent))
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}: set STORYFORGE_CACHE to another disk") from None
     return folder
+
+
+def _link(link: Path, target: str) -> None:
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    beside = link.with_name(f".{link.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target)
+    beside.replace(link)
 
 
 def _hub_download(origin: Origin, name: str, content: Content, part: Path) -> None:

@@ -95,7 +95,7 @@ def read_jsonl(path: Path, kind: type[Row]) -> Iterator[Row]:
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: run `dvc repro` or `dvc pull`") from None
+        raise UserError(f"{path}: {error.strerror}: run `dvc repro`") from None
     with file:
         for number, line in enumerate(file, 1):
             try:
@@ -115,7 +115,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}: run `dvc repro` or `dvc pull`") from None
+        raise UserError(f"{path}: cannot be read: {error}: run `dvc repro`") from None
 
 
 def read_yaml(path: Path) -> Any:

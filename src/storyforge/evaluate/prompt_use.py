@@ -127,7 +127,7 @@ def choices(rows: Iterable[Encoded], base: Mapping[str, float], tuned: Mapping[s
     ]
 
 
-def prompt_use(choices: Sequence[Choice], seed: int) -> dict[str, Any] | None:
+def prompt_use(choices: Sequence[Choice]) -> dict[str, Any] | None:
     """How often the own prompt makes a story likeliest (See et al. 2019), and what another one costs."""
     if not choices:
         return None
@@ -138,7 +138,7 @@ def prompt_use(choices: Sequence[Choice], seed: int) -> dict[str, Any] | None:
         "stories": len(choices),
         "chance": rounded(chance),
         **{writer: _of_writer(choices, writer) for writer in WRITERS},
-        "shuffled_cost_gain": difference(gains, seed),
+        "shuffled_cost_gain": difference(gains),
     }
 
 

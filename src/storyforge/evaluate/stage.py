@@ -176,25 +176,25 @@ def writing(
     )
 
 
-def measured(found: Evaluation, written: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def measured(found: Evaluation, written: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was measured, each difference with its interval."""
 
     def parts(scored: Sequence[Scored], field: str) -> dict[str, Any]:
         by: dict[str, list[Scored]] = defaultdict(list)
         for story in scored:
             by[getattr(story, field)].append(story)
-        return {name: comparison(stories, seed) for name, stories in sorted(by.items())}
+        return {name: comparison(stories) for name, stories in sorted(by.items())}
 
     many = len({story.group for story in found.stories}) > MOST_GROUPS
     return {
         "stories": len(found.stories),
         "reply_tokens": sum(story.tokens for story in found.stories),
-        **comparison(found.stories, seed),
+        **comparison(found.stories),
         "sources": parts(found.stories, "source"),
         "groups": {} if many else parts(found.stories, "group"),
-        "general": comparison(found.general, seed),
+        "general": comparison(found.general),
         "general_kinds": parts(found.general, "source"),
-        "prompt_use": prompt_use(found.choices, seed),
+        "prompt_use": prompt_use(found.choices),
         "writing": written,
     }
 
@@ -239,7 +239,7 @@ def main(
         )
     seconds = time.perf_counter() - begin
     written = writing(found.samples, exchanges, read_jsonl(processed / "train.jsonl", Exchange), params)
-    details = measured(found, written, params.seed)
+    details = measured(found, written)
     figures = metrics(details)
     with published_folder(evaluated) as folder:
         for name in ("stories", "general", "choices", "samples"):

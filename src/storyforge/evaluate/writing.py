@@ -45,8 +45,8 @@ def measure_writing(
     copied = copied_runs((words(text.story) for texts in starts for text in texts), training)
     common = common_words([(text.group, f"{text.prompt}\n{text.story}") for text in corpus])
     rows = {
-        **_rows((base, tuned, corpus), of_whole, seed),
-        **_rows(starts, partial(of_opening, copied=copied, common=common), seed),
+        **_rows((base, tuned, corpus), of_whole),
+        **_rows(starts, partial(of_opening, copied=copied, common=common)),
         **_pool_row(starts, seed),
     }
     return {"samples": len(base), "compared": len(compared), "measures": rows}
@@ -78,7 +78,7 @@ def _opening(text: Exchange, count: int) -> Exchange | None:
     return start and replace(text, story=start)
 
 
-def _rows(texts: Sequence[Sequence[Exchange]], measure: Callable[[Exchange], Row], seed: int) -> Row:
+def _rows(texts: Sequence[Sequence[Exchange]], measure: Callable[[Exchange], Row]) -> Row:
     """`texts` are those of base, tuned and corpus; a row for each measure that some prompt allows."""
     taken = [[(text.prompt, measure(text)) for text in each] for each in texts]
     rows = {}
@@ -94,7 +94,7 @@ def _rows(texts: Sequence[Sequence[Exchange]], measure: Callable[[Exchange], Row
         ]
         means = (float(np.mean([value for _, value in values])) for values in (base, tuned))
         reference = [] if name in WRITERS_ONLY else [value for _, value in corpus]
-        rows[name] = _row(*means, difference(gains, seed), reference)
+        rows[name] = _row(*means, difference(gains), reference)
     return rows
 
 

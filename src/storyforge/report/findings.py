@@ -12,7 +12,6 @@ UNITS = (
     "Losses are in nats per token: the negative natural logarithm of a token's probability, averaged over "
     "tokens. A loss 0.1 nats lower means 1.1 times the probability, on (geometric) average."
 )
-FEW_GROUPS = 10  # with fewer, a bootstrap by group is known to be on the narrow side
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,8 @@ def claim(gain: Row, text: str) -> str:
     value, low, high = gain["nats_per_token"], gain["low"], gain["high"]
     if low is None:
         return (
-            f"Tuning saves {value:+.3f} nats per token on {text}. One group gives no interval, so this says "
-            "nothing about other texts."
+            f"Tuning saves {value:+.3f} nats per token on {text}. Fewer than three groups give no "
+            "interval, so this says nothing about other texts."
         )
     if contains_zero(gain):
         return (
@@ -96,7 +95,7 @@ def of_prompts(use: Row) -> str:
         f"costs the tuned writer {gap['value']:+.3f} nats per token more than it costs the base"
     )
     if gap["low"] is None:
-        return f"{said}; one group gives no interval."
+        return f"{said}; fewer than three groups give no interval."
     said += f" (95 % interval {gap['low']:+.3f} to {gap['high']:+.3f})"
     if contains_zero(gap):
         return f"{said}: the interval contains 0, so the prompt may matter more or less after tuning."
@@ -207,12 +206,11 @@ def _answer(written: Row) -> str:
 
 def limits(details: Row) -> str:
     groups = details["improvement"]["groups"]
-    few = f" With {groups} groups it is on the narrow side." if 1 < groups < FEW_GROUPS else ""
     return f"""\
 - A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
   these texts.
-- The interval of the losses comes from drawing the held-out groups again.{few} It does not cover other
-  training seeds, corpora or settings: this is one training run.
+- The intervals of the losses come from leaving out each of the {groups} held-out groups in turn. They do not
+  cover other training seeds, corpora or settings: this is one training run.
 - Stories are held out by group: a play, a prompt, a book. The base may still have read them when it was
   trained.
 - On another machine class the last digits may differ: the same bytes are promised for one class only."""

@@ -91,13 +91,6 @@ def data(of: Provenance) -> dict[str, str]:
 
 
 def hashes(of: Provenance) -> str:
-    """Of all that the report was made from, and the machine and libraries of the training."""
+    """Of all that the report was made from. The machine is not named: reports of equal numbers are equal."""
     rows = [[plain(name), code(md5)] for name, md5 in of.hashes.items()]
-    named = {"trained on": of.train.get("machine"), "with": of.train.get("libraries")}
-    versions = [
-        [name, plain(", ".join(f"{key} {value}" for key, value in row.items()))]
-        for name, row in named.items()
-        if row
-    ]
-    made = f"{HASHES}\n\n{table(['input', 'md5, as DVC has it'], rows)}"
-    return f"{made}\n\n{table(['', 'when it was trained'], versions)}" if versions else made
+    return f"{HASHES}\n\n{table(['input', 'md5, as DVC has it'], rows)}"

@@ -128,7 +128,7 @@ def fingerprint(path: Path) -> str:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "md5").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}: run `dvc repro` or `dvc pull`") from None
+        raise UserError(f"{path}: {error.strerror}: run `dvc repro`") from None
     files = sorted((file.relative_to(path).as_posix(), file) for file in path.rglob("*") if file.is_file())
     rows = [{"md5": fingerprint(file), "relpath": name} for name, file in files]
     return hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
