@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from storyforge.commands.options import Commands, More, Presets, Tuned, Version, at_the_root, sampled
+from storyforge.commands.options import Commands, More, Presets, Tuned, as_page, at_the_root
+from storyforge.commands.terminal import aside, say
+from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
@@ -23,9 +25,17 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context, version: Version = False) -> None:
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
     """Read stories, sample models, check the repository. `dvc repro` builds it all."""
     context.obj = Path.cwd()  # what a path given to a command is relative to
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"storyforge {metadata.version('storyforge')}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -52,7 +62,6 @@ def look(
       storyforge look rejected --reason foreign -n 5
     """
     from storyforge.commands import look
-    from storyforge.commands.terminal import aside
 
     if stage == "rejected" and not (reason or id or tokens):
         return look.show_counts()
@@ -64,7 +73,6 @@ def look(
 
 @app.command()
 @at_the_root
-@sampled
 def sample(
     prompt: Annotated[str | None, typer.Argument(help="What the story is about.")] = None,
     *,
@@ -81,13 +89,11 @@ def sample(
       storyforge sample --preset horror --temperature 1.1 --seed 5 > horror.txt
     """
     from storyforge.commands import writers
-    from storyforge.commands.terminal import aside, say
 
     if (prompt is None) == (len(preset or []) != 1):
         raise UserError('one prompt is needed: storyforge sample "what it is about", or --preset mystery')
     asked, *_ = writers.asked([] if prompt is None else [prompt], preset or [])  # a kind may have several
-    adapters = {} if base else writers.named(adapter)
-    ready, params = writers.loaded(adapters, sampling)
+    ready, params = writers.loaded({} if base else writers.named(adapter), sampling)
     ids, _ = ready.encoded(asked.prompt, params)
     name, seed = ready.names[-1], sample_seed(asked.id, 0, params.seed)
     with closing(ready.stream(name, ids, params, seed)) as stream:
@@ -100,7 +106,6 @@ def sample(
 
 @app.command()
 @at_the_root
-@sampled
 def compare(
     prompts: Annotated[
         list[str] | None, typer.Argument(help="What to write about.", show_default="data/prompts.yaml")
@@ -121,7 +126,6 @@ def compare(
       storyforge compare --preset romance --adapter models/older --markdown r.md
     """
     from storyforge.commands import compare, writers
-    from storyforge.commands.terminal import aside
     from storyforge.core.files import published
 
     asked = writers.asked(prompts or [], preset or [])
@@ -137,7 +141,6 @@ def compare(
 
 @app.command()
 @at_the_root
-@sampled
 def chat(
     context: typer.Context,
     *,
@@ -153,7 +156,6 @@ def chat(
       storyforge chat --temperature 0.9
     """
     from storyforge.commands import chat, writers
-    from storyforge.commands.terminal import aside
 
     adapters = writers.named(tuned, more or [])
     if writer not in (writers.BASE, *adapters):
@@ -209,7 +211,6 @@ def export(
       storyforge export --type q8_0 --to exports/small
     """
     from storyforge.commands import export
-    from storyforge.commands.terminal import say
 
     task = export.task(adapter, to, type, stories=stories, tolerance=tolerance)
     for line in export.lines(export.export(task)):
@@ -260,8 +261,6 @@ def page() -> None:
     Example:
       storyforge page > docs/COMMANDS.md
     """
-    from storyforge.commands.options import as_page
-
     typer.echo(as_page(typer.main.get_command(app)), nl=False)
 
 
