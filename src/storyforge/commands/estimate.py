@@ -23,23 +23,23 @@ if TYPE_CHECKING:  # torch comes with it
 PROCESSED, RECIPES = Path("data/processed"), Path("recipes")
 
 
-def run(
-    recipe: str | None, steps: int | None, price_per_hour: float | None, *, as_json: bool, home: Path
-) -> None:
-    """A rehearsal where there is data or `steps` ask for it, else a plan of params.yaml or of `recipe`:
-    a name under recipes/, or a path relative to `home`."""
+def run(recipe: str | None, steps: int | None, price: float | None, *, as_json: bool, home: Path) -> None:
+    """A rehearsal where there is data or `steps` ask for it, else a plan.
+
+    Of params.yaml, or of `recipe`: a name under recipes/, or a path relative to `home`.
+    """
     if recipe and steps:
         raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe out")
     if steps or recipe is None and (PROCESSED / "train.jsonl").exists():
         with waiting("running a few steps"):
-            found, show = rehearsed(steps or 8, price_per_hour), show_rehearsed
+            found, show = rehearsed(steps or 8, price), show_rehearsed
     else:
         files = [RECIPES / f"{recipe}.yaml", home / recipe] if recipe else [PARAMS]
         file = next((each for each in files if each.is_file()), None)
         if not file:
             known = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml"))) or "none"
             raise UserError(f"--recipe {recipe}: no such recipe or file; recipes/ has: {known}")
-        found, show = plan(file, price_per_hour), show_planned
+        found, show = plan(file, price), show_planned
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
