@@ -10,17 +10,18 @@ from typing import Annotated
 
 import typer
 
-from storyforge.commands.options import Commands, More, Presets, Tuned, as_page, at_the_root
+from storyforge.commands.options import Commands, More, Presets, Tuned, at_the_root
 from storyforge.commands.terminal import aside, say
 from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
+HELP = ["-h", "--help"]
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    context_settings={"help_option_names": HELP, "max_content_width": 80},
 )
 
 
@@ -261,7 +262,15 @@ def page() -> None:
     Example:
       storyforge page > docs/COMMANDS.md
     """
-    typer.echo(as_page(typer.main.get_command(app)), nl=False)
+    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
+    group = typer.main.get_command(app)
+    for name, each in {"": group, **group.commands}.items():
+        if not each.hidden:
+            title = f"storyforge {name}".strip()
+            context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
+            context.help_option_names = HELP
+            parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
+    typer.echo("\n".join(parts), nl=False)
 
 
 if __name__ == "__main__":

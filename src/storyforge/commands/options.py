@@ -80,15 +80,3 @@ class Commands(TyperGroup):
         except (KeyboardInterrupt, typer.Abort):
             status = 130
         sys.exit(status)
-
-
-def as_page(group: TyperGroup) -> str:
-    """Markdown with the help of every command that is not hidden; the same at every terminal width."""
-    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
-    for name, each in {"": group, **group.commands}.items():
-        if not each.hidden:
-            title = f"storyforge {name}".strip()
-            context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
-            context.help_option_names = ["-h", "--help"]
-            parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
-    return "\n".join(parts)
