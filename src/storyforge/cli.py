@@ -16,12 +16,12 @@ from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
-HELP = ["-h", "--help"]
+HELP_OPTIONS = ["-h", "--help"]
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": HELP, "max_content_width": 80},
+    context_settings={"help_option_names": HELP_OPTIONS, "max_content_width": 80},
 )
 
 
@@ -268,7 +268,7 @@ def page() -> None:
         if not each.hidden:
             title = f"storyforge {name}".strip()
             context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
-            context.help_option_names = HELP
+            context.help_option_names = HELP_OPTIONS
             parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
     typer.echo("\n".join(parts), nl=False)
 

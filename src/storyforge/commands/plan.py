@@ -58,7 +58,7 @@ ARCHITECTURES = {
 }
 
 
-class Collect(Params, extra="allow"):
+class Collect(Params, extra="allow"):  # sources are its extra keys; importing the stage's own takes 0.4 s
     section: ClassVar[str] = "collect"
 
 
