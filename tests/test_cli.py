@@ -89,6 +89,16 @@ def test_a_shell_completes_commands_and_options(shell, typed, expected):
     assert expected in done.stdout and "sample" not in done.stdout
 
 
+@pytest.mark.parametrize("module", ["storyforge.cli", "storyforge.demo"])
+def test_what_loads_a_model_first_tells_threads_how_long_to_spin(module, tmp_path):
+    """Outside a clone, so that the demo ends before it loads torch."""
+    code = f"import os, sys, {module}; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    env = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    env |= {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == "20000 False\n", done.stderr
+
+
 @pytest.mark.parametrize("module", ["storyforge.cli", "storyforge.train.stage"])
 def test_on_windows_the_remedy_is_one_line(module):
     code = f"import sys; sys.platform = 'win32'; import {module}"

@@ -10,22 +10,33 @@ from typing import Annotated
 
 import typer
 
-from storyforge.commands.options import Commands, More, Presets, Tuned, Version, at_the_root, sampled
+from storyforge.commands.options import Commands, More, Presets, Tuned, at_the_root
+from storyforge.commands.terminal import aside, say
+from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
+HELP_OPTIONS = ["-h", "--help"]
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    context_settings={"help_option_names": HELP_OPTIONS, "max_content_width": 80},
 )
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context, version: Version = False) -> None:
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
     """Read stories, sample models, check the repository. `dvc repro` builds it all."""
     context.obj = Path.cwd()  # what a path given to a command is relative to
+    if version:
+        from importlib import metadata
+
+        typer.echo(f"storyforge {metadata.version('storyforge')}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -52,7 +63,6 @@ def look(
       storyforge look rejected --reason foreign -n 5
     """
     from storyforge.commands import look
-    from storyforge.commands.terminal import aside
 
     if stage == "rejected" and not (reason or id or tokens):
         return look.show_counts()
@@ -64,7 +74,6 @@ def look(
 
 @app.command()
 @at_the_root
-@sampled
 def sample(
     prompt: Annotated[str | None, typer.Argument(help="What the story is about.")] = None,
     *,
@@ -81,13 +90,11 @@ def sample(
       storyforge sample --preset horror --temperature 1.1 --seed 5 > horror.txt
     """
     from storyforge.commands import writers
-    from storyforge.commands.terminal import aside, say
 
     if (prompt is None) == (len(preset or []) != 1):
         raise UserError('one prompt is needed: storyforge sample "what it is about", or --preset mystery')
     asked, *_ = writers.asked([] if prompt is None else [prompt], preset or [])  # a kind may have several
-    adapters = {} if base else writers.named(adapter)
-    ready, params = writers.loaded(adapters, sampling)
+    ready, params = writers.loaded({} if base else writers.named(adapter), sampling)
     ids, _ = ready.encoded(asked.prompt, params)
     name, seed = ready.names[-1], sample_seed(asked.id, 0, params.seed)
     with closing(ready.stream(name, ids, params, seed)) as stream:
@@ -100,7 +107,6 @@ def sample(
 
 @app.command()
 @at_the_root
-@sampled
 def compare(
     prompts: Annotated[
         list[str] | None, typer.Argument(help="What to write about.", show_default="data/prompts.yaml")
@@ -121,7 +127,6 @@ def compare(
       storyforge compare --preset romance --adapter models/older --markdown r.md
     """
     from storyforge.commands import compare, writers
-    from storyforge.commands.terminal import aside
     from storyforge.core.files import published
 
     asked = writers.asked(prompts or [], preset or [])
@@ -137,7 +142,6 @@ def compare(
 
 @app.command()
 @at_the_root
-@sampled
 def chat(
     context: typer.Context,
     *,
@@ -153,7 +157,6 @@ def chat(
       storyforge chat --temperature 0.9
     """
     from storyforge.commands import chat, writers
-    from storyforge.commands.terminal import aside
 
     adapters = writers.named(tuned, more or [])
     if writer not in (writers.BASE, *adapters):
@@ -209,7 +212,6 @@ def export(
       storyforge export --type q8_0 --to exports/small
     """
     from storyforge.commands import export
-    from storyforge.commands.terminal import say
 
     task = export.task(adapter, to, type, stories=stories, tolerance=tolerance)
     for line in export.lines(export.export(task)):
@@ -260,9 +262,15 @@ def page() -> None:
     Example:
       storyforge page > docs/COMMANDS.md
     """
-    from storyforge.commands.options import as_page
-
-    typer.echo(as_page(typer.main.get_command(app)), nl=False)
+    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
+    group = typer.main.get_command(app)
+    for name, each in {"": group, **group.commands}.items():
+        if not each.hidden:
+            title = f"storyforge {name}".strip()
+            context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
+            context.help_option_names = HELP_OPTIONS
+            parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
+    typer.echo("\n".join(parts), nl=False)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,21 @@ import streamlit as st
 
 from storyforge.commands import session
 from storyforge.commands.repository import enter
-from storyforge.commands.session import Reply, Request
+from storyforge.commands.session import MAX_TOKENS, Reply, Request
 from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
+from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
+from storyforge.model.params import ModelParams
 
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"
 POLL_S = 0.2  # how often a waiting page asks for its turn
-SETTINGS = ("temperature", "top_p", "max_new_tokens", "seed")
+SLIDERS = {  # of the sampling params: label, least, most, step, help
+    "temperature": ("Temperature", 0.0, 2.0, 0.05, "0: always the likeliest token."),
+    "top_p": ("Top p", 0.05, 1.0, 0.05, "Lower: unlikely tokens are left out."),
+    "max_new_tokens": ("Length", 10, MAX_TOKENS, 10, "Most tokens."),
+}
 
 
 @st.cache_resource(show_spinner="Loading the writers …")
@@ -42,15 +48,17 @@ def page() -> None:
     st.title("StoryForge", anchor=False)
     try:
         enter()
-        from storyforge.model.loading import ModelParams
-
         base = ModelParams.load().name.rpartition("/")[2]
         st.caption(f"base is {base} unchanged, tuned the same model with the adapter trained here.")
         ready, presets = writers(), {session.title(prompt): prompt for prompt in asked([])}
-        defaults(presets)
+        params, first = sampling({}), next(iter(presets))
     except UserError as error:
         st.error(str(error))
         return
+    values = {key: min(getattr(params, key), most) for key, (_, _, most, *_) in SLIDERS.items()}
+    values |= {"seed": params.seed, "preset": first, "prompt": presets[first].prompt, "writers": [TUNED]}
+    for key, value in (values | {"requests": []}).items():
+        st.session_state.setdefault(key, value)
     # Both are removed before the request is answered: if that fails, the next click starts from an idle page.
     request, error = st.session_state.pop("request", None), st.session_state.pop("error", None)
     controls(ready, presets, busy=request is not None)
@@ -62,25 +70,8 @@ def page() -> None:
     history(st.session_state.requests)
 
 
-def defaults(presets: Mapping[str, Prompt]) -> None:
-    """The controls' first values: the settings of params.yaml."""
-    params, first = sampling({}), next(iter(presets))
-    values = {
-        "requests": [],
-        "preset": first,
-        "prompt": presets[first].prompt,
-        "writers": [TUNED],
-        "temperature": min(float(params.temperature), 2.0),
-        "top_p": float(params.top_p),
-        "max_new_tokens": min(params.max_new_tokens, session.MAX_TOKENS),
-        "seed": params.seed,
-    }
-    for key, value in values.items():
-        st.session_state.setdefault(key, value)
-
-
 def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> None:
-    off = {"disabled": busy}
+    off, state = {"disabled": busy}, st.session_state
     with st.container(border=True, key="controls"):
         left, right = st.columns(2)
         left.selectbox("Prompt", [*presets, OWN], key="preset", on_change=fill, args=(presets,), **off)
@@ -89,28 +80,21 @@ def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> No
         label = "What the story is about"
         st.text_area(label, key="prompt", max_chars=session.MAX_CHARACTERS, height=110, **off)
         with st.container(key="settings"):
-            temperature, top_p, length, seed = st.columns(4)
-        about = "0: always the likeliest token."
-        temperature.slider("Temperature", 0.0, 2.0, step=0.05, key="temperature", help=about, **off)
-        about = "Lower: unlikely tokens are left out."
-        top_p.slider("Top p", 0.05, 1.0, step=0.05, key="top_p", help=about, **off)
-        about = "Most tokens."
-        length.slider("Length", 10, session.MAX_TOKENS, step=10, key="max_new_tokens", help=about, **off)
+            *sliders, last = st.columns(4)
+        for place, (key, (label, least, most, step, about)) in zip(sliders, SLIDERS.items(), strict=True):
+            place.slider(label, least, most, step=step, key=key, help=about, **off)
         about = "Same seed and settings, same text."
-        seed.number_input("Seed", 0, 2**31, step=1, key="seed", help=about, **off)
+        last.number_input("Seed", 0, 2**31, step=1, key="seed", help=about, **off)
         with st.container(horizontal=True):
             st.button("Write", type="primary", on_click=submit, args=(ready, presets), **off)
             st.button("Stop", disabled=not busy)  # any click interrupts the script that writes
-            st.button("Another seed", type="tertiary", on_click=other_seed, **off)
+            another = {"seed": secrets.randbelow(10_000)}
+            st.button("Another seed", type="tertiary", on_click=state.update, kwargs=another, **off)
 
 
 def fill(presets: Mapping[str, Prompt]) -> None:
     chosen = presets.get(st.session_state.preset)
     st.session_state.prompt = chosen.prompt if chosen else ""
-
-
-def other_seed() -> None:
-    st.session_state.seed = secrets.randbelow(10_000)
 
 
 def submit(ready: Writers, presets: Mapping[str, Prompt]) -> None:
@@ -121,7 +105,7 @@ def submit(ready: Writers, presets: Mapping[str, Prompt]) -> None:
         prompt = Prompt(OWN, OWN, state.prompt)
     names = [name for name in ready.names if name in state.writers]  # base first, in whatever order clicked
     try:
-        state.request = session.request(prompt, names, {key: state[key] for key in SETTINGS})
+        state.request = session.request(prompt, names, {key: state[key] for key in (*SLIDERS, "seed")})
     except UserError as error:
         state.error = str(error)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.commands.plan import ARCHITECTURES, GIB, MACHINES, PUBLISHED, adapter_weights, plan
+from storyforge.commands.plan import ARCHITECTURES, GIB, MACHINES, PUBLISHED, plan
 from storyforge.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -64,13 +64,13 @@ def test_hours_are_tokens_by_the_published_rate_and_nothing_else_is_shown():
 
 
 def test_every_published_rate_is_of_a_known_machine_and_has_a_source():
-    assert {machine for machine, _ in PUBLISHED} <= set(MACHINES)
-    assert all(rate > 0 and source for rates in PUBLISHED.values() for _, rate, source in rates)
+    assert {machine for machine, *_ in PUBLISHED} <= set(MACHINES)
+    assert all(rate > 0 and source for rate, source in PUBLISHED.values())
 
 
 def test_our_own_rate_is_the_one_of_the_benchmark():
     page = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
-    ((_, rate, _),) = PUBLISHED["2 CPU cores", "LoRA"]
+    rate, _ = PUBLISHED["2 CPU cores", "LoRA", "SmolLM2-135M"]
     assert rate == int(re.search(r"\| StoryForge +\| +(\d+)", page)[1])
 
 
@@ -96,12 +96,12 @@ def test_the_default_run_is_planned_as_it_was_measured():
         ("Llama-3.1-70B", 70_553_706_496, 207_093_760),
     ],
 )
-def test_architectures_have_the_weights_that_the_models_have(name, weights, adapter):
-    """The hub's counts, in which each layer has two norms more, and the model one."""
-    shape = ARCHITECTURES[name]
-    norms = (2 * shape.layers + 1) * shape.hidden
-    assert sum(shape.weights()) + norms == weights
-    assert adapter_weights(shape, 16) == adapter
+def test_architectures_have_the_weights_that_the_models_have(changed, name, weights, adapter):
+    """The hub's counts, in which each layer has two norms more, and the model one; rank 16."""
+    found, shape = plan(changed("llama-3.1-8b", {"model.name": name})), ARCHITECTURES[name]
+    norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
+    assert found["base_bytes"] == 2 * (weights - norms)
+    assert found["trainable_parameters"] == adapter
 
 
 def test_memory_of_8b_in_4_bits_lies_above_torchtunes_and_fits_a_t4():

@@ -42,40 +42,32 @@ class Chat:
     def hear(self, line: str) -> Iterator[str]:
         """The answer in parts, or one text on what a command did; UserError where it cannot."""
         line = line.strip()
-        name, _, value = line[1:].partition(" ")
-        value, key = value.strip(), SHORT.get(name, name)
         if not line.startswith("/"):
             if line:
                 self.attempt = 0
                 yield from self._answer(line)
-        elif name == "retry":
-            if not self.turns:
-                raise UserError("/retry: nothing has been answered yet")
-            prompt, *_ = self.turns.pop()
-            self.attempt += 1
-            yield from self._answer(prompt)
-        elif key in type(self.params).model_fields:
-            if value:
-                self.params = sampling(self.params.model_dump() | {key: value})
-            yield f"{key} {getattr(self.params, key)}"
-        else:
-            yield self._command(name, value)
-
-    def _command(self, name: str, value: str) -> str:
+            return
+        name, _, value = line[1:].partition(" ")
+        value, key = value.strip(), SHORT.get(name, name)
         match name:
+            case "retry":
+                if not self.turns:
+                    raise UserError("/retry: nothing has been answered yet")
+                prompt, *_ = self.turns.pop()
+                self.attempt += 1
+                yield from self._answer(prompt)
             case "help":
-                return HELP.format(writers=", ".join(self.writers.names))
+                yield HELP.format(writers=", ".join(self.writers.names))
             case "settings":
-                settings = [f"{key} {value}" for key, value in self.params.model_dump().items()]
-                return "\n".join([f"writer {self.writer}", *settings])
+                yield "\n".join([f"writer {self.writer}", *(f"{key} {value}" for key, value in self.params)])
             case "writer":
                 if value not in self.writers.names:
                     raise UserError(f"/writer {value}: choose one of {', '.join(self.writers.names)}")
                 self.writer = value
-                return f"writer {value}"
+                yield f"writer {value}"
             case "new":
                 self.turns, self.attempt = [], 0
-                return "a new conversation"
+                yield "a new conversation"
             case "save":
                 if not value:
                     raise UserError("/save: say into which file")
@@ -83,11 +75,15 @@ class Chat:
                     raise UserError("/save: nothing has been said yet")
                 with published(self.home / Path(value).expanduser()) as file:
                     file.write(self.transcript().encode())
-                return f"saved to {value}"
+                yield f"saved to {value}"
             case "quit":
                 self.over = True
-                return ""
-        raise UserError(f"/{name} is not known: /help lists what is")
+            case _ if key in type(self.params).model_fields:
+                if value:
+                    self.params = sampling(self.params.model_dump() | {key: value})
+                yield f"{key} {getattr(self.params, key)}"
+            case _:
+                raise UserError(f"/{name} is not known: /help lists what is")
 
     def _answer(self, prompt: str) -> Iterator[str]:
         """An answer that is interrupted is kept as far as it went."""
@@ -110,7 +106,7 @@ class Chat:
         parts = ["# Conversation\n"]
         for prompt, reply, writer in self.turns:
             parts += ["**you**\n", *indented(prompt), f"**{writer}**\n", *indented(reply)]
-        settings = ", ".join(f"{key} {value}" for key, value in self.params.model_dump().items())
+        settings = ", ".join(f"{key} {value}" for key, value in self.params)
         return "\n".join([*parts, f"<sub>{settings}</sub>\n"])
 
 

@@ -1,7 +1,7 @@
 """`storyforge compare`: writers side by side on the same prompts, seeds and settings."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,24 +23,15 @@ class Answers:
     """Writer's name → its text and how that ended ("12 tokens, cut")."""
 
     prompt: Prompt
-    texts: Mapping[str, tuple[str, str]]
+    texts: dict[str, tuple[str, str]]
 
 
 def answered(writers: Writers, prompts: Sequence[Prompt], params: "SamplingParams") -> list[Answers]:
-    found = {
-        name: writers.write(name, prompts, params)
-        for name in tqdm(writers.names, "compare", unit=" writers", disable=None, leave=False)
-    }
-    return [
-        Answers(
-            prompt,
-            {
-                name: (each[at].text, how_it_ended(each[at].tokens, each[at].ended))
-                for name, each in found.items()
-            },
-        )
-        for at, prompt in enumerate(prompts)
-    ]
+    answers = [Answers(prompt, {}) for prompt in prompts]
+    for name in tqdm(writers.names, "compare", unit=" writers", disable=None, leave=False):
+        for answer, reply in zip(answers, writers.write(name, prompts, params), strict=True):
+            answer.texts[name] = reply.text, how_it_ended(reply.tokens, reply.ended)
+    return answers
 
 
 def show(answers: Iterable[Answers]) -> None:

@@ -2,54 +2,68 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from storyforge.commands.plan import CORPORA, GIB, plan, recipe_file
+from storyforge.commands.plan import CORPORA, GIB, plan
 from storyforge.commands.terminal import aside, table, waiting
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
+from storyforge.core.params import PARAMS
 from storyforge.core.records import Exchange
+from storyforge.train.schedule import TrainParams, batches, validated
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch comes with it
     from storyforge.model.encoding import Encoded
-    from storyforge.train.schedule import TrainParams
 
-PROCESSED = Path("data/processed")
+PROCESSED, RECIPES = Path("data/processed"), Path("recipes")
 
 
-def run(
-    recipe: str | None, steps: int | None, price_per_hour: float | None, *, as_json: bool, home: Path
-) -> None:
-    """A rehearsal where there is data or `steps` ask for it, else a plan; `home` as in recipe_file."""
+def run(recipe: str | None, steps: int | None, price: float | None, *, as_json: bool, home: Path) -> None:
+    """A rehearsal where there is data or `steps` ask for it, else a plan.
+
+    Of params.yaml, or of `recipe`: a name under recipes/, or a path relative to `home`.
+    """
     if recipe and steps:
         raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe out")
     if steps or recipe is None and (PROCESSED / "train.jsonl").exists():
         with waiting("running a few steps"):
-            found, show = rehearsed(steps or 8, price_per_hour), show_rehearsed
+            found, show = rehearsed(steps or 8, price), show_rehearsed
     else:
-        found, show = plan(recipe_file(recipe, home), price_per_hour), show_planned
+        files = [RECIPES / f"{recipe}.yaml", home / recipe] if recipe else [PARAMS]
+        file = next((each for each in files if each.is_file()), None)
+        if not file:
+            known = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml"))) or "none"
+            raise UserError(f"--recipe {recipe}: no such recipe or file; recipes/ has: {known}")
+        found, show = plan(file, price), show_planned
     if as_json:
-        return typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
-    show(found)
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        show(found)
 
 
 def rehearsed(steps: int, price_per_hour: float | None = None) -> dict[str, Any]:
     """Seconds and bytes, from `steps` real steps on this machine; nothing of them is kept."""
-    begin = time.perf_counter()
-    splits = {side: _read(side) for side in ("train", "val")}
+    begin, stories = time.perf_counter(), []
+    for path in (PROCESSED / "train.jsonl", PROCESSED / "val.jsonl"):
+        if not path.exists():
+            raise UserError(f"{path}: no stories there yet: run `dvc repro preprocess`")
+        stories.append(list(read_jsonl(path, Exchange)))
+    if not stories[0]:
+        raise UserError(
+            f"{PROCESSED}/train.jsonl is empty: metadata.json beside it says what was dropped and why"
+        )
     from storyforge.model.loading import ModelParams, load_encoder
     from storyforge.train.checkpoints import KEPT
     from storyforge.train.rehearsal import rehearse
-    from storyforge.train.schedule import TrainParams, validated
 
     model_params, params = ModelParams.load(), TrainParams.load()
     encoder = load_encoder(model_params)
-    train, val = ([encoder.exchange(row, params.max_tokens) for row in rows] for rows in splits.values())
+    train, val = ([encoder.exchange(row, params.max_tokens) for row in rows] for rows in stories)
     val = validated(val, params)
     job, read_s = job_of(train, val, params), time.perf_counter() - begin
     costs = rehearse(train, val, model_params, params, steps=steps)
@@ -74,10 +88,8 @@ def rehearsed(steps: int, price_per_hour: float | None = None) -> dict[str, Any]
     }
 
 
-def job_of(train: "Sequence[Encoded]", val: "Sequence[Encoded]", params: "TrainParams") -> dict[str, Any]:
+def job_of(train: "Sequence[Encoded]", val: "Sequence[Encoded]", params: TrainParams) -> dict[str, Any]:
     """What `train` has to do, in tokens as the model counts them, if `patience` does not end it earlier."""
-    from storyforge.train.schedule import batches
-
     lengths = [sum(len(row.ids) for row in rows) for rows in batches(train, params)]
     steps = len(lengths)
     validations = 1 + steps // params.validate_every + (steps % params.validate_every > 0) if val else 0
@@ -94,33 +106,51 @@ def job_of(train: "Sequence[Encoded]", val: "Sequence[Encoded]", params: "TrainP
 
 
 def show_rehearsed(found: dict[str, Any]) -> None:
-    job, costs, seconds = found["job"], found["costs"], found["seconds"]
-    kind = costs["machine"]
-    parts = ", ".join(f"{part} {duration(s)}" for part, s in seconds.items() if part != "total")
-    cost = found["price"]
+    job, costs, seconds, kind = found["job"], found["costs"], found["seconds"], found["costs"]["machine"]
+    peak, at_once = costs["peak_memory_bytes"] / GIB, costs["micro_batch_tokens"]
     facts = {
         "machine": f"{kind['device']} {kind['processor']}, {kind['precision']}, {kind['threads']} threads",
         "time": duration(seconds["total"]),
-        "of it": parts,
+        "of it": ", ".join(f"{part} {duration(s)}" for part, s in seconds.items() if part != "total"),
         "speed": f"{1 / costs['token_s']:,.0f} tokens/s, measured here and now",
-        "peak memory": f"{costs['peak_memory_bytes'] / GIB:.1f} GiB with {costs['micro_batch_tokens']:,} "
-        "tokens at once",
+        "peak memory": f"{peak:.1f} GiB with {at_once:,} tokens at once",
         "trainable": f"{costs['trainable_parameters']:,} parameters",
         "batch": f"{job['stories_a_step']} stories, {job['tokens_a_step']:,.0f} tokens",
         "tokens": f"{job['tokens_an_epoch']:,} an epoch, {job['tokens']:,} in {job['steps']:,} steps",
         "disk": ", ".join(f"{size / (1 << 20):,.0f} MiB {name}" for name, size in found["disk"].items()),
-        "cost": None if cost is None else f"{cost:,.2f} at {found['price_per_hour']:,.2f} an hour",
     }
-    table(row for row in facts.items() if row[1])
+    if found["price"] is not None:
+        facts["cost"] = f"{found['price']:,.2f} at {found['price_per_hour']:,.2f} an hour"
+    table(facts.items())
     aside("on other machines, as published: storyforge estimate --recipe params.yaml")
 
 
 def show_planned(found: dict[str, Any]) -> None:
-    table(_facts(found))
+    facts = [("recipe", f"{found['recipe']}: {found['model']}, {found['method']}")]
+    for name, count in found["stories"].items():
+        mean, _, tokenizer = CORPORA[name]
+        facts.append(("stories", f"{count:,} of {name}, mean {mean} tokens of {tokenizer} tokenizer"))
+    tokens = "unknown before `dvc repro preprocess`"
+    if total := found["tokens"]:
+        epoch = f"{million(found['tokens_an_epoch'])} an epoch, " if found["tokens_an_epoch"] else ""
+        tokens = (
+            f"{'at most ' if found['at_most'] else ''}{epoch}{million(total)} in {found['steps']:,} steps"
+        )
+    facts.append(("tokens", tokens))
+    if found["peak_memory_bytes"] is None:
+        missing = "unknown: the model is not in ARCHITECTURES of src/storyforge/commands/plan.py"
+        facts.append(("memory", missing))
+    else:
+        peak, at_once = found["peak_memory_bytes"] / GIB, found["micro_batch_tokens"]
+        adapter, base = found["trainable_parameters"], found["base_bytes"] / GIB
+        facts += [
+            ("memory", f"about {peak:.1f} GiB with {at_once:,} tokens at once (calculated, not measured)"),
+            ("trainable", f"{adapter:,} parameters"),
+            ("disk", f"{base:.1f} GiB base in 16 bits, {4 * adapter / (1 << 20):,.0f} MiB adapter"),
+        ]
+    table(facts)
     typer.echo()
-    costs = [row["cost"] for row in found["hardware"]]
-    names = ["machine", "memory", "tokens/s", "time", *(["cost"] if any(costs) else []), "rate"]
-    cells = (
+    rows = [
         {
             "machine": row["machine"],
             "memory": row["memory_gib"] and f"{row['memory_gib']} GiB",
@@ -130,39 +160,16 @@ def show_planned(found: dict[str, Any]) -> None:
             "rate": row["note"],
         }
         for row in found["hardware"]
-    )
-    table(([row[name] or "" for name in names] for row in cells), names, right=names[1:-1])
+    ]
+    names = [name for name in rows[0] if name != "cost" or any(row["cost"] for row in rows)]
+    table(([row[name] or "" for name in names] for row in rows), names, right=names[1:-1])
     for row in found["hardware"]:
         if row["source"]:
             aside(f"{row['machine']}: {row['source']}")
     aside("Training alone, as others measured it; `storyforge estimate --steps 8` measures this machine.")
 
 
-def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "recipe", f"{found['recipe']}: {found['model']}, {found['method']}"
-    for name, count in found["stories"].items():
-        mean, _, tokenizer = CORPORA[name]
-        yield "stories", f"{count:,} of {name}, mean {mean} tokens of {tokenizer} tokenizer"
-    epoch, total = found["tokens_an_epoch"], found["tokens"]
-    tokens = f"{_rounded(epoch)} an epoch, " if epoch else ""
-    tokens += f"{_rounded(total)} in {found['steps']:,} steps" if total else ""
-    yield (
-        "tokens",
-        f"{'at most ' if tokens and found['at_most'] else ''}{tokens}"
-        or "unknown before `dvc repro preprocess`",
-    )
-    if found["peak_memory_bytes"] is None:
-        yield "memory", "unknown: the model is not in ARCHITECTURES of src/storyforge/commands/plan.py"
-        return
-    peak, at_once = found["peak_memory_bytes"] / GIB, found["micro_batch_tokens"]
-    yield "memory", f"about {peak:.1f} GiB with {at_once:,} tokens at once (calculated, not measured)"
-    adapter = found["trainable_parameters"]
-    yield "trainable", f"{adapter:,} parameters"
-    base, adapter_mib = found["base_bytes"] / GIB, 4 * adapter / (1 << 20)
-    yield "disk", f"{base:.1f} GiB base in 16 bits, {adapter_mib:,.0f} MiB adapter"
-
-
-def _rounded(tokens: float) -> str:
+def million(tokens: float) -> str:
     return f"{tokens / 1e6:,.1f} M" if tokens >= 1e6 else f"{tokens:,.0f}"
 
 
@@ -170,13 +177,3 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
-
-
-def _read(side: str) -> list[Exchange]:
-    path = PROCESSED / f"{side}.jsonl"
-    if not path.exists():
-        raise UserError(f"{path}: no stories there yet: run `dvc repro preprocess`")
-    rows = list(read_jsonl(path, Exchange))
-    if side == "train" and not rows:
-        raise UserError(f"{path} is empty: metadata.json beside it says what was dropped and why")
-    return rows

@@ -1,7 +1,7 @@
 """`storyforge look`: stories of any stage, what was rejected and why, and which tokens carry loss."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from heapq import nsmallest
 from pathlib import Path
@@ -26,17 +26,26 @@ Row = Mapping[str, Any]  # a Story or an Exchange, as its file has it
 def chosen(stage: str, count: int, seed: int, **wanted: str | None) -> list[Row]:
     """`count` stories of a stage that fit `source`, `reason` and `id`, by a hash of seed and place."""
     wanted = {key: value for key, value in wanted.items() if value is not None}
-    places = (
-        (rank(f"{file.name}:{number}", seed), file, number, line) for file, number, line in _rows(stage)
-    )
+
+    def fits(row: Row) -> bool:
+        others = (row[key] == value for key, value in wanted.items() if key != "reason")
+        return all(others) and ("reason" not in wanted or wanted["reason"] in row.get("reasons", {}))
+
+    places = ((rank(f"{file.name}:{number}", seed), file, number, line) for file, number, line in rows(stage))
     if wanted:  # without, only the rows that are shown are parsed
-        places = (place for place in places if _fits(parsed(*place[1:]), **wanted))
+        places = (place for place in places if fits(parsed(*place[1:])))
     found = [parsed(*place[1:]) for place in nsmallest(count, places, key=lambda place: place[0])]
-    if not found:
-        asked = " and ".join(f"{key} {value!r}" for key, value in wanted.items())
-        known = f": there is {', '.join(_known(stage, wanted))}" if asked and "id" not in wanted else ""
-        raise UserError(f"no {stage} story{f' of {asked}' if asked else ''}{known}")
-    return found
+    if found:
+        return found
+    asked = " and ".join(f"{key} {value!r}" for key, value in wanted.items())
+    if not asked or "id" in wanted:
+        raise UserError(f"no {stage} story{f' of {asked}' if asked else ''}")
+    if "reason" in wanted and stage == "rejected":
+        sources = read_json(PROCESSED / "metadata.json")["sources"].values()
+        there = {rule for account in sources for rule in account["rules"]}
+    else:
+        there = {parsed(*row)["source"] for row in rows(stage)}
+    raise UserError(f"no {stage} story of {asked}: there is {', '.join(sorted(there)) or 'nothing'}")
 
 
 def files_of(stage: str) -> list[Path]:
@@ -51,19 +60,26 @@ def files_of(stage: str) -> list[Path]:
     return found
 
 
+def rows(stage: str) -> Iterator[tuple[Path, int, bytes]]:
+    """File, line number from 1, and the line."""
+    for file in files_of(stage):
+        with file.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                yield file, number, line
+
+
 def parsed(file: Path, number: int, line: bytes) -> Row:
     """UserError names the line that is no story."""
     try:
         row = json.loads(line)
-        if isinstance(text_of(row), str) and {"id", "source", "group", "prompt"} <= row.keys():
+        if (
+            isinstance(row.get("story", row.get("text")), str)
+            and {"id", "source", "group", "prompt"} <= row.keys()
+        ):
             return row
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     raise UserError(f"{file}, line {number}: no story: `storyforge verify` tells whether the file is whole")
-
-
-def text_of(row: Row) -> str:
-    return row["story"] if "story" in row else row["text"]
 
 
 def show_counts() -> None:
@@ -71,8 +87,7 @@ def show_counts() -> None:
     files_of("rejected")
     counts = []
     for source, account in sorted(read_json(PROCESSED / "metadata.json")["sources"].items()):
-        rules = sorted(account["rules"].items(), key=lambda rule: (-rule[1]["dropped"], rule[0]))
-        for rule, taken in rules:
+        for rule, taken in sorted(account["rules"].items(), key=lambda it: (-it[1]["dropped"], it[0])):
             share = f"{taken['dropped'] / account['drafts']:.2%}"
             counts.append((source, rule, f"{taken['dropped']:,}", share, f"{taken['would_drop_alone']:,}"))
     numbers = ("dropped", "of drafts", "fired")
@@ -82,7 +97,7 @@ def show_counts() -> None:
 
 def show(row: Row, *, with_tokens: bool) -> None:
     """Where the story is from, its prompt and its text; or its tokens as training sees them."""
-    text = text_of(row)
+    text = row.get("story", row.get("text"))
     say(f"{row['source']} · {row['group']} · {row['id']} · {len(text.split()):,} words", bold=True)
     for rule, why in row.get("reasons", {}).items():
         say(f"rejected: {rule}: {why}", fg="red")
@@ -122,25 +137,3 @@ def spelled(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> Itera
         if not text.endswith(INCOMPLETE) or end == len(ids):
             yield text
             start = end
-
-
-def _rows(stage: str) -> Iterator[tuple[Path, int, bytes]]:
-    """File, line number from 1, and the line."""
-    for file in files_of(stage):
-        with file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                yield file, number, line
-
-
-def _fits(row: Row, *, reason: str | None = None, **values: str) -> bool:
-    return (reason is None or reason in row.get("reasons", {})) and all(
-        row[key] == value for key, value in values.items()
-    )
-
-
-def _known(stage: str, wanted: Iterable[str]) -> list[str]:
-    """What may be asked for instead."""
-    if "reason" in wanted and stage == "rejected":
-        sources = read_json(PROCESSED / "metadata.json")["sources"].values()
-        return sorted({rule for account in sources for rule in account["rules"]}) or ["nothing"]
-    return sorted({parsed(*row)["source"] for row in _rows(stage)}) or ["nothing"]

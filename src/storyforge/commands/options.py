@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from inspect import Parameter, signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,27 +12,22 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from storyforge.commands.terminal import complain
 from storyforge.core.errors import UserError
 
 
-def instead(*names: str, **more: Any) -> Any:
+def instead(kind: type, *names: str, **more: Any) -> Any:
     """An option that replaces a value of params.yaml."""
-    return typer.Option(*names, show_default="params.yaml", **more)
+    return Annotated[kind | None, typer.Option(*names, show_default="params.yaml", **more)]
 
 
 SAMPLING = {
-    "temperature": Annotated[float | None, instead(min=0, help="0: always the likeliest token.")],
-    "top_p": Annotated[
-        float | None, instead(min=0, max=1, help="Only the likeliest tokens with this total probability.")
-    ],
-    "min_p": Annotated[
-        float | None, instead(min=0, max=1, help="Only tokens this likely, relative to the likeliest.")
-    ],
-    "repetition_penalty": Annotated[
-        float | None, instead(help="Above 1: tokens already written become less likely.")
-    ],
-    "max_new_tokens": Annotated[int | None, instead("--length", min=1, help="Most tokens of a reply.")],
-    "seed": Annotated[int | None, instead(min=0, help="Same seed, same text.")],
+    "temperature": instead(float, min=0, help="0: always the likeliest token."),
+    "top_p": instead(float, min=0, max=1, help="Only the likeliest tokens with this total probability."),
+    "min_p": instead(float, min=0, max=1, help="Only tokens this likely, relative to the likeliest."),
+    "repetition_penalty": instead(float, help="Above 1: tokens already written become less likely."),
+    "max_new_tokens": instead(int, "--length", min=1, help="Most tokens of a reply."),
+    "seed": instead(int, min=0, help="Same seed, same text."),
 }
 Tuned = Annotated[
     Path | None,
@@ -43,34 +38,15 @@ More = Annotated[
     typer.Option("--adapter", resolve_path=True, help="One more adapter's folder; repeatable."),
 ]
 Presets = Annotated[
-    list[str] | None,
-    typer.Option("--preset", help="Kind or id in data/prompts.yaml; repeatable."),
+    list[str] | None, typer.Option("--preset", help="Kind or id in data/prompts.yaml; repeatable.")
 ]
-
-
-def show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"storyforge {version('storyforge')}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
-]
-
-
-def sampled(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of `sampling`; the command takes them as keywords, None where one is not given."""
-    own = [each for each in signature(command).parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-    more = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in SAMPLING.items()]
-    command.__signature__ = signature(command).replace(parameters=[*own, *more])
-    return command
 
 
 def at_the_root(command: Callable[..., None]) -> Callable[..., None]:
-    """Run a command from the repository's root, in whatever folder of it the user is."""
+    """Run a command from the repository's root, in whatever folder of it the user is.
+
+    One that takes `**sampling` gets the options of SAMPLING, None where one is not given.
+    """
 
     @wraps(command)
     def run(**options) -> None:
@@ -79,6 +55,10 @@ def at_the_root(command: Callable[..., None]) -> Callable[..., None]:
         enter()
         command(**options)
 
+    own = dict(signature(command).parameters)
+    if own.pop("sampling", None):
+        more = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in SAMPLING.items()]
+        run.__signature__ = Signature([*own.values(), *more])
     return run
 
 
@@ -86,8 +66,6 @@ class Commands(TyperGroup):
     """UserError and wrong options end in one line on stderr; Ctrl-C in status 130."""
 
     def main(self, *args, standalone_mode: bool = True, **more) -> None:
-        from storyforge.commands.terminal import complain
-
         warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other
         try:
             status = super().main(*args, standalone_mode=False, **more)
@@ -102,15 +80,3 @@ class Commands(TyperGroup):
         except (KeyboardInterrupt, typer.Abort):
             status = 130
         sys.exit(status)
-
-
-def as_page(group: TyperGroup) -> str:
-    """Markdown with the help of every command that is not hidden; the same at every terminal width."""
-    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
-    shown = {name: command for name, command in group.commands.items() if not command.hidden}
-    for name, each in {"": group, **shown}.items():
-        title = f"storyforge {name}".strip()
-        context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
-        context.help_option_names = ["-h", "--help"]
-        parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
-    return "\n".join(parts)

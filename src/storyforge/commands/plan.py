@@ -1,16 +1,15 @@
 """What a recipe asks for, from the recipe alone: no data, weights, torch or network."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel, NonNegativeFloat, PositiveInt
+from storyforge.core.params import Params
+from storyforge.model.params import ModelParams
+from storyforge.preprocess.heldout import SplitParams
+from storyforge.train.footprint import multiplied, predicted_bytes
+from storyforge.train.schedule import TrainParams
 
-from storyforge.core.errors import UserError
-from storyforge.core.params import PARAMS, Params
-
-RECIPES = Path("recipes")
 GIB = 1 << 30
 # tokens of a kept story with its prompt (mean), its training stories where all are taken, and whose tokens
 CORPORA = {
@@ -23,119 +22,75 @@ MACHINES = {"2 CPU cores": None, "T4": 16, "RTX 4090": 24, "A100": 80, "H100": 8
 TORCHTUNE = "torchtune's README, 2,048-token rows, 2 at once, compiled"
 TORCHTUNE_3B = "torchtune's README, 4,096-token rows, 2 at once, compiled"
 WIKI = "LLaMA-Factory's wiki, 40 GB card, rows of 1,024 tokens"
-# (machine, method) → (model, tokens a second, source), as somebody published them; nothing is scaled
+# (machine, method, model) → (tokens a second, source), as somebody published them; nothing is scaled
 PUBLISHED = {
-    ("2 CPU cores", "LoRA"): [
-        ("SmolLM2-135M", 1157, "benchmarks/RESULTS.md, this program on AVX512-BF16"),
-    ],
-    ("RTX 4090", "LoRA"): [("Llama-3.1-8B", 3083, TORCHTUNE)],
-    ("RTX 4090", "QLoRA"): [("Llama-3.1-8B", 2413, TORCHTUNE)],
-    ("A100", "LoRA"): [("Llama-3.2-3B", 8210, TORCHTUNE_3B), ("Llama-2-7B", 2954, WIKI)],
-    ("A100", "QLoRA"): [("Llama-3.2-3B", 8035, TORCHTUNE_3B), ("Llama-2-7B", 2415, WIKI)],
+    ("2 CPU cores", "LoRA", "SmolLM2-135M"): (1157, "benchmarks/RESULTS.md, this program on AVX512-BF16"),
+    ("RTX 4090", "LoRA", "Llama-3.1-8B"): (3083, TORCHTUNE),
+    ("RTX 4090", "QLoRA", "Llama-3.1-8B"): (2413, TORCHTUNE),
+    ("A100", "LoRA", "Llama-3.2-3B"): (8210, TORCHTUNE_3B),
+    ("A100", "LoRA", "Llama-2-7B"): (2954, WIKI),
+    ("A100", "QLoRA", "Llama-3.2-3B"): (8035, TORCHTUNE_3B),
+    ("A100", "QLoRA", "Llama-2-7B"): (2415, WIKI),
 }
 STANDS_FOR = {"Llama-3.1-8B": "Llama-2-7B"}  # the next smaller model with a published rate, named in its row
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """A Llama: every layer has the same seven matrices; `tied` if head and embedding are one matrix."""
+class Llama(NamedTuple):
+    """The part of transformers' configuration, under its names, that sizes follow from."""
 
-    layers: int
-    hidden: int
-    inner: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    tied: bool
-
-    def shapes(self) -> list[tuple[int, int]]:
-        """(in, out) of a layer's matrices."""
-        hidden, inner, kv = self.hidden, self.inner, self.hidden // self.heads * self.kv_heads
-        return [(hidden, hidden)] * 2 + [(hidden, kv)] * 2 + [(hidden, inner)] * 2 + [(inner, hidden)]
-
-    def weights(self) -> tuple[int, int]:
-        """Of all layers' matrices, and of embedding and head."""
-        linear = self.layers * sum(rows * columns for rows, columns in self.shapes())
-        return linear, self.hidden * self.vocabulary * (1 if self.tied else 2)
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    tie_word_embeddings: bool  # head and embedding are one matrix
 
 
 ARCHITECTURES = {
-    "SmolLM2-135M": Architecture(30, 576, 1536, 9, 3, 49_152, True),
-    "SmolLM2-360M": Architecture(32, 960, 2560, 15, 5, 49_152, True),
-    "SmolLM2-1.7B": Architecture(24, 2048, 8192, 32, 32, 49_152, True),
-    "Llama-3.2-1B": Architecture(16, 2048, 8192, 32, 8, 128_256, True),
-    "Llama-3.2-3B": Architecture(28, 3072, 8192, 24, 8, 128_256, True),
-    "Llama-3.1-8B": Architecture(32, 4096, 14_336, 32, 8, 128_256, False),
-    "Llama-3.1-70B": Architecture(80, 8192, 28_672, 64, 8, 128_256, False),
+    "SmolLM2-135M": Llama(30, 576, 1536, 9, 3, 49_152, True),
+    "SmolLM2-360M": Llama(32, 960, 2560, 15, 5, 49_152, True),
+    "SmolLM2-1.7B": Llama(24, 2048, 8192, 32, 32, 49_152, True),
+    "Llama-3.2-1B": Llama(16, 2048, 8192, 32, 8, 128_256, True),
+    "Llama-3.2-3B": Llama(28, 3072, 8192, 24, 8, 128_256, True),
+    "Llama-3.1-8B": Llama(32, 4096, 14_336, 32, 8, 128_256, False),
+    "Llama-3.1-70B": Llama(80, 8192, 28_672, 64, 8, 128_256, False),
 }
 
 
-class Section(Params, extra="ignore"):
-    """Of a section of the recipe, the keys that a plan needs."""
-
-
-class Collect(Params, extra="allow"):
+class Collect(Params, extra="allow"):  # each source is an extra key; the stage's own class loads pyarrow
     section: ClassVar[str] = "collect"
 
 
-class Split(BaseModel):
-    val: NonNegativeFloat
-    test: NonNegativeFloat
-
-
-class Preprocess(Section):
+class Preprocess(Params, extra="ignore"):
     section: ClassVar[str] = "preprocess"
-    split: Split
+    split: SplitParams
     profiles: dict[str, dict[str, Any]]
-
-
-class Model(Section):
-    section: ClassVar[str] = "model"
-    name: str
-    precision: str
-    quantization: Literal["none", "nf4"]
-
-
-class Lora(BaseModel):
-    r: PositiveInt
-
-
-class Train(Section):
-    section: ClassVar[str] = "train"
-    epochs: PositiveInt
-    max_steps: PositiveInt | None
-    batch_stories: PositiveInt
-    max_tokens: PositiveInt
-    micro_batch_tokens: PositiveInt
-    gradient_checkpointing: bool
-    lora: Lora
-
-
-def recipe_file(name: str | None, home: Path) -> Path:
-    """params.yaml, a name under recipes/, or a path relative to `home`."""
-    if name is None:
-        return PARAMS
-    for path in (RECIPES / f"{name}.yaml", home / name):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml"))) or "none"
-    raise UserError(f"--recipe {name}: no such recipe or file; recipes/ has: {known}")
 
 
 def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
     """Tokens, bytes and hours; None where the recipe does not tell."""
-    model, train = Model.load(file), Train.load(file)
+    model, train = ModelParams.load(file), TrainParams.load(file)
     name = model.name.rpartition("/")[2].removesuffix("-Instruct")
     method = "QLoRA" if model.quantization == "nf4" else "LoRA"
-    (stories, epoch, at_most), steps = counted(file, train), train.max_steps
+    (stories, epoch, at_most), steps = counted(file, train.max_tokens), train.max_steps
     if stories:
         whole = train.epochs * -(-sum(stories.values()) // train.batch_stories)  # rounded up
         steps = min(steps or whole, whole)
         tokens = epoch * train.epochs * steps / whole
     else:  # the user's own texts: known once they are preprocessed; no story is longer than max_tokens
         tokens = steps and steps * train.batch_stories * train.max_tokens
-    shape = ARCHITECTURES.get(name)
-    peak = shape and peak_bytes(shape, model, train)
+    peak = adapter = base = None
+    if shape := ARCHITECTURES.get(name):
+        size = 4 if model.precision == "fp32" else 2
+        peak = predicted_bytes(shape, model, train, train.max_tokens, size=size)
+        hidden = shape.hidden_size
+        kv = hidden // shape.num_attention_heads * shape.num_key_value_heads
+        # LoRA of a matrix (in, out) has rank × (in + out) weights: q and o, k and v, the three of the MLP
+        sides = 2 * (hidden + hidden) + 2 * (hidden + kv) + 3 * (hidden + shape.intermediate_size)
+        adapter = train.lora.r * shape.num_hidden_layers * sides
+        embedding = 0 if shape.tie_word_embeddings else hidden * shape.vocab_size
+        base = 2 * (multiplied(shape) + embedding)
     return {
         "recipe": str(file),
         "model": model.name,
@@ -147,13 +102,13 @@ def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
         "steps": steps,
         "micro_batch_tokens": train.micro_batch_tokens,
         "peak_memory_bytes": peak,
-        "trainable_parameters": shape and adapter_weights(shape, train.lora.r),
-        "base_bytes": shape and 2 * sum(shape.weights()),
+        "trainable_parameters": adapter,
+        "base_bytes": base,
         "hardware": list(hardware(name, method, tokens, peak, price_per_hour)),
     }
 
 
-def counted(file: Path, train: Train) -> tuple[dict[str, int], float | None, bool]:
+def counted(file: Path, max_tokens: int) -> tuple[dict[str, int], float | None, bool]:
     """Training stories by source, their tokens, and whether these are bounds; nothing if one is unknown."""
     preprocess, sources = Preprocess.load(file), Collect.load(file).model_extra or {}
     share, at_most = 1 - preprocess.split.val - preprocess.split.test, False
@@ -169,30 +124,11 @@ def counted(file: Path, train: Train) -> tuple[dict[str, int], float | None, boo
             at_most |= bool(wanted)
         elif name in CORPORA and wanted:
             stories[name] = round(share * min(wanted))
-            at_most |= kept is None or train.max_tokens < CUT_FREE.get(name, 0)
+            at_most |= kept is None or max_tokens < CUT_FREE.get(name, 0)
         else:
             return {}, None, True
-    tokens = sum(count * min(CORPORA[name][0], train.max_tokens) for name, count in stories.items())
+    tokens = sum(count * min(CORPORA[name][0], max_tokens) for name, count in stories.items())
     return stories, tokens, at_most
-
-
-def adapter_weights(shape: Architecture, rank: int) -> int:
-    """Of LoRA on all linear layers: a matrix of (in, rank) and one of (rank, out) each."""
-    return rank * shape.layers * sum(map(sum, shape.shapes()))
-
-
-def peak_bytes(shape: Architecture, model: Model, train: Train) -> int:
-    """Peak of training; rather too much. Activations are counted as in storyforge.train."""
-    size = 4 if model.precision == "fp32" else 2
-    linear, embeddings = shape.weights()
-    weights = linear * (0.55 if model.quantization == "nf4" else size) + embeddings * size
-    adapter = 16 * adapter_weights(shape, train.lora.r)  # weight, gradient and two moments in float32
-    layer = 24 * shape.hidden + 6 * shape.inner  # numbers a token and layer keeps for the way back
-    checkpointed = layer + shape.layers * shape.hidden  # one layer at a time, and every layer's input
-    kept = checkpointed if train.gradient_checkpointing else layer * shape.layers
-    activations = kept * size * max(train.micro_batch_tokens, train.max_tokens)
-    logits = 16 * 512 * shape.vocabulary  # of 512 tokens at once, and what is formed of them
-    return int(weights + adapter + activations + logits + GIB)  # the last for Python and torch
 
 
 def hardware(
@@ -200,17 +136,16 @@ def hardware(
 ) -> Iterator[dict[str, Any]]:
     """A row a machine: a rate and its source, or a note why there is none."""
     for machine, memory_gib in MACHINES.items():
-        rate = source = None
-        rates = {model: (rate, source) for model, rate, source in PUBLISHED.get((machine, method), [])}
-        published = name if name in rates else STANDS_FOR.get(name)
+        models = (each for each in (name, STANDS_FOR.get(name)) if (machine, method, each) in PUBLISHED)
+        rate, source, published = None, None, next(models, None)
         if method == "QLoRA" and machine in ("2 CPU cores", "Mac M4"):
             note = "NF4 needs CUDA"
         elif memory_gib and peak and peak > memory_gib * GIB:
             note = "does not fit"
-        elif published not in rates:
+        elif published is None:
             note = "no published rate"
         else:
-            rate, source = rates[published]
+            rate, source = PUBLISHED[machine, method, published]
             note = "published" if published == name else f"of {published}"
         hours = tokens / rate / 3600 if tokens and rate else None
         yield {

@@ -4,7 +4,7 @@ import html
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ class Request:
 
     prompt: Prompt
     params: "SamplingParams"
-    replies: Mapping[str, Reply] = field(default_factory=dict)  # by writer
+    replies: dict[str, Reply]  # by writer
 
     @property
     def settings(self) -> str:

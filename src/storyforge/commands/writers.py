@@ -1,8 +1,9 @@
 """The base and its adapters, loaded once and sampled as `evaluate` does it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,21 +93,20 @@ class Writers:
 
         params = ModelParams.load()
         self.encoder, self.model = load_encoder(params), load_base(params)
+        self.names = (BASE, *adapters)
         self.adapters: dict[str, str] = {}  # writer's name → PEFT's name
         for name, path in adapters.items():
             if not self.adapters:
                 self.model = load_adapter(self.model, path, params)
                 self.adapters[name] = "default"
             else:
-                _require_base(path, params.name)
+                base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
+                if base != params.name:
+                    raise UserError(f"{path} was trained on {base}, and model.name is {params.name}")
                 self.adapters[name] = f"adapter-{len(self.adapters)}"  # PEFT allows no dots
                 self.model.load_adapter(str(path), adapter_name=self.adapters[name])
         self.model.eval()
         self.autocast: Callable = accelerator(params).autocast
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (BASE, *self.adapters)
 
     def encoded(
         self, prompt: str, params: "SamplingParams", turns: Sequence[tuple[str, str]] = ()
@@ -114,10 +114,8 @@ class Writers:
         """Tokens up to the reply, and how many of the first turns (prompt, reply) had no room before it."""
         room = self.model.config.max_position_embeddings - params.max_new_tokens
         for start in range(len(turns) + 1):
-            history = [
-                turn for asked, reply in turns[start:] for turn in (("user", asked), ("assistant", reply))
-            ]
-            ids = self.encoder.prompt(prompt, history)
+            roles = [(("user", asked), ("assistant", reply)) for asked, reply in turns[start:]]
+            ids = self.encoder.prompt(prompt, [*chain(*roles)])
             if len(ids) <= room:
                 return ids, start
         raise UserError(f"{len(ids)} tokens of prompt leave no room for a reply of {params.max_new_tokens}")
@@ -128,11 +126,8 @@ class Writers:
         with self.autocast():
             if name in self.adapters:
                 self.model.set_adapter(self.adapters[name])
-                yield self.model
-            elif self.adapters:
-                with self.model.disable_adapter():
-                    yield self.model
-            else:
+            off = self.adapters and name not in self.adapters
+            with self.model.disable_adapter() if off else nullcontext():
                 yield self.model
 
     def write(self, name: str, prompts: Sequence[Prompt], params: "SamplingParams") -> list["Written"]:
@@ -179,9 +174,3 @@ def deltas(
         if ended:
             break
     yield Delta(text[shown:], len(ids) + ended, ended)
-
-
-def _require_base(adapter: Path, base: str) -> None:
-    trained_on = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
-    if trained_on != base:
-        raise UserError(f"{adapter} was trained on {trained_on}, and model.name is {base}")
