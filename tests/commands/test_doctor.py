@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, errors
 from pipeline import Repository
 from ruamel.yaml import YAML
 
-from storyforge.commands import doctor, leftovers
+from storyforge.commands import doctor
 from storyforge.commands.doctor import Finding
 from storyforge.commands.repository import is_orphan
 from storyforge.core.errors import UserError
@@ -84,7 +84,7 @@ def test_a_lock_file_that_git_never_had_is_removed(repository):
 
 @pytest.mark.parametrize("text", ["", '{"write": {"out', "nonsense"])
 def test_a_broken_rwlock_is_removed(repository, text):
-    path = repository.root / leftovers.RWLOCK
+    path = repository.root / doctor.RWLOCK
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert mend(doctor.rwlock).state == "ok"
@@ -95,7 +95,7 @@ def test_nothing_of_a_run_at_work_is_touched(repository):
     head = repository.git("rev-parse", "HEAD").strip()
     repository.git("update-ref", "refs/exps/exec/EXEC_BASELINE", head)
     repository.git("checkout", "--quiet", "--detach")
-    path = repository.root / leftovers.RWLOCK
+    path = repository.root / doctor.RWLOCK
     path.parent.mkdir(parents=True)
     path.write_text("{")
     (repository.root / "dvc").write_text("import time; print(flush=True); time.sleep(60)")
@@ -153,7 +153,7 @@ def test_a_killed_experiment_is_cleared_away(copy, ran):
     assert doctor.branch().state == doctor.experiments().state == "wrong"
     assert mend(doctor.branch).text == "main"
     assert mend(doctor.experiments).text == "no leftovers"
-    assert leftovers.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
+    assert doctor.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
 
 
 def wait_for(condition) -> None:
