@@ -11,14 +11,13 @@ MANIFEST = "manifest.json"  # {name: sha256} of every other file: a folder that 
 
 def digests(folder: Path) -> dict[str, str]:
     """The sha256 of each file but the manifest; a link is not followed, and has its target instead."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
-    return {
-        path.relative_to(folder).as_posix(): f"link to {path.readlink()}"
-        if path.is_symlink()
-        else digest(path)
-        for path in paths
-        if path != folder / MANIFEST
-    }
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[path.relative_to(folder).as_posix()] = f"link to {path.readlink()}"
+        elif not path.is_dir() and path != folder / MANIFEST:
+            found[path.relative_to(folder).as_posix()] = digest(path)
+    return found
 
 
 def require_ours(folder: Path) -> None:
