@@ -7,6 +7,7 @@ import gc
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +57,6 @@ class Measured:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    folder: Path
-    loss: float  # the adapter's
-    stories: int
-    tokens: int
-    asked: int
-    forms: list[Measured]
-
-
 def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tolerance: float) -> Task:
     """UserError before anything is loaded: no adapter, or a folder that holds something else."""
     if type not in BYTES:
@@ -76,7 +67,7 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
     return Task(found, folder, type, stories, tolerance)
 
 
-def export(task: Task) -> Exported:
+def export(task: Task) -> "Reader":
     """Everything is made and measured beside its place; UserError leaves what was there before."""
     from storyforge.export.merging import merged, save
     from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
@@ -88,12 +79,11 @@ def export(task: Task) -> Exported:
     encoder = load_encoder(params)
     _require_space(task, params)
     reader = Reader(task, params, encoder)
-    reference = reader.read(load_adapter(load_base(params), task.adapter, params), "adapter")
+    reader.read(load_adapter(load_base(params), task.adapter, params), "adapter")
     with published_folder(task.folder) as beside:
         model = merged(task.adapter, params)
         save(beside / "merged", model, encoder, sampling)
-        whole = reader.read(reader.saved(beside / "merged"), "merged")
-        forms = [reader.compared("merged", whole, reference, beside / "merged")]
+        reader.read(reader.saved(beside / "merged"), "merged", beside / "merged")
         if task.type != "none":
             from storyforge.export.gguf_file import load_gguf, write_gguf
 
@@ -103,16 +93,13 @@ def export(task: Task) -> Exported:
             del model
             page = modelfile(file.name, encoder.chat, params.system, _parameters(sampling))
             file.with_name("Modelfile").write_text(page, encoding="utf-8")
-            again = reader.read(load_gguf(file, encoder, reader.saved(beside / "merged")), file.name)
-            forms.append(reader.compared(file.name, again, whole, file.parent))
-        asked, tokens = len(reader.prompts), reader.tokens
-        found = Exported(task.folder, reference.loss, len(reader.rows), tokens, asked, forms)
+            reader.read(load_gguf(file, encoder, reader.saved(beside / "merged")), file.name, file.parent)
         for path in beside.rglob("*.*"):
             path.chmod(0o644)  # safetensors lets nobody else read its files
-        write_json(beside / RECORD, record(found, task, params))
+        write_json(beside / RECORD, record(reader))
         write_json(beside / MANIFEST, digests(beside))
         require_ours(task.folder)  # it may have changed in the minutes since the start
-    return found
+    return reader
 
 
 class Reader:
@@ -127,14 +114,27 @@ class Reader:
         self.rows = [encoder.exchange(each, self.measure["max_tokens"]) for each in stories[: task.stories]]
         self.prompts = [prompt.prompt for prompt in read_prompts(PROMPTS)[:ASKED]]
         self.tokens = sum(row.reply_tokens for row in self.rows)
+        self.forms: list[Measured] = []
+        self.last: Reading | None = None
 
-    def read(self, model, name: str) -> "Reading":
+    def read(self, model, name: str, folder: Path | None = None) -> None:
+        """Measure a form beside the last one, of which it was made; UserError where it is worse."""
         from storyforge.export.merging import read
 
         options = {"params": self.params, "batch_tokens": self.measure["batch_tokens"], "name": name}
-        reading = read(model, self.encoder, self.rows, self.prompts, **options)
+        found = read(model, self.encoder, self.rows, self.prompts, **options)
         gc.collect()  # PEFT's modules refer to each other
-        return reading
+        last, self.last = self.last or found, found
+        worse = found.loss - last.loss
+        if not worse <= self.task.tolerance:  # nor where it is no number
+            raise UserError(
+                f"{name}: loses {found.loss:.4f} nats a token, {worse:+.4f} against what it was made from, "
+                f"more than {self.task.tolerance}: nothing was exported"
+            )
+        same = sum(one == other for one, other in zip(found.greedy, last.greedy, strict=True))
+        apart = (found.logits - last.logits).abs().mean().item()
+        size = sum(path.stat().st_size for path in folder.iterdir()) if folder else 0
+        self.forms.append(Measured(name, found.loss, worse, same, apart, size))
 
     def saved(self, folder: Path):
         """The merged model as a user would load it."""
@@ -144,47 +144,36 @@ class Reader:
         changes = {"origin": Origin.parse(f"folder:{folder}"), "quantization": "none"}
         return load_base(self.params.model_copy(update=changes))
 
-    def compared(self, name: str, reading: "Reading", before: "Reading", folder: Path) -> Measured:
-        worse = reading.loss - before.loss
-        if not worse <= self.task.tolerance:  # nor where it is no number
-            raise UserError(
-                f"{name}: loses {reading.loss:.4f} nats a token, {worse:+.4f} against what it was made from, "
-                f"more than {self.task.tolerance}: nothing was exported"
-            )
-        same = sum(one == other for one, other in zip(reading.greedy, before.greedy, strict=True))
-        apart = (reading.logits - before.logits).abs().mean().item()
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        return Measured(name, reading.loss, worse, same, apart, size)
 
-
-def lines(found: Exported) -> Iterator[str]:
+def lines(read: Reader) -> Iterator[str]:
     """For a person."""
-    yield f"{found.stories} test stories of {found.tokens:,} tokens, {found.asked} prompts answered greedily"
-    yield f"adapter  {found.loss:.4f} nats a token"
-    for form, before in zip(found.forms, ("adapter", "merged"), strict=False):
+    asked, folder = len(read.prompts), read.task.folder
+    yield f"{len(read.rows)} test stories of {read.tokens:,} tokens, {asked} prompts answered greedily"
+    yield f"adapter  {read.forms[0].loss:.4f} nats a token"
+    for last, form in pairwise(read.forms):
         yield (
-            f"{form.name}  {form.loss:.4f}, {form.worse:+.4f} against {before}; "
-            f"greedy text the same {form.same_greedy} of {found.asked} times, logits within "
-            f"{form.logits:.2g} on average; {form.bytes / (1 << 20):,.0f} MiB"
+            f"{form.name}  {form.loss:.4f}, {form.worse:+.4f} against {last.name}; greedy text the same "
+            f"{form.same_greedy} of {asked} times, logits within {form.logits:.2g} on average; "
+            f"{form.bytes / (1 << 20):,.0f} MiB"
         )
-    yield f"{found.folder}: " + ", ".join(sorted(path.name for path in found.folder.iterdir()))
-    if (found.folder / "gguf").exists():
-        yield f"next: cd {found.folder / 'gguf'} && ollama create {found.folder.name} -f Modelfile"
+    yield f"{folder}: " + ", ".join(sorted(path.name for path in folder.iterdir()))
+    if (folder / "gguf").exists():
+        yield f"next: cd {folder / 'gguf'} && ollama create {folder.name} -f Modelfile"
 
 
-def record(found: Exported, task: Task, params: "ModelParams") -> dict[str, Any]:
+def record(read: Reader) -> dict[str, Any]:
     """What was exported from what, and how well; no time, host or path in it."""
-    asked = found.asked
+    params, asked = read.params, len(read.prompts)
     return {
         "base": params.name,
         "origin": str(params.origin) if params.origin.kind != "folder" else None,
-        "adapter_sha256": digest(task.adapter / "adapter_model.safetensors"),
-        "stories": found.stories,
-        "reply_tokens": found.tokens,
-        "adapter_loss": round(found.loss, 6),
+        "adapter_sha256": digest(read.task.adapter / "adapter_model.safetensors"),
+        "stories": len(read.rows),
+        "reply_tokens": read.tokens,
+        "adapter_loss": round(read.forms[0].loss, 6),
         "forms": [
             {"name": each.name, "loss": round(each.loss, 6), "same_greedy": f"{each.same_greedy}/{asked}"}
-            for each in found.forms
+            for each in read.forms[1:]
         ],
     }
 

@@ -55,18 +55,18 @@ def write_gguf(path: Path, model, encoder: Encoder, kind: str, name: str) -> Non
     _add_architecture(writer, model.config)
     _add_tokenizer(writer, encoder, model.config.vocab_size)
     tensors = []
-    for name, weight in _tensors(model):
+    for tensor, weight in _tensors(model):
         # As llama.cpp has them: vectors whole; a matrix whose rows are not made of whole blocks in 16 bits.
         fits = weight.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0
         kept = Kind.F32 if weight.dim() == 1 else wanted if fits else Kind.F16
         block, size = gguf.GGML_QUANT_SIZES[kept]
-        writer.add_tensor_info(name, weight.shape, None, weight.numel() * size // block, raw_dtype=kept)
-        tensors.append((name, weight, kept))
+        writer.add_tensor_info(tensor, weight.shape, None, weight.numel() * size // block, raw_dtype=kept)
+        tensors.append((tensor, weight, kept))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
-        weight = _interleaved(name, weight.float(), model.config)
+    for tensor, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
+        weight = _interleaved(tensor, weight.float(), model.config)
         writer.write_tensor_data(gguf.quantize(weight.numpy(), kept))
     writer.close()
 
@@ -80,14 +80,14 @@ def load_gguf(path: Path, encoder: Encoder, merged):
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     there, here, tokenizer = loaded.config, merged.config, encoder.tokenizer
     thetas = [config.rope_parameters["rope_theta"] for config in (there, here)]
-    fields = {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
-    tokens = fields["tokenizer.ggml.tokens"]
+    fields, names = gguf.GGUFReader(path).fields, ("ggml.tokens", "chat_template", "ggml.eos_token_id")
+    tokens, template, end = (fields[f"tokenizer.{name}"].contents() for name in names)
     same = {name: getattr(there, name) == getattr(here, name) for name in SHAPE} | {
         "rms_norm_eps": isclose(there.rms_norm_eps, here.rms_norm_eps, rel_tol=1e-6),
         "rope_theta": isclose(*thetas, rel_tol=1e-6),
         "tokens": all(tokens[number] == token for token, number in tokenizer.get_vocab().items()),
-        "template": fields["tokenizer.chat_template"] == tokenizer.chat_template,
-        "end of turn": fields["tokenizer.ggml.eos_token_id"] == encoder.end_of_turn,
+        "template": template == tokenizer.chat_template,
+        "end of turn": end == encoder.end_of_turn,
     }
     if wrong := [name for name in same if not same[name]]:
         raise UserError(f"{path.name}: read back with another {', '.join(wrong)}: nothing was exported")
@@ -132,13 +132,9 @@ def _add_tokenizer(writer: gguf.GGUFWriter, encoder: Encoder, size: int) -> None
     writer.add_add_bos_token(bool(chat.begin))
     writer.add_eos_token_id(encoder.end_of_turn)
     writer.add_eot_token_id(encoder.end_of_turn)
-    for add, number in (
-        (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_unk_token_id, tokenizer.unk_token_id),
-        (writer.add_pad_token_id, tokenizer.pad_token_id),
-    ):
-        if number is not None:
-            add(number)
+    for name in ("bos", "unk", "pad"):
+        if (number := getattr(tokenizer, f"{name}_token_id")) is not None:
+            getattr(writer, f"add_{name}_token_id")(number)
     writer.add_chat_template(tokenizer.chat_template)
 
 
@@ -159,10 +155,9 @@ def _splitter(content: dict[str, Any]) -> str:
     cutter = content["pre_tokenizer"] or {}
     steps = cutter.get("pretokenizers", [cutter])
     for name, wanted in SPLITTERS.items():
-        alike = len(steps) == len(wanted) and all(
-            step.items() >= part.items() for step, part in zip(steps, wanted, strict=True)
-        )
-        if alike and content["model"]["type"] == "BPE" and not content["normalizer"]:
+        alike = [step.items() >= part.items() for step, part in zip(steps, wanted, strict=False)]
+        known = len(steps) == len(wanted) and all(alike)
+        if known and content["model"]["type"] == "BPE" and not content["normalizer"]:
             return name
     raise UserError("llama.cpp may not cut texts as this tokenizer does: use --type none")
 

@@ -1,6 +1,7 @@
 """What an export wrote, recorded in it: only a folder that is unchanged since then may be replaced."""
 
 import json
+import os
 from pathlib import Path
 
 from storyforge.core.cache import digest
@@ -22,15 +23,14 @@ def digests(folder: Path) -> dict[str, str]:
 
 def require_ours(folder: Path) -> None:
     """UserError where the folder holds anything that no export wrote, or that was changed since."""
-    if not folder.exists() and not folder.is_symlink():
+    if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
         raise UserError(f"{folder}: is not a folder: choose another --to")
     try:
-        written = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        written = dict(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError, TypeError):
         written = {}
-    written = written if isinstance(written, dict) else {}
     if not written and (foreign := next(iter(sorted(folder.iterdir())), None)):
         raise UserError(f"{foreign}: no export of ours is recorded in {folder}: choose another --to")
     for name, found in digests(folder).items():
