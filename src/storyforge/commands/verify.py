@@ -22,7 +22,6 @@ FETCH = "dvc fetch {out} || dvc repro {stage}"
 RESTORE = "rm -rf {path} && {{ dvc fetch {out} && dvc checkout --force {out} || dvc repro {stage}; }}"
 CHECKOUT = "rm -rf {path} && dvc checkout --force {out}"
 FROM_GIT = "git checkout -- {out} || dvc repro {stage}"
-REMOVE_OBJECT = "rm -f {kept}"
 COPY = "mkdir -p {shelf} && cp {path} {kept}"
 COMMIT = "dvc commit {stage}"  # writes the list of a folder's files
 
@@ -34,13 +33,6 @@ class Fault:
     path: Path
     what: str
     remedy: str  # a command, or two
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    files: int
-    bytes: int
-    faults: list[Fault]
 
 
 def run() -> bool:
@@ -60,7 +52,7 @@ def cache_dir() -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def verify(cache: Path) -> Verified:
+def verify(cache: Path) -> "Hashes":
     """All outputs of dvc.lock, their objects in DVC's cache, and the cache of fetched files."""
     wanted = outputs()
     total = sum(out.size * (1 + out.cached) for out in wanted)
@@ -71,11 +63,14 @@ def verify(cache: Path) -> Verified:
             raise UserError("no data of dvc.lock is in this clone: run `dvc repro`")
         faults = [fault for out in wanted for fault in _faults(out, hashes)]
     faults += [Fault(path, why, f"rm -f {quote(str(path))}") for path, why in assets.damaged()]
-    return Verified(hashes.files, hashes.bytes, list(dict.fromkeys(faults)))
+    hashes.faults = list(dict.fromkeys(faults))
+    return hashes
 
 
 class Hashes(dict[Path, str | None]):
     """md5 by path, as DVC has it for a file or a folder; each file is read once. None: nothing is there."""
+
+    faults: list[Fault]
 
     def __init__(self, cache: Path, bar: tqdm):
         from dvc.repo import Repo  # half a second
@@ -129,7 +124,7 @@ def _pair(out: Output, path: Path, md5: str, hashes: Hashes) -> Iterator[Fault]:
     names = {name: quote(str(value)) for name, value in names.items()}
     if not good and (out.cached or cached):  # DVC's run cache may keep a copy of what git keeps
         spare = COMMIT if md5.endswith(".dir") else COPY
-        steps = [*([REMOVE_OBJECT] if cached else []), *([spare] if found == md5 else [])] or [FETCH]
+        steps = [*(["rm -f {kept}"] if cached else []), *([spare] if found == md5 else [])] or [FETCH]
         what = f"{path}: {'corrupt' if cached else 'missing'} in the cache"
         yield Fault(kept, what, " && ".join(steps).format_map(names))
     if found != md5 and (found or path == out.path or out.path.is_dir()):  # a missing folder is one fault

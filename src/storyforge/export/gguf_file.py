@@ -102,9 +102,7 @@ def load_gguf(path: Path, encoder: Encoder, merged):
 
 def _add_architecture(writer: gguf.GGUFWriter, config: PretrainedConfig) -> None:
     if config.model_type != "llama" or config.hidden_act != "silu":
-        raise UserError(
-            f"GGUF is written for the Llama architecture, not {config.model_type}: use --type none"
-        )
+        raise UserError(f"GGUF needs the Llama architecture, not {config.model_type}: use --type none")
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
