@@ -184,13 +184,14 @@ def test_data_that_is_in_no_remote_is_pushed(copy, ran, tmp_path):
 def test_packages_are_compared_with_their_pins(repository):
     (repository.root / "requirements.txt").write_text(
         f"-c constraints.txt\n# why\npydantic==0.0.1  # old\ntorch=={version('torch').partition('+')[0]}\n"
-        'dvc[s3,ssh]==1.0\nno-such-thing==1.0\nnot-for-us==1.0; sys_platform == "plan9"\n-e .\n'
+        'dvc[s3,ssh]==1.0\nno-such-thing==1.0\nnot-for-us==1.0; sys_platform == "plan9"\n'
+        'for-us==1.0; sys_platform != "plan9"\n-e .\n'
     )
     (repository.root / "constraints.txt").write_text("typer==0.0.1\nnever-heard-of==3\n")
     finding = doctor.packages()
     assert finding.state == "wrong" and "--requirement requirements.txt" in finding.remedy
     assert finding.text.startswith(f"not as pinned: pydantic {version('pydantic')}, not 0.0.1; dvc ")
-    assert finding.text.endswith("no-such-thing is not installed and 1 more")
+    assert finding.text.endswith("no-such-thing is not installed and 2 more")
 
 
 def ask(repository, **model) -> None:
