@@ -15,7 +15,7 @@ from huggingface_hub import HfApi, errors
 from pipeline import Repository
 from ruamel.yaml import YAML
 
-from storyforge.commands import doctor, leftovers
+from storyforge.commands import doctor
 from storyforge.commands.doctor import Finding
 from storyforge.commands.repository import is_orphan
 from storyforge.core.errors import UserError
@@ -84,7 +84,7 @@ def test_a_lock_file_that_git_never_had_is_removed(repository):
 
 @pytest.mark.parametrize("text", ["", '{"write": {"out', "nonsense"])
 def test_a_broken_rwlock_is_removed(repository, text):
-    path = repository.root / leftovers.RWLOCK
+    path = repository.root / doctor.RWLOCK
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert mend(doctor.rwlock).state == "ok"
@@ -95,7 +95,7 @@ def test_nothing_of_a_run_at_work_is_touched(repository):
     head = repository.git("rev-parse", "HEAD").strip()
     repository.git("update-ref", "refs/exps/exec/EXEC_BASELINE", head)
     repository.git("checkout", "--quiet", "--detach")
-    path = repository.root / leftovers.RWLOCK
+    path = repository.root / doctor.RWLOCK
     path.parent.mkdir(parents=True)
     path.write_text("{")
     (repository.root / "dvc").write_text("import time; print(flush=True); time.sleep(60)")
@@ -153,7 +153,7 @@ def test_a_killed_experiment_is_cleared_away(copy, ran):
     assert doctor.branch().state == doctor.experiments().state == "wrong"
     assert mend(doctor.branch).text == "main"
     assert mend(doctor.experiments).text == "no leftovers"
-    assert leftovers.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
+    assert doctor.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
 
 
 def wait_for(condition) -> None:
@@ -184,13 +184,14 @@ def test_data_that_is_in_no_remote_is_pushed(copy, ran, tmp_path):
 def test_packages_are_compared_with_their_pins(repository):
     (repository.root / "requirements.txt").write_text(
         f"-c constraints.txt\n# why\npydantic==0.0.1  # old\ntorch=={version('torch').partition('+')[0]}\n"
-        'dvc[s3,ssh]==1.0\nno-such-thing==1.0\nnot-for-us==1.0; sys_platform == "plan9"\n-e .\n'
+        'dvc[s3,ssh]==1.0\nno-such-thing==1.0\nnot-for-us==1.0; sys_platform == "plan9"\n'
+        'for-us==1.0; sys_platform != "plan9"\n-e .\n'
     )
     (repository.root / "constraints.txt").write_text("typer==0.0.1\nnever-heard-of==3\n")
     finding = doctor.packages()
     assert finding.state == "wrong" and "--requirement requirements.txt" in finding.remedy
     assert finding.text.startswith(f"not as pinned: pydantic {version('pydantic')}, not 0.0.1; dvc ")
-    assert finding.text.endswith("no-such-thing is not installed and 1 more")
+    assert finding.text.endswith("no-such-thing is not installed and 2 more")
 
 
 def ask(repository, **model) -> None:

@@ -124,6 +124,25 @@ def test_a_file_and_its_object_both_corrupt_are_made_again(copy, ran, name):
     assert verify(CACHE).faults == []
 
 
+def test_a_lost_object_is_copied_from_its_output(copy, ran):
+    """Its folder in the cache is lost with it."""
+    md5 = hashlib.md5((copy / "single.bin").read_bytes()).hexdigest()
+    shutil.rmtree(CACHE / "files/md5" / md5[:2])
+    faults = verify(CACHE).faults
+    assert (CACHE / "files/md5" / md5[:2] / md5[2:]) in {fault.path for fault in faults}
+    assert "".join(mend(ran)) == ""  # no stage ran
+    assert verify(CACHE).faults == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_replaced(copy, ran):
+    (copy / "single.bin").unlink()
+    (copy / "single.bin").mkdir()
+    (copy / "single.bin/new.txt").write_text("?")
+    assert [(str(fault.path), fault.what) for fault in verify(CACHE).faults] == [("single.bin", "wrong")]
+    mend(ran)
+    assert verify(CACHE).faults == []
+
+
 def test_where_cache_and_output_are_lost_the_stage_runs_again(copy, ran):
     """The list of a folder is lost, so nothing can be checked out."""
     listed = next(file for file in cached() if file.suffix == ".dir")

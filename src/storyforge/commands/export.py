@@ -7,8 +7,9 @@ import gc
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.repository import section
 from storyforge.commands.writers import PROMPTS, named
@@ -22,10 +23,10 @@ from storyforge.export.templates import modelfile
 
 if TYPE_CHECKING:
     from storyforge.export.merging import Reading
-    from storyforge.model.encoding import Encoded, Encoder
+    from storyforge.model.encoding import Encoder
     from storyforge.model.loading import ModelParams
 
-Type = Literal["f16", "q8_0", "none"]
+BYTES = {"f16": 2, "q8_0": 34 / 32, "none": 0}  # --type: what a weight takes in the GGUF file
 EXPORTS = Path("exports")
 TEST = Path("data/processed/test.jsonl")
 RECORD = "export.json"  # what was exported and measured
@@ -39,17 +40,9 @@ class Task:
 
     adapter: Path
     folder: Path
-    type: Type
+    type: str
     stories: int
     tolerance: float  # nats a reply token
-
-    @property
-    def name(self) -> str:
-        return self.adapter.name
-
-    @property
-    def gguf(self) -> Path:
-        return Path("gguf") / f"{self.name}-{self.type}.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +57,17 @@ class Measured:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    folder: Path
-    loss: float  # the adapter's
-    stories: int
-    tokens: int
-    asked: int
-    forms: list[Measured]
-
-
 def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tolerance: float) -> Task:
     """UserError before anything is loaded: no adapter, or a folder that holds something else."""
-    if type not in get_args(Type):
-        raise UserError(f"--type {type}: choose one of {', '.join(get_args(Type))}")
+    if type not in BYTES:
+        raise UserError(f"--type {type}: choose one of {', '.join(BYTES)}")
     (found,) = named(adapter).values()
     folder = to or EXPORTS / found.name
     require_ours(folder)
     return Task(found, folder, type, stories, tolerance)
 
 
-def export(task: Task) -> Exported:
+def export(task: Task) -> "Reader":
     """Everything is made and measured beside its place; UserError leaves what was there before."""
     from storyforge.export.merging import merged, save
     from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
@@ -96,30 +79,27 @@ def export(task: Task) -> Exported:
     encoder = load_encoder(params)
     _require_space(task, params)
     reader = Reader(task, params, encoder)
-    reference = reader.read(load_adapter(load_base(params), task.adapter, params), "adapter")
+    reader.read(load_adapter(load_base(params), task.adapter, params), "adapter")
     with published_folder(task.folder) as beside:
         model = merged(task.adapter, params)
         save(beside / "merged", model, encoder, sampling)
-        forms = [reader.merged(beside, reference)]
+        reader.read(reader.saved(beside / "merged"), "merged", beside / "merged")
         if task.type != "none":
-            from storyforge.export.gguf_file import write_gguf
+            from storyforge.export.gguf_file import load_gguf, write_gguf
 
-            (beside / "gguf").mkdir()
-            write_gguf(beside / task.gguf, model, encoder, task.type, task.name)
+            file = beside / "gguf" / f"{task.adapter.name}-{task.type}.gguf"
+            file.parent.mkdir()
+            write_gguf(file, model, encoder, task.type, task.adapter.name)
             del model
-            parameters = _parameters(sampling)
-            page = modelfile(task.gguf.name, encoder.chat, params.system, parameters)
-            (beside / "gguf" / "Modelfile").write_text(page, encoding="utf-8")
-            forms.append(reader.gguf(beside))
-        found = Exported(
-            task.folder, reference.loss, len(reader.rows), reader.tokens, len(reader.prompts), forms
-        )
-        for file in beside.rglob("*.*"):
-            file.chmod(0o644)  # safetensors lets nobody else read its files
-        write_json(beside / RECORD, record(found, task, params))
+            page = modelfile(file.name, encoder.chat, params.system, _parameters(sampling))
+            file.with_name("Modelfile").write_text(page, encoding="utf-8")
+            reader.read(load_gguf(file, encoder, reader.saved(beside / "merged")), file.name, file.parent)
+        for path in beside.rglob("*.*"):
+            path.chmod(0o644)  # safetensors lets nobody else read its files
+        write_json(beside / RECORD, record(reader))
         write_json(beside / MANIFEST, digests(beside))
         require_ours(task.folder)  # it may have changed in the minutes since the start
-    return found
+    return reader
 
 
 class Reader:
@@ -127,88 +107,73 @@ class Reader:
 
     def __init__(self, task: Task, params: "ModelParams", encoder: "Encoder"):
         self.task, self.params, self.encoder = task, params, encoder
-        measure = section("evaluate")
-        self.batch_tokens = measure["batch_tokens"]
-        stories = sorted(read_jsonl(TEST, Exchange), key=lambda story: rank(story.id, measure["seed"]))
+        self.measure = section("evaluate")
+        stories = sorted(read_jsonl(TEST, Exchange), key=lambda story: rank(story.id, self.measure["seed"]))
         if not stories:
             raise UserError(f"{TEST} is empty: raise preprocess.split.test or hold groups out")
-        self.rows: list[Encoded] = [
-            encoder.exchange(story, measure["max_tokens"]) for story in stories[: task.stories]
-        ]
+        self.rows = [encoder.exchange(each, self.measure["max_tokens"]) for each in stories[: task.stories]]
         self.prompts = [prompt.prompt for prompt in read_prompts(PROMPTS)[:ASKED]]
         self.tokens = sum(row.reply_tokens for row in self.rows)
+        self.forms: list[Measured] = []
+        self.last: Reading | None = None
 
-    def read(self, model, name: str) -> "Reading":
+    def read(self, model, name: str, folder: Path | None = None) -> None:
+        """Measure a form beside the last one, of which it was made; UserError where it is worse."""
         from storyforge.export.merging import read
 
-        options = {"params": self.params, "batch_tokens": self.batch_tokens, "name": name}
-        reading = read(model, self.encoder, self.rows, self.prompts, **options)
+        options = {"params": self.params, "batch_tokens": self.measure["batch_tokens"], "name": name}
+        found = read(model, self.encoder, self.rows, self.prompts, **options)
         gc.collect()  # PEFT's modules refer to each other
-        return reading
+        last, self.last = self.last or found, found
+        worse = found.loss - last.loss
+        if not worse <= self.task.tolerance:  # nor where it is no number
+            raise UserError(
+                f"{name}: loses {found.loss:.4f} nats a token, {worse:+.4f} against what it was made from, "
+                f"more than {self.task.tolerance}: nothing was exported"
+            )
+        same = sum(one == other for one, other in zip(found.greedy, last.greedy, strict=True))
+        apart = (found.logits - last.logits).abs().mean().item()
+        size = sum(path.stat().st_size for path in folder.iterdir()) if folder else 0
+        self.forms.append(Measured(name, found.loss, worse, same, apart, size))
 
-    def merged(self, beside: Path, adapter: "Reading") -> Measured:
-        self.whole = self.read(self._load(beside), "merged")
-        return self._measured("merged", self.whole, adapter, _size(beside / "merged"))
-
-    def gguf(self, beside: Path) -> Measured:
-        from storyforge.export.gguf_file import load_gguf
-
-        model = load_gguf(beside / self.task.gguf, self.encoder, self._load(beside))
-        reading = self.read(model, self.task.gguf.name)
-        return self._measured(self.task.gguf.name, reading, self.whole, _size(beside / "gguf"))
-
-    def _load(self, beside: Path):
-        """What was saved, as a user would load it."""
+    def saved(self, folder: Path):
+        """The merged model as a user would load it."""
         from storyforge.core.assets import Origin
         from storyforge.model.loading import load_base
 
-        changes = {"origin": Origin.parse(f"folder:{beside / 'merged'}"), "quantization": "none"}
+        changes = {"origin": Origin.parse(f"folder:{folder}"), "quantization": "none"}
         return load_base(self.params.model_copy(update=changes))
 
-    def _measured(self, name: str, reading: "Reading", before: "Reading", size: int) -> Measured:
-        worse = reading.loss - before.loss
-        if not worse <= self.task.tolerance:  # nor where it is no number
-            raise UserError(
-                f"{name}: loses {reading.loss:.4f} nats a token, {worse:+.4f} against what it was made from, "
-                f"more than {self.task.tolerance}: nothing was exported"
-            )
-        same = sum(one == other for one, other in zip(reading.greedy, before.greedy, strict=True))
-        return Measured(
-            name, reading.loss, worse, same, (reading.logits - before.logits).abs().mean().item(), size
-        )
 
-
-def lines(found: Exported) -> Iterator[str]:
+def lines(read: Reader) -> Iterator[str]:
     """For a person."""
-    yield f"{found.stories} test stories of {found.tokens:,} tokens, {found.asked} prompts answered greedily"
-    yield f"adapter  {found.loss:.4f} nats a token"
-    for form, before in zip(found.forms, ("adapter", "merged"), strict=False):
+    asked, folder = len(read.prompts), read.task.folder
+    yield f"{len(read.rows)} test stories of {read.tokens:,} tokens, {asked} prompts answered greedily"
+    yield f"adapter  {read.forms[0].loss:.4f} nats a token"
+    for last, form in pairwise(read.forms):
         yield (
-            f"{form.name}  {form.loss:.4f}, {form.worse:+.4f} against {before}; "
-            f"greedy text the same {form.same_greedy} of {found.asked} times, logits within "
-            f"{form.logits:.2g} on average; {form.bytes / (1 << 20):,.0f} MiB"
+            f"{form.name}  {form.loss:.4f}, {form.worse:+.4f} against {last.name}; greedy text the same "
+            f"{form.same_greedy} of {asked} times, logits within {form.logits:.2g} on average; "
+            f"{form.bytes / (1 << 20):,.0f} MiB"
         )
-    yield f"{found.folder}: " + ", ".join(sorted(path.name for path in found.folder.iterdir()))
-    if (found.folder / "gguf").exists():
-        yield f"next: cd {found.folder / 'gguf'} && ollama create {found.folder.name} -f Modelfile"
+    yield f"{folder}: " + ", ".join(sorted(path.name for path in folder.iterdir()))
+    if (folder / "gguf").exists():
+        yield f"next: cd {folder / 'gguf'} && ollama create {folder.name} -f Modelfile"
 
 
-def record(found: Exported, task: Task, params: "ModelParams") -> dict[str, Any]:
+def record(read: Reader) -> dict[str, Any]:
     """What was exported from what, and how well; no time, host or path in it."""
+    params, asked = read.params, len(read.prompts)
     return {
         "base": params.name,
         "origin": str(params.origin) if params.origin.kind != "folder" else None,
-        "adapter_sha256": digest(task.adapter / "adapter_model.safetensors"),
-        "stories": found.stories,
-        "reply_tokens": found.tokens,
-        "adapter_loss": round(found.loss, 6),
+        "adapter_sha256": digest(read.task.adapter / "adapter_model.safetensors"),
+        "stories": len(read.rows),
+        "reply_tokens": read.tokens,
+        "adapter_loss": round(read.forms[0].loss, 6),
         "forms": [
-            {
-                "name": form.name,
-                "loss": round(form.loss, 6),
-                "same_greedy": f"{form.same_greedy}/{found.asked}",
-            }
-            for form in found.forms
+            {"name": each.name, "loss": round(each.loss, 6), "same_greedy": f"{each.same_greedy}/{asked}"}
+            for each in read.forms[1:]
         ],
     }
 
@@ -230,20 +195,10 @@ def _require_space(task: Task, params: "ModelParams") -> None:
     """UserError where the disk has no room for what will be written, an older export beside it."""
     from storyforge.export.merging import parameters
 
-    count = parameters(params)
-    needed = 2 * count + REST
-    if task.type != "none":
-        from storyforge.export.gguf_file import gguf_bytes
-
-        needed += gguf_bytes(count, task.type)
+    needed = (2 + BYTES[task.type]) * parameters(params) + REST
     place = next(folder for folder in (task.folder, *task.folder.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
+    if (free := shutil.disk_usage(place).free) < needed:
         raise UserError(
             f"{task.folder}: {needed / (1 << 30):.1f} GiB are needed and {free / (1 << 30):.1f} are free: "
             "make room, or choose another disk by --to"
         )
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -161,14 +161,6 @@ def is_cut(text: str, whole: str) -> bool:
     return text != whole and whole.startswith(text) and stages.get(last) != (stages_of(whole) or {}).get(last)
 
 
-def leaves(value: Any, key: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}"""
-    if not isinstance(value, dict) or not value:
-        return {key: value}
-    parts = (leaves(each, f"{key}.{part}" if key else str(part)) for part, each in value.items())
-    return {name: leaf for part in parts for name, leaf in part.items()}
-
-
 def quiet(*command: str, strip: bool = True) -> str:
     """What a command prints; nothing where it fails."""
     text = run(*command, capture_output=True, text=True, errors="replace").stdout
@@ -177,13 +169,14 @@ def quiet(*command: str, strip: bool = True) -> str:
 
 def changed_params() -> list[str]:
     """Each key of params.yaml whose value dvc.lock has otherwise, with both values."""
+    from dvc.utils.flatten import flatten  # {"a": {"b": 1}} → {"a.b": 1}
+
     chosen = read_yaml(Path("params.yaml"))
     chosen = chosen if isinstance(chosen, dict) else {}
     ran: dict[str, Any] = {}
     for stage in locked_stages().values():
         ran |= stage.get("params", {}).get("params.yaml", {})
-    before = leaves(ran)
-    now = leaves({name: chosen.get(name, {}) for name in ran})
+    before, now = flatten(ran), flatten({name: chosen.get(name, {}) for name in ran})
     return [
         f"{key} {before.get(key)} → {now.get(key)}"
         for key in sorted(before.keys() | now.keys())

@@ -1,13 +1,12 @@
 """A model of the Llama architecture as one file for llama.cpp and Ollama: weights, tokenizer, template."""
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext, redirect_stderr
+from contextlib import redirect_stderr
 from io import StringIO
 from math import isclose
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 import torch
@@ -21,9 +20,10 @@ from storyforge.core.errors import UserError
 from storyforge.model.encoding import Encoder
 from storyforge.model.loading import quiet
 
-GgufType = Literal["f16", "q8_0"]
-KINDS = {"f16": Kind.F16, "q8_0": Kind.Q8_0}
-FILE_TYPES = {"f16": gguf.LlamaFileType.MOSTLY_F16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
+KINDS = {
+    "f16": (Kind.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "q8_0": (Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+}
 WORDS = {"type": "ByteLevel", "use_regex": True}
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -38,44 +38,35 @@ SPLITTERS = {  # llama.cpp knows by name alone how a tokenizer cuts a text into 
     ],
 }
 
-
 APART = 0.02  # share of a tensor's length; 8 bits cost 0.6 %, a wrong order of its rows 140 %
 SHAPE = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "max_position_embeddings",
-    "tie_word_embeddings",
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "vocab_size", "max_position_embeddings", "tie_word_embeddings"),
 )
 
 
-def gguf_bytes(parameters: int, kind: GgufType) -> int:
-    block, size = gguf.GGML_QUANT_SIZES[KINDS[kind]]
-    return parameters * size // block
-
-
-def write_gguf(path: Path, model, encoder: Encoder, kind: GgufType, name: str) -> None:
+def write_gguf(path: Path, model, encoder: Encoder, kind: str, name: str) -> None:
     """One tensor at a time; UserError where llama.cpp could not follow the architecture or the tokenizer."""
+    wanted, file_type = KINDS[kind]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
-    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_architecture(writer, model)
+    _add_architecture(writer, model.config)
     _add_tokenizer(writer, encoder, model.config.vocab_size)
-    tensors = [(name, weight, _kept(weight, KINDS[kind])) for name, weight in _tensors(model)]
-    for name, weight, kept in tensors:
+    tensors = []
+    for tensor, weight in _tensors(model):
+        # As llama.cpp has them: vectors whole; a matrix whose rows are not made of whole blocks in 16 bits.
+        fits = weight.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0
+        kept = Kind.F32 if weight.dim() == 1 else wanted if fits else Kind.F16
         block, size = gguf.GGML_QUANT_SIZES[kept]
-        count = weight.numel() * size // block
-        writer.add_tensor_info(name, weight.shape, None, count, raw_dtype=kept)
+        writer.add_tensor_info(tensor, weight.shape, None, weight.numel() * size // block, raw_dtype=kept)
+        tensors.append((tensor, weight, kept))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
-        weight = _interleaved(name, weight.float(), model.config)
+    for tensor, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
+        weight = _interleaved(tensor, weight.float(), model.config)
         writer.write_tensor_data(gguf.quantize(weight.numpy(), kept))
     writer.close()
 
@@ -85,21 +76,20 @@ def load_gguf(path: Path, encoder: Encoder, merged):
 
     UserError where the file says of the model or its tokens what is not so.
     """
-    bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(StringIO())
-    with quiet(), bar:
+    with quiet(), redirect_stderr(StringIO()):  # its progress bar knows no switch
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-    fields = gguf.GGUFReader(path).fields
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    wrong = [name for name in SHAPE if getattr(loaded.config, name) != getattr(merged.config, name)]
-    for name, same in (
-        ("rms_norm_eps", isclose(loaded.config.rms_norm_eps, merged.config.rms_norm_eps, rel_tol=1e-6)),
-        ("rope_theta", isclose(_theta(loaded), _theta(merged), rel_tol=1e-6)),
-        ("tokens", all(tokens[n] == token for token, n in encoder.tokenizer.get_vocab().items())),
-        ("template", fields["tokenizer.chat_template"].contents() == encoder.tokenizer.chat_template),
-        ("end of turn", fields["tokenizer.ggml.eos_token_id"].contents() == encoder.end_of_turn),
-    ):
-        wrong += [] if same else [name]
-    if wrong:
+    there, here, tokenizer = loaded.config, merged.config, encoder.tokenizer
+    thetas = [config.rope_parameters["rope_theta"] for config in (there, here)]
+    fields, names = gguf.GGUFReader(path).fields, ("ggml.tokens", "chat_template", "ggml.eos_token_id")
+    tokens, template, end = (fields[f"tokenizer.{name}"].contents() for name in names)
+    same = {name: getattr(there, name) == getattr(here, name) for name in SHAPE} | {
+        "rms_norm_eps": isclose(there.rms_norm_eps, here.rms_norm_eps, rel_tol=1e-6),
+        "rope_theta": isclose(*thetas, rel_tol=1e-6),
+        "tokens": all(tokens[number] == token for token, number in tokenizer.get_vocab().items()),
+        "template": template == tokenizer.chat_template,
+        "end of turn": end == encoder.end_of_turn,
+    }
+    if wrong := [name for name in same if not same[name]]:
         raise UserError(f"{path.name}: read back with another {', '.join(wrong)}: nothing was exported")
     state = loaded.state_dict()
     for name, weight in merged.state_dict().items():
@@ -110,16 +100,9 @@ def load_gguf(path: Path, encoder: Encoder, merged):
     return merged
 
 
-def _theta(model) -> float:
-    return model.config.rope_parameters["rope_theta"]
-
-
-def _add_architecture(writer: gguf.GGUFWriter, model) -> None:
-    config = model.config
+def _add_architecture(writer: gguf.GGUFWriter, config: PretrainedConfig) -> None:
     if config.model_type != "llama" or config.hidden_act != "silu":
-        raise UserError(
-            f"GGUF is written for the Llama architecture, not {config.model_type}: use --type none"
-        )
+        raise UserError(f"GGUF needs the Llama architecture, not {config.model_type}: use --type none")
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -141,20 +124,15 @@ def _add_tokenizer(writer: gguf.GGUFWriter, encoder: Encoder, size: int) -> None
     writer.add_tokenizer_pre(_splitter(content))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
-    )
+    merges = content["model"]["merges"]
+    writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in merges])
     writer.add_add_space_prefix(False)
     writer.add_add_bos_token(bool(chat.begin))
     writer.add_eos_token_id(encoder.end_of_turn)
     writer.add_eot_token_id(encoder.end_of_turn)
-    for add, number in (
-        (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_unk_token_id, tokenizer.unk_token_id),
-        (writer.add_pad_token_id, tokenizer.pad_token_id),
-    ):
-        if number is not None:
-            add(number)
+    for name in ("bos", "unk", "pad"):
+        if (number := getattr(tokenizer, f"{name}_token_id")) is not None:
+            getattr(writer, f"add_{name}_token_id")(number)
     writer.add_chat_template(tokenizer.chat_template)
 
 
@@ -162,14 +140,11 @@ def _vocabulary(tokenizer, size: int) -> tuple[list[str], list[TokenType], dict[
     """Every row of the embedding, those without a token too, and the tokenizer as its own file has it."""
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     names = {number: token for token, number in tokenizer.get_vocab().items()}
-    added = {
-        entry["id"]: TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED
-        for entry in content["added_tokens"]
-    }
+    kinds = {True: TokenType.CONTROL, False: TokenType.USER_DEFINED}
+    added = {entry["id"]: kinds[entry["special"]] for entry in content["added_tokens"]}
     tokens = [names.get(number, f"[PAD{number}]") for number in range(size)]
-    types = [
-        added.get(number, TokenType.NORMAL) if number in names else TokenType.UNUSED for number in range(size)
-    ]
+    normal = dict.fromkeys(names, TokenType.NORMAL) | added
+    types = [normal[number] if number in names else TokenType.UNUSED for number in range(size)]
     return tokens, types, content
 
 
@@ -178,39 +153,26 @@ def _splitter(content: dict[str, Any]) -> str:
     cutter = content["pre_tokenizer"] or {}
     steps = cutter.get("pretokenizers", [cutter])
     for name, wanted in SPLITTERS.items():
-        alike = len(steps) == len(wanted) and all(
-            step.items() >= part.items() for step, part in zip(steps, wanted, strict=True)
-        )
-        if alike and content["model"]["type"] == "BPE" and not content["normalizer"]:
+        alike = [step.items() >= part.items() for step, part in zip(steps, wanted, strict=False)]
+        known = len(steps) == len(wanted) and all(alike)
+        if known and content["model"]["type"] == "BPE" and not content["normalizer"]:
             return name
     raise UserError("llama.cpp may not cut texts as this tokenizer does: use --type none")
 
 
 def _tensors(model) -> Iterator[tuple[str, Tensor]]:
-    config = model.config
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    if (slower := _slower(model)) is not None:
+    config, rope = model.config, model.config.rope_parameters
+    if rope["rope_type"] not in ("default", "linear", "llama3"):
+        raise UserError(f"rope type {rope['rope_type']} is not written: use --type none")
+    # By how much each rotary angle turns slower than it would without scaling.
+    steps = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+    slower = rope["rope_theta"] ** -steps / model.model.rotary_emb.inv_freq.float().cpu()
+    if not torch.allclose(slower, torch.ones_like(slower)):
         yield "rope_freqs.weight", slower
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in model.state_dict().items():
         if not (config.tie_word_embeddings and name == "lm_head.weight"):
             yield names.get_name(name, try_suffixes=(".weight", ".bias")), weight.cpu()
-
-
-def _slower(model) -> Tensor | None:
-    """By how much each rotary angle turns slower than it would without scaling; None where none does."""
-    config, rotary = model.config, model.model.rotary_emb
-    if config.rope_parameters["rope_type"] not in ("default", "linear", "llama3"):
-        raise UserError(f"rope type {config.rope_parameters['rope_type']} is not written: use --type none")
-    steps = torch.arange(0, config.head_dim, 2).float() / config.head_dim
-    factors = config.rope_parameters["rope_theta"] ** -steps / rotary.inv_freq.float().cpu()
-    return None if torch.allclose(factors, torch.ones_like(factors)) else factors
-
-
-def _kept(weight: Tensor, kind: Kind) -> Kind:
-    """Vectors whole, as llama.cpp has them; a matrix whose rows are not made of whole blocks in 16 bits."""
-    if weight.dim() == 1:
-        return Kind.F32
-    return kind if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Kind.F16
 
 
 def _interleaved(name: str, weight: Tensor, config: PretrainedConfig) -> Tensor:

@@ -1,6 +1,7 @@
 """What an export wrote, recorded in it: only a folder that is unchanged since then may be replaced."""
 
 import json
+import os
 from pathlib import Path
 
 from storyforge.core.cache import digest
@@ -11,27 +12,25 @@ MANIFEST = "manifest.json"  # {name: sha256} of every other file: a folder that 
 
 def digests(folder: Path) -> dict[str, str]:
     """The sha256 of each file but the manifest; a link is not followed, and has its target instead."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
-    return {
-        path.relative_to(folder).as_posix(): f"link to {path.readlink()}"
-        if path.is_symlink()
-        else digest(path)
-        for path in paths
-        if path != folder / MANIFEST
-    }
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[path.relative_to(folder).as_posix()] = f"link to {path.readlink()}"
+        elif not path.is_dir() and path != folder / MANIFEST:
+            found[path.relative_to(folder).as_posix()] = digest(path)
+    return found
 
 
 def require_ours(folder: Path) -> None:
     """UserError where the folder holds anything that no export wrote, or that was changed since."""
-    if not folder.exists() and not folder.is_symlink():
+    if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
         raise UserError(f"{folder}: is not a folder: choose another --to")
     try:
-        written = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        written = dict(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError, TypeError):
         written = {}
-    written = written if isinstance(written, dict) else {}
     if not written and (foreign := next(iter(sorted(folder.iterdir())), None)):
         raise UserError(f"{foreign}: no export of ours is recorded in {folder}: choose another --to")
     for name, found in digests(folder).items():

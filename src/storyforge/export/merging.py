@@ -17,7 +17,7 @@ from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, base_config, base_dir, load_adapter, quiet
 from storyforge.sampling.generate import SamplingParams, write
 
-GREEDY_TOKENS = 40
+GREEDY = SamplingParams(seed=0, max_new_tokens=40, temperature=0, top_p=1, min_p=0, repetition_penalty=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,16 @@ def save(folder: Path, model, encoder: Encoder, sampling: SamplingParams) -> Non
     padding = tokenizer.pad_token_id
     model.config.eos_token_id = stops
     model.config.pad_token_id = encoder.end_of_turn if padding is None else padding
+    chosen = {"max_new_tokens": sampling.max_new_tokens, "repetition_penalty": sampling.repetition_penalty}
+    if sampling.temperature > 0:  # top_k: transformers' 50 likeliest tokens are not ours
+        filters = {"top_k": 0, "top_p": sampling.top_p, "min_p": sampling.min_p}
+        chosen |= {"temperature": sampling.temperature, **filters}
     model.generation_config = GenerationConfig(
         eos_token_id=stops,
         pad_token_id=model.config.pad_token_id,
         bos_token_id=tokenizer.bos_token_id if chat.begin else None,
-        **_sampling(sampling),
+        do_sample=sampling.temperature > 0,
+        **chosen,
     )
     with quiet():
         model.save_pretrained(folder)
@@ -83,27 +88,11 @@ def read(
     """Mean loss on the stories' replies, the likeliest answers to the prompts, the first story's logits."""
     nll = 0.0
     with accelerator(params).autocast():
-        for cut in tqdm(
-            micro_batches(rows, batch_tokens), desc=name, unit="batch", disable=None, leave=False
-        ):
+        batches = micro_batches(rows, batch_tokens)
+        for cut in tqdm(batches, desc=name, unit="batch", disable=None, leave=False):
             nll += sum(story_nll(model, cut))
-        texts = write(model, encoder, prompts, _greedy(), seeds=[0] * len(prompts))
+        texts = write(model, encoder, prompts, GREEDY, seeds=[0] * len(prompts))
         ids = torch.tensor([rows[0].ids], device=next(model.parameters()).device)
         with torch.no_grad():
             logits = model(input_ids=ids, use_cache=False).logits[0].float().cpu()
     return Reading(nll / sum(row.reply_tokens for row in rows), tuple(text.text for text in texts), logits)
-
-
-def _sampling(params: SamplingParams) -> dict[str, float | int | bool]:
-    """In transformers' words; its 50 likeliest tokens are not ours."""
-    chosen = {"max_new_tokens": params.max_new_tokens, "repetition_penalty": params.repetition_penalty}
-    if params.temperature == 0:
-        return chosen | {"do_sample": False}
-    filters = {"temperature": params.temperature, "top_k": 0, "top_p": params.top_p, "min_p": params.min_p}
-    return chosen | filters | {"do_sample": True}
-
-
-def _greedy() -> SamplingParams:
-    return SamplingParams(
-        seed=0, max_new_tokens=GREEDY_TOKENS, temperature=0, top_p=1, min_p=0, repetition_penalty=1
-    )

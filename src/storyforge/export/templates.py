@@ -5,22 +5,21 @@ from collections.abc import Iterable
 
 from storyforge.model.chat import ChatFormat, render
 
-ROLE, TEXT = "{role}", "{text}"
-
 
 def jinja(chat: ChatFormat, system: str) -> str:
     """What transformers and llama.cpp render; `system` speaks where the first message is not a system's."""
-    opening = _text(chat, ())
-    begin, assistant = _begin(chat), opening.removeprefix(_begin(chat))
-    turn = _quoted(_turn(chat)).replace(ROLE, "\" + message['role'] + \"")
-    turn = turn.replace(TEXT, "\" + message['content'] + \"").replace(' + ""', "")
+    begin, turn, opening = _parts(chat)
+    first = json.dumps(
+        _filled(turn, "system", system), ensure_ascii=False
+    )  # Jinja reads strings as JSON does
+    each = json.dumps(turn, ensure_ascii=False)
+    each = _filled(each, "\" + message['role'] + \"", "\" + message['content'] + \"").replace(' + ""', "")
     return "".join(
         (
-            f"{{{{ {_quoted(begin)} }}}}" if begin else "",
-            "{% if not messages or messages[0]['role'] != 'system' %}",
-            f"{{{{ {_quoted(_turn(chat).replace(ROLE, 'system').replace(TEXT, system))} }}}}{{% endif %}}",
-            f"{{% for message in messages %}}{{{{ {turn} }}}}{{% endfor %}}",
-            f"{{% if add_generation_prompt %}}{{{{ {_quoted(assistant)} }}}}{{% endif %}}",
+            f"{{{{ {json.dumps(begin)} }}}}" if begin else "",
+            f"{{% if not messages or messages[0]['role'] != 'system' %}}{{{{ {first} }}}}{{% endif %}}",
+            f"{{% for message in messages %}}{{{{ {each} }}}}{{% endfor %}}",
+            f"{{% if add_generation_prompt %}}{{{{ {json.dumps(opening)} }}}}{{% endif %}}",
         )
     )
 
@@ -30,8 +29,8 @@ def modelfile(file: str, chat: ChatFormat, system: str, parameters: Iterable[tup
 
     Ollama puts the token that begins a text there by itself, as the file's `add_bos_token` says.
     """
-    turn = _turn(chat).replace(ROLE, "{{ .Role }}").replace(TEXT, "{{ .Content }}")
-    opening = _text(chat, ()).removeprefix(_begin(chat))
+    _, turn, opening = _parts(chat)
+    turn = _filled(turn, "{{ .Role }}", "{{ .Content }}")
     stops = [("stop", json.dumps(stop)) for stop in chat.stops]
     return "\n".join(
         (
@@ -44,20 +43,13 @@ def modelfile(file: str, chat: ChatFormat, system: str, parameters: Iterable[tup
     )
 
 
-def _turn(chat: ChatFormat) -> str:
-    """A whole turn, `{role}` and `{text}` in it."""
-    first = _text(chat, [(ROLE, TEXT)])
-    return first.removeprefix(_begin(chat)).removesuffix(_text(chat, ()).removeprefix(_begin(chat)))
+def _parts(chat: ChatFormat) -> tuple[str, str, str]:
+    """What begins a text, a whole turn with `{role}` and `{text}` in it, and the opening of a reply."""
+    begin = "".join(piece.text for piece in chat.begin)
+    opening = "".join(piece.text for piece in render(chat, ())).removeprefix(begin)
+    turn = "".join(piece.text for piece in render(chat, [("{role}", "{text}")]))
+    return begin, turn.removeprefix(begin).removesuffix(opening), opening
 
 
-def _begin(chat: ChatFormat) -> str:
-    return "".join(piece.text for piece in chat.begin)
-
-
-def _text(chat: ChatFormat, messages: Iterable[tuple[str, str]]) -> str:
-    return "".join(piece.text for piece in render(chat, messages))
-
-
-def _quoted(text: str) -> str:
-    """A string as Jinja reads it."""
-    return json.dumps(text, ensure_ascii=False)
+def _filled(turn: str, role: str, text: str) -> str:
+    return turn.replace("{role}", role).replace("{text}", text)
