@@ -12,11 +12,12 @@ from pydantic import Field
 from storyforge.core.errors import UserError
 from storyforge.core.params import Params, Slice
 
-SOUND = "tell:\n  words: 3\n  rate: 2e-5\n  how: slowly\n  voice: {name: no}\n"
+SOUND = "tell:\n  words: 3\n  rate: 2e-5\n  how: slowly\n  voice: {name: no, pitch: [1, 2]}\n"
 
 
 class VoiceParams(Slice):
     name: str
+    pitch: tuple[float, float]
 
 
 class TellParams(Params):
@@ -50,9 +51,12 @@ def test_values_do_not_change(tmp_path):
         ("words: 3", "words: many", "tell.words = 'many': Input should be a valid integer"),
         ("words: 3", "words: [3]", r"tell.words = \[3\]: Input should be a valid integer"),
         ("words: 3", "words:", "tell.words = None: Input should be a valid integer"),
+        ("rate: 2e-5", "rate: .inf", "tell.rate = inf: Input should be a finite number"),
+        ("rate: 2e-5", "rate: .nan", "tell.rate = nan: Input should be a finite number"),
+        ("pitch: [1, 2]", "pitch: [1, -.inf]", "tell.voice.pitch.1 = -inf: Input should be a finite number"),
         ("how: slowly", "how: loudly", "tell.how = 'loudly': Input should be 'slowly' or 'quickly'"),
         ("words: 3", "words: 3\n  wrods: 4", "tell.wrods is not a known key"),
-        ("name: no", "name: no, pitch: 3", "tell.voice.pitch is not a known key"),
+        ("name: no", "name: no, tone: 3", "tell.voice.tone is not a known key"),
         ("  words: 3\n", "", "tell.words is missing"),
         ("tell:", "told:", "section 'tell' is missing: compare with recipes/"),
         (SOUND, "", "section 'tell' is missing"),

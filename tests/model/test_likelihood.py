@@ -4,6 +4,7 @@ import torch
 from storyforge.model import likelihood
 from storyforge.model.encoding import collate, micro_batches
 from storyforge.model.likelihood import story_nll, summed_nll
+from storyforge.model.loading import attach
 
 
 def plain_nll(model, row):
@@ -17,6 +18,16 @@ def test_the_loss_is_that_of_each_story_alone(tuned, encoded):
     batched = story_nll(tuned, encoded)
     for row, nll in zip(encoded, batched, strict=True):
         assert nll == pytest.approx(plain_nll(tuned, row).item(), rel=1e-5)
+
+
+def test_an_adapter_on_the_head_counts(base, lora, encoded):
+    """As another tool may have made one; training here refuses it."""
+    tuned = attach(base, lora.model_copy(update={"targets": ("q_proj", "lm_head")}), seed=1)
+    plain = plain_nll(tuned, encoded[0]).item()
+    torch.nn.init.normal_(tuned.get_base_model().lm_head.lora_B["default"].weight, std=0.05)
+    changed = plain_nll(tuned, encoded[0]).item()
+    assert story_nll(tuned, encoded[:1])[0] == pytest.approx(changed, rel=1e-5)
+    assert changed != pytest.approx(plain, rel=1e-3)
 
 
 @pytest.mark.parametrize("budget", [1, 200, 500, 10_000])

@@ -187,6 +187,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_stories(trained, 
         trained(loop_params)
 
 
+def test_no_limit_on_the_gradient_is_one_that_is_never_reached(trained, loop_params, tmp_path):
+    def run(limit):
+        return trained(loop_params.model_copy(update={"max_gradient_norm": limit}), tmp_path / str(limit))
+
+    free = run(None)
+    assert_same(free, run(1e9))
+    norms = [row["gradient_norm"] for row in free.state.train]
+    tight = run(min(norms) / 2)
+    assert norms[0] > 0 and not torch.equal(*(next(iter(one.best.values())) for one in (free, tight)))
+
+
 def test_a_stop_signal_ends_after_a_saved_step_with_its_own_status(
     trained, loop_params, tmp_path, monkeypatch
 ):

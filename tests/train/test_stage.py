@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import sys
 
@@ -173,11 +174,28 @@ def test_no_training_stories_is_an_error_that_says_where_to_look(workspace):
             {"lora": {"r": 0, "alpha": 8, "dropout": 0, "targets": "all-linear"}},
             "params.yaml: train.lora.r = 0: ",
         ),
+        ({"learning_rate": math.inf}, "params.yaml: train.learning_rate = inf: .*finite"),
+        ({"max_gradient_norm": math.inf}, "params.yaml: train.max_gradient_norm = inf: .*finite"),
+        ({"warmup_share": math.nan}, "params.yaml: train.warmup_share = nan: .*finite"),
     ],
 )
 def test_a_wrong_param_is_named_with_its_value_and_what_is_allowed(workspace, changes, message):
     with pytest.raises(UserError, match=message):
         workspace(**changes)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "model.embed_tokens", "q_porj"])
+def test_a_target_that_would_not_be_trained_is_named(workspace, target):
+    """The loss takes head and embedding for frozen; PEFT passes over a name that no layer has."""
+    lora = {"r": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", target]}
+    with pytest.raises(UserError, match=f"^params.yaml: train.lora.targets: '{target}' is not a linear"):
+        workspace(lora=lora)
+
+
+def test_targets_by_name_are_trained_and_counted(workspace):
+    workspace(lora={"r": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj", "layers.1.mlp.up_proj"]})
+    found = json.loads(outputs(workspace.folder)["training.json"])
+    assert found["trainable_parameters"] == 4 * (2 * (64 + 64) + (64 + 96))
 
 
 def test_a_users_mistake_is_one_line_and_status_1(workspace, monkeypatch, capsys):

@@ -13,9 +13,9 @@ PARAMS = Path("params.yaml")
 
 
 class Slice(BaseModel):
-    """A group of params: unknown keys are refused, values never change."""
+    """A group of params: unknown keys, infinity and nan are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Params(Slice):

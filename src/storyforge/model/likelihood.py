@@ -37,23 +37,23 @@ def story_nll(model, rows: Sequence[Encoded]) -> list[float]:
 class _SummedNLL(torch.autograd.Function):
     """Sum of token NLLs, in nats; the gradient is formed in the forward pass, while the logits exist.
 
-    The head is frozen under LoRA, so only the hidden states receive a gradient and the logits of one
-    chunk at a time are ever in memory.
+    The head is frozen (training refuses an adapter on it), so only the hidden states receive a gradient and
+    the logits of one chunk at a time are ever in memory.
     """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, head: torch.nn.Linear, targets: Tensor) -> Tensor:
         gradient = torch.empty_like(hidden)
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = (hidden[part] @ head.T).float()
+            logits = head(hidden[part]).float()
             picked = targets[part].unsqueeze(1)
             normaliser = logits.logsumexp(1, keepdim=True)
             total += (normaliser - logits.gather(1, picked)).sum()
             slope = logits.sub_(normaliser).exp_()
             slope.scatter_add_(1, picked, slope.new_full(picked.shape, -1.0))
-            gradient[part] = slope.to(head.dtype) @ head
+            gradient[part] = slope.to(head.weight.dtype) @ head.weight
         ctx.save_for_backward(gradient)
         return total
 
@@ -76,17 +76,17 @@ def token_nll(model, batch: Batch) -> Tensor:
     parts = []
     for start in range(0, len(batch.targets), CHUNK):
         part = slice(start, start + CHUNK)
-        logits = (hidden[part] @ head.T).float()
+        logits = head(hidden[part]).float()  # the module: an adapter of another tool may lie on it
         parts.append(torch.nn.functional.cross_entropy(logits, batch.targets[part], reduction="none"))
     return torch.cat(parts)
 
 
-def _reply_states(model, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(reply tokens, width) hidden states that predict the reply, and the head's (vocabulary, width).
+def _reply_states(model, batch: Batch) -> tuple[Tensor, torch.nn.Module]:
+    """(reply tokens, width) hidden states that predict the reply, and the head that makes logits of them.
 
     Only these positions go through the head: it is a fifth of SmolLM2's multiplications.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = causal.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    head = causal.get_output_embeddings().weight
-    return hidden[batch.target_rows, batch.target_positions].to(head.dtype), head
+    head = causal.get_output_embeddings()
+    return hidden[batch.target_rows, batch.target_positions].to(head.weight.dtype), head

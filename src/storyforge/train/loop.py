@@ -142,7 +142,7 @@ def _begun(
     model.zero_grad()
     shard(model, accelerator)
     optimizer = torch.optim.AdamW(
-        [weight for weight in model.parameters() if weight.requires_grad],
+        trainable(model),
         lr=params.learning_rate,
         weight_decay=params.weight_decay,
         fused=accelerator.device.type != "mps",
@@ -153,6 +153,10 @@ def _begun(
         run.read(checkpoint)
         tqdm.write(f"resumed from step {run.state.step}")
     return run
+
+
+def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 def gradients(
@@ -169,11 +173,9 @@ def gradients(
     for cut, counts in own_part(cuts, accelerator):
         total += counts * add_gradients(model, cut, counts / tokens, accelerator)
     if accelerator.num_processes > 1:
-        for weight in model.parameters():
-            if weight.requires_grad:
-                weight.grad = accelerator.reduce(
-                    torch.zeros_like(weight) if weight.grad is None else weight.grad, "sum"
-                )
+        for weight in trainable(model):
+            grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad = accelerator.reduce(grad, "sum")
         total = accelerator.reduce(total.to(accelerator.device, torch.float32), "sum").cpu()
     return total.item() / tokens
 
@@ -201,9 +203,8 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, steps, params)
     loss = gradients(run.model, rows, params, run.accelerator)
-    norm = run.accelerator.clip_grad_norm_(
-        [weight for weight in run.model.parameters() if weight.requires_grad], params.max_gradient_norm
-    )
+    limit = math.inf if params.max_gradient_norm is None else params.max_gradient_norm
+    norm = run.accelerator.clip_grad_norm_(trainable(run.model), limit)  # inf: only measured
     scaler = run.accelerator.scaler  # with fp16 an infinite gradient lowers the scale, down to 1
     finite = math.isfinite(loss) and (math.isfinite(norm) or scaler and scaler.get_scale() >= 1)
     if not finite:

@@ -20,7 +20,7 @@ from storyforge.model.loading import base_config
 from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import newest
 from storyforge.train.footprint import multiplied
-from storyforge.train.loop import Run, mean_nll, train
+from storyforge.train.loop import Run, mean_nll, train, trainable
 from storyforge.train.memory import out_of_memory
 from storyforge.train.schedule import TrainParams, batches
 from storyforge.train.stage import fresh_model
@@ -80,7 +80,7 @@ def rehearse(
     return Costs(
         machine=machine_class(model_params),
         multiplied_parameters=multiplied(base_config(model_params)),
-        trainable_parameters=sum(weight.numel() for weight in run.best.values()),
+        trainable_parameters=sum(weight.numel() for weight in trainable(run.model)),
         startup_s=max(0.0, ends[1] - begin - first * token_s),
         token_s=token_s,
         validation_token_s=validation_token_s,

@@ -28,7 +28,7 @@ class LoopParams(Slice):
     schedule: Literal["constant", "linear", "cosine"]
     warmup_share: Share
     weight_decay: NonNegativeFloat
-    max_gradient_norm: PositiveFloat
+    max_gradient_norm: PositiveFloat | None
     gradient_checkpointing: bool
     validate_every: PositiveInt
     validation_stories: PositiveInt | None

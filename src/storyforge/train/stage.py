@@ -21,9 +21,9 @@ from storyforge.core.tracking import tracked
 from storyforge.model.device import accelerator, device, machine_class, precision
 from storyforge.model.encoding import Encoded
 from storyforge.model.loading import attach, load_base, load_encoder, save_adapter
-from storyforge.model.params import ModelParams
+from storyforge.model.params import LoraParams, ModelParams
 from storyforge.train.checkpoints import PACKAGE, discard, hashes, installed, run_key, sources, work_directory
-from storyforge.train.loop import Run, train
+from storyforge.train.loop import Run, train, trainable
 from storyforge.train.memory import out_of_memory
 from storyforge.train.schedule import TrainParams, validated
 
@@ -87,10 +87,28 @@ def fresh_model(model_params: ModelParams, params: TrainParams):
             remedy = "take a smaller base, or on CUDA set model.quantization: nf4"
             raise UserError(f"out of memory while the base is loaded: {remedy}") from None
         raise
+    _refuse_targets(model, params.lora)
     if params.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     return model
+
+
+def _refuse_targets(model, lora: LoraParams) -> None:
+    """UserError for a name that no layer has, or that of the head or the embedding.
+
+    The loss forms its gradient as if both were frozen, and PEFT would save the whole embedding with them.
+    """
+    causal, adapted = model.get_base_model(), model.base_model.targeted_module_names
+    frozen = (causal.get_input_embeddings(), causal.get_output_embeddings())
+    inside = [name for name in adapted if causal.get_submodule(name) not in frozen]
+    for target in () if lora.targets == "all-linear" else lora.targets:
+        meant = [name for name in adapted if name == target or name.endswith(f".{target}")]
+        if not meant or not set(meant) <= set(inside):
+            raise UserError(
+                f"params.yaml: train.lora.targets: '{target}' is not a linear layer inside the model's "
+                "blocks: name such layers (q_proj, down_proj), or set all-linear"
+            )
 
 
 def report(run: Run, rows: Sequence[Encoded], measured: int) -> dict[str, Any]:
@@ -101,7 +119,7 @@ def report(run: Run, rows: Sequence[Encoded], measured: int) -> dict[str, Any]:
         "stories": state.stories,
         "tokens": state.tokens,
         "reply_tokens": state.reply_tokens,
-        "trainable_parameters": sum(weight.numel() for weight in run.best.values()),
+        "trainable_parameters": sum(weight.numel() for weight in trainable(run.model)),
         "shortened_stories": sum(row.shortened for row in rows),
         "train_loss_last_20_steps": round(sum(row["loss"] for row in last) / len(last), 6),
         "validation": {
