@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storyforge.core.errors import UserError
-from storyforge.core.launch import launch
+from storyforge.core.launch import launch, memory_limit
 
 
 @pytest.fixture
@@ -23,7 +23,10 @@ def test_figures_go_to_the_last_path_and_the_others_to_the_stage(command):
     launch(lambda path: {"rows": path.name})
     assert [path.name for path in (command / "timing").iterdir()] == ["stage.json"]
     figures = json.loads((command / "timing" / "stage.json").read_text())
-    assert figures.keys() == {"rows", "seconds", "peak_memory_mib"} and figures["rows"] == "in"
+    assert (
+        figures.keys() == {"rows", "seconds", "peak_memory_mib", "memory_limit_mib"}
+        and figures["rows"] == "in"
+    )
 
 
 def test_a_users_mistake_is_one_line_and_status_1(command, capsys):
@@ -47,6 +50,38 @@ def test_figures_that_cannot_be_written_are_a_line_too(command, capsys):
     with pytest.raises(SystemExit):
         launch(lambda _: None)
     assert "stage.json: File exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "limit"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "1000000\n"}, 1_000_000),
+        ("0::/a/b\n", {"a/b/memory.max": "500000\n", "a/memory.max": "1000000\n"}, 500_000),
+        ("0::/a\n", {"b/memory.max": "500000\n"}, None),
+        ("4:cpu,memory:/a\n0::/\n", {"memory/a/memory.limit_in_bytes": "700000\n"}, 700_000),
+        ("4:memory:/outside/c1\n", {"memory/memory.limit_in_bytes": "600000\n"}, 600_000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ("4:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "700000\n"}, None),
+    ],
+    ids=["v2 around", "v2 own", "v2 another's", "v1", "v1 in a container", "v1 none", "v1 not of memory"],
+)
+def test_the_limit_is_the_least_of_the_processs_own_cgroup_and_those_around_it(
+    tmp_path, cgroup, files, limit
+):
+    for name, text in {
+        "proc/self/cgroup": cgroup,
+        **{f"sys/fs/cgroup/{n}": t for n, t in files.items()},
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == (limit or memory_limit(tmp_path / "no cgroups there"))
+
+
+def test_a_limit_on_address_space_is_one_on_memory():
+    script = "import storyforge.core.launch as launch; print(launch.memory_limit())"
+    command = ["bash", "-c", f"ulimit -v 3000000 && exec {sys.executable} -c '{script}'"]
+    env = {**os.environ, "PYTHONPATH": str(Path(launch.__code__.co_filename).parents[2])}
+    assert int(subprocess.check_output(command, env=env)) <= 3_000_000 * 1024
 
 
 UNCHANGED = """

@@ -152,8 +152,8 @@ def test_one_of_several_processes_notes_half_the_budget_and_ends(run, hurt, monk
 @pytest.fixture
 def killed(run, hurt, monkeypatch):
     """Runs in a child that gets kill -9 in that step; where it `counts`, Linux killed for memory."""
-    kills = [5]
-    monkeypatch.setattr(memory, "_kernel_kills", lambda: kills[0])
+    kills = {"cgroup": 5, "machine": 7}
+    monkeypatch.setattr(memory, "_kernel_kills", lambda: dict(kills))
 
     def go(step, counts=True):
         with monkeypatch.context():
@@ -163,8 +163,10 @@ def killed(run, hurt, monkeypatch):
                 run()
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        kills[0] += counts
+        kills["cgroup"] += counts
+        kills["machine"] += 1  # that of another container counts for the machine alone
 
+    go.kills = kills
     return go
 
 
@@ -173,6 +175,50 @@ def test_killed_for_memory_twice_at_the_same_checkpoint_halves_the_budget(run, k
     killed(step=2)
     assert run().params.micro_batch_tokens == 300
     assert "killed for memory 2 times at step 2 with 600 tokens at once" in capsys.readouterr().out
+
+
+def test_a_new_container_after_each_kill_is_counted_by_the_machines_kills(run, killed, monkeypatch):
+    """Its cgroup counts from 0 again, so that nothing of the kill before stands there."""
+    now = [{"first": 5, "machine": 7}, {"second": 0, "machine": 8}, {"third": 0, "machine": 9}]
+    monkeypatch.setattr(memory, "_kernel_kills", lambda: now[0])
+    for step in (3, 2):
+        killed(step)
+        now.pop(0)
+    assert run().params.micro_batch_tokens == 300
+
+
+@pytest.fixture
+def system(tmp_path):
+    """The files of /proc and /sys that tell of a cgroup and its limit, and of kills in it and around it."""
+
+    def write(cgroup, **files):
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(cgroup)
+        (tmp_path / "proc/vmstat").write_text("pgfault 12\noom_kill 9\n")
+        for name, text in files.items():
+            (tmp_path / "sys/fs/cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "sys/fs/cgroup" / name).write_text(text)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "kills"),
+    [
+        (
+            "0::/a/b\n",
+            {"a/b/memory.events": "oom 4\noom_kill 3\n", "a/memory.events": "oom_kill 5\n"},
+            [3, 9],
+        ),
+        ("4:memory:/a\n0::/\n", {"memory/a/memory.oom_control": "under_oom 0\noom_kill 2\n"}, [2, 9]),
+        ("0::/\n", {"cgroup.procs": ""}, [9]),
+        ("", {}, [9]),
+    ],
+    ids=["nested v2", "v1", "no count", "none"],
+)
+def test_kills_are_counted_in_the_processs_own_cgroup_first(system, cgroup, files, kills):
+    assert list(memory._kernel_kills(system(cgroup, **files)).values()) == kills
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
+import importlib.metadata
 import json
 import math
 import shutil
 import sys
+from types import SimpleNamespace
 
+import accelerate
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -12,7 +15,7 @@ from wandb_runs import offline_runs
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
-from storyforge.train import loop, stage
+from storyforge.train import checkpoints, loop, stage
 
 TRAIN = {
     "seed": 3,
@@ -70,7 +73,10 @@ def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
     figures = workspace()
     found = outputs(workspace.folder)
     assert list(found)[:2] == ["adapter_config.json", "adapter_model.safetensors"]
-    report = json.loads(found["train.json"])
+    report, compared = json.loads(found["training.json"]), json.loads(found["train.json"])
+    assert compared.keys() == {"steps", "stories", "tokens", "validation"}
+    assert compared["validation"].keys() == {"base_loss", "best_loss"}
+    assert report | compared == report | {"validation": compared["validation"]}
     assert report["steps"] == 6 and report["stories"] == 14
     assert report["validation"]["best_loss"] < report["validation"]["base_loss"]
     weights = load_file(workspace.folder / "models/tuned/adapter_model.safetensors")
@@ -85,7 +91,7 @@ def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
         "6",
     ]
     assert figures["tokens_per_second"] > 0 and figures["machine"]["device"] == "cpu"
-    assert "machine" not in report  # or it would differ by machine where no bit of the result does
+    assert "machine" not in report | compared  # or it would differ by machine where no bit of the result does
 
 
 def test_what_varies_between_runs_is_in_no_output(workspace):
@@ -116,15 +122,51 @@ def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypat
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
         patched.setattr(stage, "save_adapter", crash)
         workspace()
-    workspace(learning_rate=0.02)
-    assert "resumed" not in capsys.readouterr().out
+    workspace(learning_rate=0.02, seed=4)
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("starts from the base:")]
+    assert line.endswith(
+        "/step-00000006, with another params.train.learning_rate 0.01 → 0.02, params.train.seed 3 → 4"
+    )
+    assert "resumed from" not in said
+    workspace()
+    said = capsys.readouterr().out
+    assert "resumed from step 6" in said and "starts from the base" not in said
+
+
+def test_a_package_that_computes_nothing_leaves_an_interrupted_run_its_checkpoints(
+    workspace, monkeypatch, capsys
+):
+    """A new version of one that does is another run, and said so."""
+
+    def crash(*_):
+        raise RuntimeError("crash")
+
+    def install(name, version):
+        there = [found for found in importlib.metadata.distributions() if found.name != name]
+        there.append(SimpleNamespace(name=name, version=version))
+        monkeypatch.setattr(checkpoints, "distributions", lambda: there)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(stage, "save_adapter", crash)
+        workspace()
+    install("accelerate", "9.0")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(stage, "save_adapter", crash)
+        workspace()
+    said = capsys.readouterr().out
+    assert f"with another packages.accelerate {accelerate.__version__} → 9.0\n" in said
+    monkeypatch.undo()
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setenv("STORYFORGE_CHECKPOINT_DIR", str(workspace.folder / "checkpoints"))
+    install("some-server", "1.0")
     workspace()
     assert "resumed from step 6" in capsys.readouterr().out
 
 
 def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):
-    """What a whole run with half the budget gives; the figures say which it was."""
-    assert workspace(micro_batch_tokens=400, checkpoint_every=3)["micro_batch_tokens"] == 400
+    """What a whole run with half the budget gives; the machine class says which it was."""
+    assert cut(workspace(micro_batch_tokens=400, checkpoint_every=3)) == {"1": 400}
     half, real, full = outputs(workspace.folder), loop.add_gradients, iter([False, True])
     shutil.rmtree(workspace.folder / "models")
 
@@ -135,8 +177,28 @@ def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace
 
     monkeypatch.setattr(loop, "add_gradients", gradients)
     figures = workspace(micro_batch_tokens=800, checkpoint_every=3)
-    assert figures["micro_batch_tokens"] == 400 and outputs(workspace.folder) == half
+    assert cut(figures) == {"1": 400} and outputs(workspace.folder) == half
     assert "out of memory with 800 tokens at once" in capsys.readouterr().out
+
+
+def test_a_run_that_was_cut_finer_halfway_is_of_another_machine_class(workspace, monkeypatch):
+    """Its bits are those of neither budget: the class names the step from which memory was short."""
+    whole = cut(workspace(micro_batch_tokens=800))
+    shutil.rmtree(workspace.folder / "models")
+    real, calls = loop._step, []
+
+    def step(run, rows, steps):
+        calls.append(run.state.step)
+        if run.state.step == 4 and calls.count(4) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(run, rows, steps)
+
+    monkeypatch.setattr(loop, "_step", step)
+    assert (whole, cut(workspace(micro_batch_tokens=800))) == ({"1": 800}, {"1": 800, "5": 400})
+
+
+def cut(figures):
+    return figures["machine"]["micro_batch_tokens"]
 
 
 def test_memory_too_small_for_one_story_is_an_error_and_leaves_nothing_half_written(workspace, monkeypatch):

@@ -8,7 +8,8 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,44 @@ def launch(main: Callable[..., dict[str, Any] | None]) -> None:
     try:
         figures = main(*paths) or {}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        figures |= {"seconds": round(time.perf_counter() - start, 1), "peak_memory_mib": peak // 1024}
+        figures |= {
+            "seconds": round(time.perf_counter() - start, 1),
+            "peak_memory_mib": peak // 1024,
+            "memory_limit_mib": memory_limit() >> 20,
+        }
         _write(timing, json.dumps(figures, indent=2, sort_keys=True) + "\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Bytes that this process may use: what the machine has, unless `ulimit -v` or a cgroup allows less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    limits += [] if address_space == resource.RLIM_INFINITY else [address_space]
+    for folder in memory_cgroups(root):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # version 2, 1
+            with suppress(OSError, ValueError):  # not of this version; "max" is none
+                limits.append(int((folder / name).read_text()))
+    return min(limits)
+
+
+def memory_cgroups(root: Path = Path("/")) -> Iterator[Path]:
+    """The folders of the cgroup that counts this process's memory, and of those around it, inmost first.
+
+    In a container the kernel may tell the path outside: then what is mounted at the top is our own.
+    """
+    with suppress(OSError):  # not Linux
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers or "memory" in controllers.split(","):  # version 2, 1
+                top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+                inmost = top / path.lstrip("/")
+                around = [folder for folder in inmost.parents if folder.is_relative_to(top)]
+                yield from filter(Path.is_dir, [inmost, *around])
 
 
 def end_with_parent() -> None:

@@ -1,6 +1,6 @@
 """Writes up what the other stages made and measured.
 
-Reads   params.yaml, data/raw, data/processed, models/tuned, data/evaluated, metrics/train.json and the curves
+Reads   params.yaml, data/raw, data/processed, models/tuned, data/evaluated, and the curves
         metrics/train_loss.tsv and metrics/val_loss.tsv
 Writes  reports: report.md, its pictures, report.html (the same as one file), MODEL_CARD.md
 Params  all of params.yaml: the report shows every choice
@@ -76,14 +76,13 @@ def main(
     evaluated: Path,
     train_curve: Path,
     val_curve: Path,
-    train: Path,
     reports: Path,
 ) -> None:
     of = Provenance(
         choices=read_yaml(params),
         collected=read_json(raw / "collection_report.json"),
         accounts=read_json(processed / "metadata.json"),
-        train=read_json(train),
+        train=read_json(adapter / "training.json"),
         hashes={path.as_posix(): fingerprint(path) for path in (params, raw, processed, adapter, evaluated)},
     )
     details, samples = (

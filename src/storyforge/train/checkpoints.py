@@ -8,10 +8,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
@@ -25,13 +26,22 @@ from storyforge.core.files import dumps, sync, sync_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MANIFEST = "MANIFEST.json"
+PARTS = "run.json"  # what the key of a work directory is made of
+# Distributions by which the bits of a run are decided; liger's version is in the machine class.
+COMPUTING = re.compile(
+    "torch|triton|nvidia-.*|bitsandbytes|numpy|transformers|tokenizers|safetensors|accelerate|peft"
+)
+SHOWN = 3  # differences between two runs, in a line
 KEPT = 2  # checkpoints that rotation leaves: one to fall back on
 REMEMBERED = 4  # unfinished runs of other keys that keep their checkpoints, by last use
 WAIT_S = 30  # for a run that was told to end and saves a last checkpoint
 
 
 def run_key(**parts: Any) -> str:
-    """What a checkpoint may be resumed under: 16 hex digits of everything that decides the bytes of a run."""
+    """What a checkpoint may be resumed under: 16 hex digits of everything that decides the bytes of a run.
+
+    But for how memory made it cut its batches, which shows as it runs: checkpoints hold that themselves.
+    """
     return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -46,9 +56,14 @@ def hashes(files: Iterable[Path], root: Path) -> dict[str, str]:
     return {file.relative_to(root).as_posix(): digest(file) for file in files}
 
 
-def installed() -> dict[str, str]:
-    """Version of everything installed: what the lock file asks for, as it came true on this machine."""
-    return {str(found.name): found.version for found in distributions()} | {"python": sys.version}
+def packages() -> dict[str, str]:
+    """Versions of the installed packages that take part in the arithmetic, and of Python.
+
+    Others may come, go and change while a run is interrupted: training goes on where it was.
+    """
+    named = {re.sub("[-_.]+", "-", str(found.name)).lower(): found.version for found in distributions()}
+    known = {name: version for name, version in named.items() if COMPUTING.fullmatch(name)}
+    return known | {"python": sys.version}
 
 
 @contextmanager
@@ -78,6 +93,52 @@ def work_directory(key: str) -> Iterator[Path]:
         with suppress(OSError):  # another process may be tidying too
             _forget(root, but=work)
         yield work
+
+
+def explain_start(work: Path, parts: Mapping[str, Any]) -> None:
+    """On a fresh start, one line on the checkpoints of other runs that lie there, and why they do not fit.
+
+    `parts` are those of the key; they are noted in the work directory, for the runs that come after.
+    """
+    with suppress(OSError):  # without it a later line knows less; a full disk is reported by what needs it
+        (work / PARTS).write_text(dumps(parts), encoding="utf-8")
+    if newest(work):
+        return
+    others = {
+        left[0]: other
+        for other in work.parent.glob("[!.]*")
+        if other != work and (left := _checkpoints(other))
+    }
+    if others:
+        said = "; ".join(f"{left}, {_differing(other, parts)}" for left, other in sorted(others.items()))
+        print(f"starts from the base: the checkpoints that lie there are of other runs: {said}")
+
+
+def _differing(other: Path, parts: Mapping[str, Any]) -> str:
+    """By what another run's key differs from that of these `parts`."""
+    try:
+        theirs, ours = dict(_leaves(json.loads((other / PARTS).read_bytes()))), dict(_leaves(parts))
+    except (OSError, ValueError, RecursionError):
+        return f"whose {PARTS} cannot be read"
+    names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    # Hashes and Python's version are named alone: their values tell nobody anything.
+    shown = [
+        f"{name} {theirs.get(name)} → {ours.get(name)}"
+        if name.startswith(("params", "packages", "machine"))
+        else name
+        for name in names[:SHOWN]
+    ]
+    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+    return f"with another {', '.join([*shown, *more])}"
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted path → value of what nested mappings hold."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for name, inner in value.items():
+        yield from _leaves(inner, f"{path}.{name}" if path else name)
 
 
 def discard(folder: Path) -> None:

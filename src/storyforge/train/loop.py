@@ -47,6 +47,8 @@ class State:
     stories: int = 0
     tokens: int = 0
     reply_tokens: int = 0
+    # Step → tokens at once from it on: their cuts are part of the bits. Steps are text, as in JSON.
+    micro_batch_tokens: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,17 +143,17 @@ def _begun(
     set_peft_model_state_dict(model, fresh)
     model.zero_grad()
     shard(model, accelerator)
-    optimizer = torch.optim.AdamW(
-        trainable(model),
-        lr=params.learning_rate,
-        weight_decay=params.weight_decay,
-        fused=accelerator.device.type != "mps",
+    rates = {"lr": params.learning_rate, "weight_decay": params.weight_decay}
+    optimizer = torch.optim.AdamW(trainable(model), **rates, fused=accelerator.device.type != "mps")
+    run = Run(
+        model, accelerator.prepare_optimizer(optimizer), accelerator, params, State(), adapter_weights(model)
     )
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    run = Run(model, optimizer, accelerator, params, State(), adapter_weights(model))
     if checkpoint := _agreed(newest(work) if accelerator.is_main_process else None):
         run.read(checkpoint)
         tqdm.write(f"resumed from step {run.state.step}")
+    cuts = run.state.micro_batch_tokens
+    if params.micro_batch_tokens not in list(cuts.values())[-1:]:
+        cuts[str(run.state.step + 1)] = params.micro_batch_tokens
     return run
 
 
@@ -217,10 +219,8 @@ def _step(run: Run, rows: Sequence[Encoded], steps: int) -> None:
     state.stories += len(rows)
     state.tokens += sum(len(row.ids) for row in rows)
     state.reply_tokens += sum(row.reply_tokens for row in rows)
-    rate = run.optimizer.param_groups[0]["lr"]
-    state.train.append(
-        {"step": state.step, "loss": loss, "learning_rate": rate, "gradient_norm": float(norm)}
-    )
+    figures = {"learning_rate": run.optimizer.param_groups[0]["lr"], "gradient_norm": float(norm)}
+    state.train.append({"step": state.step, "loss": loss, **figures})
 
 
 def _validate(run: Run, val: Sequence[Encoded], log: Log) -> None:
@@ -268,10 +268,11 @@ def _agreed(value: T) -> T:
 def _stop_signals() -> Iterator[Callable[[], int]]:
     """Yields a function that returns the signal that asked for an end, 0 if none has."""
     received = [0]
-    asked = (signal.SIGTERM, signal.SIGINT)
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number)) for number in asked
-    }
+
+    def note(number: int, _: object) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: received[-1]
     finally:

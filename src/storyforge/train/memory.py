@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_json
+from storyforge.core.launch import memory_cgroups
 from storyforge.train.checkpoints import newest
 
 NOTE = "memory.json"
@@ -43,9 +44,10 @@ class Budget:
     def __enter__(self) -> "Budget":
         if int(os.environ.get("RANK", 0)):
             return self
-        # Both count since the machine was started: after a restart `now` is the smaller one: no kill.
-        now, before = _kernel_kills(), self.note["running_since"]
-        if None not in (now, before) and now > before:
+        # The first count that both processes had. After a restart `now` is the smaller one: no kill.
+        now, before = _kernel_kills(), self.note["running_since"] or {}
+        common = next((name for name in now if name in before), None)
+        if common and now[common] > before[common]:
             # At another checkpoint the run has got on with this budget, and the count begins again.
             checkpoint = newest(self.work)
             step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -96,9 +98,18 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "STATUS_ALLOC_FAILED" in str(error)
 
 
-def _kernel_kills() -> int | None:
-    """How often Linux has killed a process for memory since it was started; None elsewhere."""
-    with suppress(OSError):
-        lines = Path("/proc/vmstat").read_text().splitlines()
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
-    return None
+def _kernel_kills(root: Path = Path("/")) -> dict[str, int]:
+    """How often Linux has killed for memory: in our own cgroup, and since it was started; {} elsewhere.
+
+    The cgroup's count leaves out what happens in other containers, but a new container begins a new one.
+    Cgroups are told apart by their inode, which is not used again.
+    """
+    own = next(memory_cgroups(root), None)
+    files = [own / name for name in ("memory.events", "memory.oom_control")] if own else []
+    found = {}
+    for file in (*files, root / "proc/vmstat"):
+        with suppress(OSError):
+            counts = dict(line.split() for line in file.read_text().splitlines())
+            if "oom_kill" in counts:
+                found[f"{file.name} {file.parent.stat().st_ino}"] = int(counts["oom_kill"])
+    return found

@@ -1,7 +1,8 @@
 """Trains a LoRA adapter on the base model; interrupted at any moment, it resumes to the same bytes.
 
 Reads   data/processed/train.jsonl and val.jsonl; the base model that `model` names
-Writes  models/tuned (the adapter), metrics/train.json, two loss curves (TSV: one row a step, a validation)
+Writes  models/tuned (the adapter, and training.json), metrics/train.json: the few figures of it to compare;
+        two loss curves (TSV: one row a step, a validation)
 Params  model, train, tracking
 """
 
@@ -22,7 +23,16 @@ from storyforge.model.device import accelerator, device, machine_class, precisio
 from storyforge.model.encoding import Encoded
 from storyforge.model.loading import attach, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
-from storyforge.train.checkpoints import PACKAGE, discard, hashes, installed, run_key, sources, work_directory
+from storyforge.train.checkpoints import (
+    PACKAGE,
+    discard,
+    explain_start,
+    hashes,
+    packages,
+    run_key,
+    sources,
+    work_directory,
+)
 from storyforge.train.loop import Run, train, trainable
 from storyforge.train.memory import out_of_memory
 from storyforge.train.schedule import TrainParams, validated
@@ -42,11 +52,13 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         return hashes(files, processed) | hashes(code, PACKAGE)
 
     started, begin = written(), time.perf_counter()
-    machine, processes = machine_class(model_params), int(os.environ.get("WORLD_SIZE", 1))
-    key = run_key(params=choices, files=started, installed=installed(), machine=machine, processes=processes)
-
+    machine = machine_class(model_params)
+    parts = {"params": choices, "files": started, "packages": packages(), "machine": machine}
+    parts["processes"] = int(os.environ.get("WORLD_SIZE", 1))
+    key = run_key(**parts)
     with work_directory(key) as work:
-        main_process = accelerator(model_params).is_main_process
+        if main_process := accelerator(model_params).is_main_process:
+            explain_start(work, parts)
         with tracked("train", choices, key=key, main=main_process) as track:
             encoder = load_encoder(model_params)
             stories, val = (
@@ -55,25 +67,25 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             )
             if not stories:
                 raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
-            measured = validated(val, params)
-            model = fresh_model(model_params, params)
+            model, measured = fresh_model(model_params, params), validated(val, params)
             run = train(model, stories, measured, model_params, params, work=work, log=track.log)
-
         if written() != started:
             raise UserError(
                 "the code or data of this stage changed while it ran: run it again, so that they match"
             )
         if main_process:
+            whole, compared = report(run, [*stories, *val], len(measured))
             with published_folder(adapter) as folder:
                 save_adapter(folder, run.model, run.best, model_params)
-            write_json(metrics, report(run, [*stories, *val], len(measured)))
+                write_json(folder / "training.json", whole)
+            write_json(metrics, compared)
             _write_tsv(train_curve, run.state.train)
             _write_tsv(val_curve, run.state.val)
             discard(work)
     rate = (run.state.tokens - run.resumed_tokens) / (time.perf_counter() - begin)
     return {
-        "machine": machine,
-        "micro_batch_tokens": run.params.micro_batch_tokens,  # less than asked for where memory ran out
+        # Where memory ran out, batches were cut finer from some step on: another order of summation.
+        "machine": {**machine, "micro_batch_tokens": run.state.micro_batch_tokens},
         "tokens_per_second": round(rate, 1),
     }
 
@@ -81,54 +93,58 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
 def fresh_model(model_params: ModelParams, params: TrainParams):
     """The base with a fresh adapter, ready to be trained."""
     try:
-        model = attach(load_base(model_params), params.lora, params.seed)
+        base = load_base(model_params)
+        _refuse_targets(base, params.lora)
+        model = attach(base, params.lora, params.seed)
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
             remedy = "take a smaller base, or on CUDA set model.quantization: nf4"
             raise UserError(f"out of memory while the base is loaded: {remedy}") from None
         raise
-    _refuse_targets(model, params.lora)
     if params.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
     return model
 
 
-def _refuse_targets(model, lora: LoraParams) -> None:
+def _refuse_targets(base, lora: LoraParams) -> None:
     """UserError for a name that no layer has, or that of the head or the embedding.
 
-    The loss forms its gradient as if both were frozen, and PEFT would save the whole embedding with them.
+    The loss forms its gradient as if both were frozen, and PEFT passes over a name that it does not find.
     """
-    causal, adapted = model.get_base_model(), model.base_model.targeted_module_names
-    frozen = (causal.get_input_embeddings(), causal.get_output_embeddings())
-    inside = [name for name in adapted if causal.get_submodule(name) not in frozen]
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
     for target in () if lora.targets == "all-linear" else lora.targets:
-        meant = [name for name in adapted if name == target or name.endswith(f".{target}")]
-        if not meant or not set(meant) <= set(inside):
+        meant = [module for name, module in base.named_modules() if f".{name}".endswith(f".{target}")]
+        if not meant or any(module in ends for module in meant):
             raise UserError(
                 f"params.yaml: train.lora.targets: '{target}' is not a linear layer inside the model's "
                 "blocks: name such layers (q_proj, down_proj), or set all-linear"
             )
 
 
-def report(run: Run, rows: Sequence[Encoded], measured: int) -> dict[str, Any]:
-    """What `dvc metrics diff` compares: nothing in it varies when the run is repeated."""
+def report(run: Run, rows: Sequence[Encoded], measured: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that is told of the training, and the little of it that a person compares between experiments.
+
+    Nothing in either varies when the run is repeated.
+    """
     state, last = run.state, run.state.train[-20:]
-    return {
+    compared = {
         "steps": state.step,
         "stories": state.stories,
         "tokens": state.tokens,
+        "validation": {
+            "base_loss": round(state.val[0]["loss"], 6) if state.val else None,
+            "best_loss": round(state.best_loss, 6) if state.val else None,
+        },
+    }
+    more = {
         "reply_tokens": state.reply_tokens,
         "trainable_parameters": sum(weight.numel() for weight in trainable(run.model)),
         "shortened_stories": sum(row.shortened for row in rows),
         "train_loss_last_20_steps": round(sum(row["loss"] for row in last) / len(last), 6),
-        "validation": {
-            "stories": measured,
-            "base_loss": round(state.val[0]["loss"], 6) if state.val else None,
-            "best_loss": round(state.best_loss, 6) if state.val else None,
-            "best_step": state.best_step,
-        },
+        "validation": compared["validation"] | {"stories": measured, "best_step": state.best_step},
     }
+    return compared | more, compared
 
 
 def _write_tsv(path: Path, rows: Sequence[dict[str, float]]) -> None:
