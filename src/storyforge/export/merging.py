@@ -14,7 +14,7 @@ from storyforge.export.templates import jinja
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll
-from storyforge.model.loading import ModelParams, base_config, base_dir, load_adapter, quiet
+from storyforge.model.loading import ModelParams, base_config, load_adapter, quiet, stored_base
 from storyforge.sampling.generate import SamplingParams, write
 
 GREEDY = SamplingParams(seed=0, max_new_tokens=40, temperature=0, top_p=1, min_p=0, repetition_penalty=1)
@@ -34,10 +34,7 @@ def merged(adapter: Path, params: ModelParams):
 
     On the CPU: a GPU that trains a model in 4 bits need not hold it in 16.
     """
-    with quiet():
-        base = AutoModelForCausalLM.from_pretrained(
-            base_dir(params), dtype="auto", trust_remote_code=False, use_safetensors=True
-        )
+    base = stored_base(params, dtype="auto")
     stored = base.dtype
     # PEFT's progress bar does not look whether anybody is there.
     model = load_adapter(base, adapter, params).merge_and_unload(sys.stderr.isatty(), safe_merge=True)
