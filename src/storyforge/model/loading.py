@@ -173,6 +173,9 @@ def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default
             f"{adapter} was trained on {config.base_model_name_or_path}, but model.name is {params.name}: "
             "run `dvc repro train` or take the params.yaml it was trained with"
         )
+    among = [*getattr(model, "peft_config", {}).values(), config]
+    if len(among) > 1 and any(one.trainable_token_indices for one in among):
+        raise UserError(f"{adapter}: PEFT reads trainable_token_indices only where there is one adapter")
     state = dict(tensors(weights))
     with quiet(), readable(adapter):
         if isinstance(model, PeftModel):
