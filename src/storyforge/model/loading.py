@@ -213,14 +213,12 @@ def base_dir(params: ModelParams) -> Path:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """GGUF → float32 safetensors, exactly the file's dequantised values: 20 s once, then half a second."""
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, **LOCAL}
     with quiet():
         with readable(gguf):
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-            loaded, found = AutoModelForCausalLM.from_pretrained(
-                **source, dtype=torch.float32, output_loading_info=True
-            )
-            config = AutoConfig.from_pretrained(**source)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            options = {"dtype": torch.float32, "output_loading_info": True}
+            loaded, found = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
+            config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
         require_same(gguf, _differences(found))
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(loaded.state_dict())
