@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+import tiny
 from hypothesis import settings
 from warm import FIGURES
 
@@ -59,40 +60,23 @@ def pytest_terminal_summary(terminalreporter) -> None:
 def tiny_model_dir(tmp_path_factory):
     """What `model.origin: folder:…` needs: weights, configuration and tokenizer, the same in every run."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from storyforge.model.chat import FORMATS
 
-    chats = FORMATS.values()
-    control = {piece.text for chat in chats for piece in (*chat.begin, *chat.turn) if piece.control}
-    control.update(stop for chat in chats for stop in chat.stops)
     folder = tmp_path_factory.mktemp("tiny-llama")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: n for n, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(sorted(control))
     # As in SmolLM2, padding is the end-of-turn token: a mask made from token ids would lose the end.
-    end = "<|im_end|>"
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, pad_token=end)
+    fast = tiny.tokenizer(FORMATS.values(), eos_token="<|im_end|>", pad_token="<|im_end|>")
     fast.save_pretrained(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
+    model = tiny.llama(
+        len(fast),
         tie_word_embeddings=True,
         initializer_range=0.1,
         bos_token_id=None,
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -2,27 +2,21 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import tiny
 from peft import PeftModel
 
 from storyforge.commands import export
 
 FILE = "gguf/tuned-f16.gguf"
-MODELFILE = '''FROM ./tuned-f16.gguf
-TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}
-{{ .Content }}<|im_end|>
-{{ end }}<|im_start|>assistant
-"""
-SYSTEM """Tell a story."""
-PARAMETER stop "<|im_end|>"
-PARAMETER stop "<|endoftext|>"
-PARAMETER temperature 1.0
+MODELFILE = f"""FROM ./tuned-f16.gguf
+{tiny.MODELFILE}PARAMETER temperature 1.0
 PARAMETER top_k 0
 PARAMETER top_p 0.95
 PARAMETER min_p 0.0
 PARAMETER repeat_penalty 1.1
 PARAMETER repeat_last_n 12
 PARAMETER num_predict 12
-'''
+"""
 
 
 def content(folder):

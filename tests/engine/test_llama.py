@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
 
 from storyforge.core.records import Exchange
 from storyforge.engine import kernels
@@ -147,6 +148,25 @@ def test_a_weight_that_is_not_finite_makes_a_loss_that_is_not(model, encoded):
 def test_what_it_does_not_know_is_left_to_transformers(model_params, lora, precision, changes):
     base = load_base(model_params.model_copy(update={"precision": precision}))
     assert fused(attach(base, lora.model_copy(update=changes), seed=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"use_rslora": True, "alpha_pattern": {"q_proj": 3}}, True),
+        ({"modules_to_save": ["lm_head"]}, False),
+        ({"modules_to_save": ["norm"]}, False),
+        ({"trainable_token_indices": [7]}, False),
+        ({"lora_bias": True}, False),
+        ({"use_dora": True}, False),
+        ({"target_parameters": ["embed_tokens.weight"]}, False),
+    ],
+)
+def test_anything_but_plain_lora_is_left_to_transformers(model_params, changes, known):
+    base = load_base(model_params.model_copy(update={"precision": "bf16"}))
+    tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", **changes))
+    assert (fused(tuned) is not None) is known
 
 
 def test_activation_checkpointing_is_left_to_transformers(model):

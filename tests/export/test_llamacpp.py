@@ -1,11 +1,9 @@
 """llama.cpp itself reads what was written: its own tokenizer, template, rotary angles and stops."""
 
 import pytest
+import tiny
 import torch
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Regex, pre_tokenizers
 
 from storyforge.export.gguf_file import LLAMA3, write_gguf
 from storyforge.export.templates import jinja
@@ -62,33 +60,15 @@ def test_llamacpp_expects_the_same_next_token(splitter, chat, rope, tmp_path):
 
 def made(splitter, chat, rope):
     """A tokenizer that has learned merges from a few words, and a model of them that knows nothing."""
-    control = {piece.text for piece in (*chat.begin, *chat.turn) if piece.control} | set(chat.stops)
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=250,
-        special_tokens=sorted(control),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([SYSTEM, SYSTEM, "system user assistant Of rain."], trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    fast = tiny.tokenizer(
+        [chat],
+        splitter,
+        [SYSTEM, SYSTEM, "system user assistant Of rain."],
         eos_token=chat.end_of_turn,
         bos_token=chat.begin[0].text if chat.begin else None,
     )
     encoder = Encoder(fast, chat, SYSTEM)
     fast.chat_template = jinja(chat, SYSTEM)
     torch.manual_seed(4)
-    config = LlamaConfig(
-        vocab_size=len(fast) + 3,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        initializer_range=0.3,
-        rope_parameters=rope,
-    )
-    return encoder, LlamaForCausalLM(config).eval()
+    changes = {"tie_word_embeddings": False, "initializer_range": 0.3, "rope_parameters": rope}
+    return encoder, tiny.llama(len(fast) + 3, **changes)

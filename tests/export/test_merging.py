@@ -162,6 +162,16 @@ def test_control_tokens_and_stops_are_in_the_file(written, encoder):
     assert fields["tokenizer.ggml.add_bos_token"].contents() is False
 
 
+def test_rotary_angles_are_not_rounded_with_the_weights(adapter, model_params, encoder, sampling, tmp_path):
+    """The file holds by how much they turn slower than usual: nothing here."""
+    model = merging.merged(adapter, model_params)
+    merging.save(tmp_path / "merged", model, encoder, sampling)
+    write_gguf(tmp_path / "it.gguf", model, encoder, "f16", "it")
+    assert "rope_freqs.weight" not in [
+        tensor.name for tensor in gguf.GGUFReader(tmp_path / "it.gguf").tensors
+    ]
+
+
 def test_rows_of_the_embedding_without_a_token_are_unused(encoder):
     tokens, types, _ = gguf_file._vocabulary(encoder.tokenizer, len(encoder.tokenizer) + 2)
     assert tokens[-1] == f"[PAD{len(tokens) - 1}]" and types[-2:] == [gguf.TokenType.UNUSED] * 2

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import tiny
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from storyforge.export.templates import jinja, modelfile
@@ -8,16 +9,9 @@ from storyforge.model.chat import FORMATS, render
 
 SYSTEM = 'Say "yes" {% x %} {role} {text} \\n é😀'
 TALK = [("user", " a {{ b }}\n"), ("assistant", "c"), ("user", "d")]
-MODELFILE = '''FROM ./it.gguf
-TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}
-{{ .Content }}<|im_end|>
-{{ end }}<|im_start|>assistant
+MODELFILE = f"""FROM ./it.gguf
+{tiny.MODELFILE}PARAMETER temperature 0.8
 """
-SYSTEM """Tell a story."""
-PARAMETER stop "<|im_end|>"
-PARAMETER stop "<|endoftext|>"
-PARAMETER temperature 0.8
-'''
 
 
 def said(messages, **options):

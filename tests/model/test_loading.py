@@ -85,16 +85,6 @@ def test_unknown_targets_are_an_error_that_names_the_key(base, lora):
         attach(base, lora.model_copy(update={"targets": ("nowhere",)}), seed=1)
 
 
-@pytest.mark.parametrize("key", ["auto_map", "_attn_implementation_internal"])
-def test_a_model_that_brings_code_is_refused(tiny_model_dir, tmp_path, model_params, key):
-    for file in tiny_model_dir.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, key: "evil.Model"}))
-    with pytest.raises(UserError, match=key):
-        load_base(model_params.model_copy(update={"origin": Origin.parse(f"folder:{tmp_path}")}))
-
-
 def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded):
     """bitsandbytes repacks 4-bit weights at the first evaluation on some CPUs: gradients then vanish."""
     params = model_params.model_copy(update={"quantization": "nf4"})

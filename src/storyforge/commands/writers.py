@@ -1,5 +1,6 @@
 """The base and its adapters, loaded once and sampled as `evaluate` does it."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from pydantic import ValidationError
 from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.files import read_json
 from storyforge.core.records import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -72,10 +72,17 @@ def asked(texts: Sequence[str], kinds: Sequence[str] = ()) -> list[Prompt]:
 
 
 def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:
-    """Writer's name → its adapter; UserError names the command that makes a missing one."""
+    """Writer's name → its adapter; UserError names the command that makes a missing one.
+
+    A name is as much of the path as tells it from the names before it.
+    """
     adapters = {TUNED: adapter or ADAPTER}
     for path in more:
-        name = path.name if path.name not in (BASE, *adapters) else f"{path.parent.name}/{path.name}"
+        parts = Path(os.path.abspath(path)).parts
+        names = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
+        name = next((name for name in names if name not in (BASE, *adapters)), None)
+        if name is None:
+            raise UserError(f"{path}: given twice")
         adapters[name] = path
     for path in adapters.values():
         if not (path / "adapter_config.json").exists():
@@ -94,17 +101,10 @@ class Writers:
         params = ModelParams.load()
         self.encoder, self.model = load_encoder(params), load_base(params)
         self.names = (BASE, *adapters)
-        self.adapters: dict[str, str] = {}  # writer's name → PEFT's name
+        self.adapters: dict[str, str] = {}  # writer's name → PEFT's name, without dots
         for name, path in adapters.items():
-            if not self.adapters:
-                self.model = load_adapter(self.model, path, params)
-                self.adapters[name] = "default"
-            else:
-                base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
-                if base != params.name:
-                    raise UserError(f"{path} was trained on {base}, and model.name is {params.name}")
-                self.adapters[name] = f"adapter-{len(self.adapters)}"  # PEFT allows no dots
-                self.model.load_adapter(str(path), adapter_name=self.adapters[name])
+            self.adapters[name] = f"adapter-{len(self.adapters)}" if self.adapters else "default"
+            self.model = load_adapter(self.model, path, params, self.adapters[name])
         self.model.eval()
         self.autocast: Callable = accelerator(params).autocast
 

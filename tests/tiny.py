@@ -1,0 +1,44 @@
+"""A tokenizer and a Llama that are made in a moment, and what an export writes for the first chat format."""
+
+from collections.abc import Iterable
+
+MODELFILE = '''TEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+SYSTEM """Tell a story."""
+PARAMETER stop "<|im_end|>"
+PARAMETER stop "<|endoftext|>"
+'''
+
+
+def tokenizer(chats: Iterable, splitter=None, learned: Iterable[str] = (), **special: str | None):
+    """Every byte is a token, then a few learned merges, then the control tokens of the chat formats."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    chats = list(chats)
+    control = {piece.text for chat in chats for piece in (*chat.begin, *chat.turn) if piece.control}
+    control.update(stop for chat in chats for stop in chat.stops)
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = splitter or pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=len(letters) + 64, initial_alphabet=letters, show_progress=False)
+    made.train_from_iterator(learned, trainer)
+    made.add_special_tokens(sorted(control))
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special)
+
+
+def llama(vocab_size: int, **changes):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    usual = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **usual | changes)).eval()
