@@ -45,6 +45,11 @@ def identity() -> str | None:
     return _loaded()[1] if library() else None
 
 
+def kept() -> set[str]:
+    """The identities of the kernels that the cache holds, whether they can be used now or not."""
+    return {digest(file)[:16] for file in place("kernels").glob(f"*/{ASSEMBLY}")}
+
+
 def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Run a kernel: tensors lie on the CPU with contiguous rows; nothing is checked in C."""
     getattr(library(), name)(*map(_argument, arguments))
