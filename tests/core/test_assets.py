@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from pydantic import BaseModel, ValidationError
 
 from storyforge.core import assets
+from storyforge.core import hub as door
 from storyforge.core.archives import members
 from storyforge.core.assets import Origin, archive, files, member_path, snapshot
 from storyforge.core.cache import cache_dir, damaged
@@ -150,7 +151,7 @@ def test_pattern_without_a_match_says_so(served):
 def test_too_many_requests_waits_as_long_as_the_hub_asks(served, waits):
     served.faults = [hub.status(429, Retry_After="7"), hub.status(429, Retry_After="100000")]
     assert fetch(served)[NAME].read_bytes() == ROWS
-    assert waits == [8.0, assets.LONGEST_WAIT_S + 1]
+    assert waits == [8.0, door.LONGEST_WAIT_S + 1]
 
 
 def test_server_errors_are_tried_again_with_growing_waits(served, waits):

@@ -9,12 +9,13 @@ import accelerate
 import pytest
 import torch
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from wandb_runs import offline_runs
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
+from storyforge.core.origins import Origin
 from storyforge.train import checkpoints, loop, stage
 
 TRAIN = {
@@ -46,9 +47,9 @@ def workspace(tmp_path, monkeypatch, exchanges, model_params):
     write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
     write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:2])
 
-    def run(wandb=False, precision="fp32", **changes):
+    def run(wandb=False, precision="fp32", origin=model_params.origin, **changes):
         params = {
-            "model": model_params.model_dump(mode="json") | {"precision": precision},
+            "model": model_params.model_dump(mode="json") | {"precision": precision, "origin": str(origin)},
             "train": {**TRAIN, **changes},
             "tracking": {"wandb": wandb},
         }
@@ -116,9 +117,6 @@ def test_no_work_is_left_behind_after_success(workspace):
 
 
 def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypatch, capsys):
-    def crash(*_):
-        raise RuntimeError("crash")
-
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
         patched.setattr(stage, "save_adapter", crash)
         workspace()
@@ -162,6 +160,58 @@ def test_a_package_that_computes_nothing_leaves_an_interrupted_run_its_checkpoin
     install("some-server", "1.0")
     workspace()
     assert "resumed from step 6" in capsys.readouterr().out
+
+
+def crash(*_):
+    raise RuntimeError("crash")
+
+
+def test_another_base_of_the_same_name_is_another_run(workspace, monkeypatch, capsys, tiny_model_dir):
+    """Exchanged between a kill and the next start: no adapter of two bases."""
+    base = workspace.folder / "base"
+    shutil.copytree(tiny_model_dir, base)
+    origin = Origin.parse(f"folder:{base}")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(stage, "save_adapter", crash)
+        workspace(origin=origin)
+    weights = load_file(base / "model.safetensors")
+    save_file(
+        {name: weight * 1.5 for name, weight in weights.items()}, base / "model.safetensors", {"format": "pt"}
+    )
+    workspace(origin=origin)
+    assert "resumed" not in capsys.readouterr().out
+    exchanged = json.loads((workspace.folder / "models/tuned/training.json").read_bytes())["base_sha256"]
+    shutil.rmtree(base)
+    shutil.copytree(tiny_model_dir, base)
+    workspace(origin=origin)
+    assert "resumed from step 6" in capsys.readouterr().out
+    assert (
+        json.loads((workspace.folder / "models/tuned/training.json").read_bytes())["base_sha256"] != exchanged
+    )
+
+
+def test_a_base_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, monkeypatch):
+    base = iter(["before", "after"])
+    monkeypatch.setattr(stage, "base_digest", lambda _: next(base))
+    with pytest.raises(UserError, match="base of this stage changed while it ran"):
+        workspace()
+    assert not (workspace.folder / "models/tuned").exists()
+
+
+def test_a_run_begun_with_the_kernels_does_not_start_over_without_them(workspace, monkeypatch):
+    def machine(kernels):
+        monkeypatch.setattr(stage, "machine_class", lambda _: {"device": "cpu", "kernels": kernels})
+
+    monkeypatch.setattr(stage.kernels, "kept", lambda: {"another", "fast"})
+    machine("fast")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(stage, "save_adapter", crash)
+        workspace()
+    machine(None)
+    with pytest.raises(UserError, match="made with the compiled kernels, which cannot be used now") as caught:
+        workspace()
+    assert "\n" not in str(caught.value)
+    workspace(learning_rate=0.02)  # what was not begun with them runs without
 
 
 def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):

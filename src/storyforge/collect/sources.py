@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from storyforge.collect.reading import Record, Unusable, decoded, json_object, require_text
-from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
+from storyforge.core.origins import Origin
 from storyforge.core.params import Slice
 from storyforge.core.records import Story
 

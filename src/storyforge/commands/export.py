@@ -138,7 +138,7 @@ class Reader:
 
     def saved(self, folder: Path):
         """The merged model as a user would load it."""
-        from storyforge.core.assets import Origin
+        from storyforge.core.origins import Origin
         from storyforge.model.loading import load_base
 
         changes = {"origin": Origin.parse(f"folder:{folder}"), "quantization": "none"}

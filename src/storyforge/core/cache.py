@@ -4,19 +4,22 @@
     members/SHA256/FILE  copied out of the wheel of that sha256
     lists/, snapshots/   a hub repository at a commit: its file names and digests; links to blobs
     converted/           base models as safetensors
-    kernels/             compiled code
+    kernels/NAME/        compiled code, and the assembly it was made of
     verified/PATH.json   digest, size and modification time of the cached file PATH when it was last hashed
     parts/, locks/       downloads in progress; one lock for each path
 
 A file whose size and modification time are in its record is trusted; any other is hashed when it is used.
+Nothing is written where all that is asked for is there: a complete cache may be read-only, or another user's.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
@@ -25,6 +28,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, published, sync, sync_folder
 
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+NO_SPACE = os.strerror(errno.ENOSPC)  # also in the words of what raises no OSError: safetensors, a compiler
+NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def cache_dir() -> Path:
@@ -49,9 +54,7 @@ def place(kind: str, name: str = "") -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{folder}: {error.strerror}: set STORYFORGE_CACHE to a folder you may write to"
-        ) from None
+        raise unusable(error) from None
     return folder / name
 
 
@@ -61,36 +64,57 @@ def obtained(path: Path, make: Callable[[Path], None], digest: str | None = None
     `make` gets another path, and may find there the part of a file it wrote before it was killed. One process
     makes, others wait. What is there but wrong is set aside as PATH.broken.
     """
-    name = path.relative_to(cache_dir()).as_posix().replace("/", "--")
     try:
-        if not _is_verified(path, digest):
+        if not is_verified(path, digest):
+            name = path.relative_to(cache_dir()).as_posix().replace("/", "--")
             with FileLock(place("locks", name)):
-                if not _is_verified(path, digest):
-                    if path.exists():
-                        broken = path.with_name(f"{path.name}.broken")
-                        shutil.rmtree(broken, ignore_errors=True)
-                        path.replace(broken)
-                    part = place("parts", name)
-                    if part.is_dir():  # a killed process left it
-                        shutil.rmtree(part)
-                    try:
-                        make(part)
-                        _publish(part, path, digest)
-                    finally:
-                        shutil.rmtree(
-                            part, ignore_errors=True
-                        )  # of a file nothing: what came is gone on with
-    except OSError as error:
-        raise UserError(
-            f"{cache_dir()}: {error.strerror or error}: make room, or set STORYFORGE_CACHE to another disk"
-        ) from error
+                if not is_verified(path, digest):
+                    _set_aside(path)
+                    _make(path, make, place("parts", name), digest)
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or NO_SPACE in str(error):
+            raise unusable(error) from error
+        raise
     return path
 
 
-def damaged() -> Iterator[tuple[Path, str]]:
+def _make(path: Path, make: Callable[[Path], None], part: Path, digest: str | None) -> None:
+    """Let `make` write `part`, and publish it; an unfinished file is kept, to go on with, a folder is not."""
+    _remove_folder(part)  # a killed process left it
+    try:
+        make(part)
+        _publish(part, path, digest)
+    finally:
+        _remove_folder(part)
+
+
+def _set_aside(path: Path) -> None:
+    if path.exists():
+        broken = path.with_name(f"{path.name}.broken")
+        _remove_folder(broken)
+        path.replace(broken)
+
+
+def _remove_folder(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def unusable(error: Exception) -> UserError:
+    """The one line for a cache that cannot be written."""
+    why = getattr(error, "strerror", None) or " ".join(str(error).split())
+    remedy = "make room, or set STORYFORGE_CACHE to another disk"
+    if getattr(error, "errno", None) in NO_RIGHT:
+        remedy = "set STORYFORGE_CACHE to a folder you may write to"
+    return UserError(f"{cache_dir()}: {NO_SPACE if NO_SPACE in why else why}: {remedy}")
+
+
+def damaged(changed_only: bool = False) -> Iterator[tuple[Path, str]]:
     """Every cached file that does not have the digest it had when it was made, and why; hashes all of them.
 
-    The record of such a file is removed, so that the next run that needs it fetches or makes it again.
+    `changed_only` hashes those alone whose size or date is another. The record of a damaged file is removed,
+    so that the next run that needs it fetches or makes it again.
     """
     root = cache_dir()
     blobs = {path: path.name for path in (root / "blobs").glob("*") if DIGEST.fullmatch(path.name)}
@@ -98,18 +122,26 @@ def damaged() -> Iterator[tuple[Path, str]]:
     paths = {root / path.relative_to(root / "verified").with_suffix("") for path in records}
     for path in sorted(paths | blobs.keys()):
         wanted = blobs.get(path) or _record(path).get("digest") or ""
-        if path.is_file() and (found := digest(path, wanted)) != wanted:
-            _record_path(path).unlink(missing_ok=True)
+        if not path.is_file() or (changed_only and _record(path) == _observed(path, wanted)):
+            continue
+        try:
+            found = digest(path, wanted)
+        except OSError as error:
+            yield path, f"cannot be read: {error.strerror}"
+            continue
+        if found != wanted:
+            with suppress(OSError):  # another user's
+                _record_path(path).unlink(missing_ok=True)
             yield path, f"its digest was {wanted or '(not recorded)'} and is {found}"
 
 
-def _is_verified(path: Path, wanted: str | None) -> bool:
+def is_verified(path: Path, wanted: str | None = None) -> bool:
     """Whether a file has the `wanted` digest, by default the recorded; of a folder, all files."""
     if path.is_dir():
         folder, files = _record_path(path).with_suffix(""), _files(path)
         recorded = {file.relative_to(folder).with_suffix("") for file in folder.rglob("*.json")}
         same = recorded == {file.relative_to(path) for file in files}
-        return same and all(_is_verified(file, None) for file in files)
+        return same and all(is_verified(file) for file in files)
     record = _record(path)
     wanted = wanted or record.get("digest")
     if not wanted or not path.is_file():
@@ -117,7 +149,8 @@ def _is_verified(path: Path, wanted: str | None) -> bool:
     if record != _observed(path, wanted):
         if digest(path, wanted) != wanted:
             return False
-        _write_record(path, wanted)
+        with suppress(OSError, UserError):  # read-only, or another user's: hashed again next time
+            _write_record(path, wanted)
     return True
 
 

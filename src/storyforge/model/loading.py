@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from storyforge.core.assets import member_path, snapshot
+from storyforge.core.assets import content, member_path, snapshot
 from storyforge.core.cache import obtained, place
 from storyforge.core.errors import UserError
 from storyforge.core.files import published
@@ -202,13 +202,18 @@ def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default
 def base_dir(params: ModelParams) -> Path:
     """A folder with the base as safetensors, fetched and converted on first use."""
     if params.origin.kind != "package":
-        folder = snapshot(params.origin, FILES).absolute()
+        folder = snapshot(params.origin, FILES, params.sha256).absolute()
         require_no_code(folder)
         return folder
     gguf = member_path(params.origin, params.sha256)
     return obtained(
         place("converted", f"{params.sha256[:16]}-{gguf.stem}"), lambda part: _convert(gguf, part)
     )
+
+
+def base_digest(params: ModelParams) -> str | None:
+    """A sha256 that stands for the bytes of the base."""
+    return params.sha256 if params.origin.kind == "package" else content(params.origin, FILES)
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from storyforge.core.assets import Origin
+from storyforge.core.origins import Origin
 from storyforge.core.params import Params, Slice
 
 

@@ -73,9 +73,7 @@ def work_directory(key: str) -> Iterator[Path]:
     In `dvc exp run --temp` and queues DVC_ROOT is the main repository, so every way to run resumes alike.
     Where several processes make one run, the first of them holds the lock.
     """
-    root = Path(
-        os.environ.get("STORYFORGE_CHECKPOINT_DIR") or Path(os.environ.get("DVC_ROOT", "."), ".checkpoints")
-    )
+    root = _root()
     work = root / key
     if int(os.environ.get("RANK", 0)):
         yield work
@@ -93,6 +91,11 @@ def work_directory(key: str) -> Iterator[Path]:
         with suppress(OSError):  # another process may be tidying too
             _forget(root, but=work)
         yield work
+
+
+def has_checkpoint(key: str) -> bool:
+    """Whether a run of that key was interrupted."""
+    return bool(_checkpoints(_root() / key))
 
 
 def explain_start(work: Path, parts: Mapping[str, Any]) -> None:
@@ -186,6 +189,11 @@ def newest(work: Path) -> Path | None:
         with suppress(FileNotFoundError):  # another process of this run was faster
             checkpoint.rename(aside)
     return None
+
+
+def _root() -> Path:
+    chosen = os.environ.get("STORYFORGE_CHECKPOINT_DIR")
+    return Path(chosen or Path(os.environ.get("DVC_ROOT", "."), ".checkpoints"))
 
 
 def _checkpoints(work: Path) -> list[Path]:

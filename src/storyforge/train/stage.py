@@ -19,14 +19,16 @@ from storyforge.core.files import published, published_folder, read_jsonl, write
 from storyforge.core.launch import launch
 from storyforge.core.records import Exchange
 from storyforge.core.tracking import tracked
+from storyforge.engine import kernels
 from storyforge.model.device import accelerator, device, machine_class, precision
 from storyforge.model.encoding import Encoded
-from storyforge.model.loading import attach, load_base, load_encoder, save_adapter
+from storyforge.model.loading import attach, base_digest, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
 from storyforge.train.checkpoints import (
     PACKAGE,
     discard,
     explain_start,
+    has_checkpoint,
     hashes,
     packages,
     run_key,
@@ -48,14 +50,15 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
 
     files, code = [processed / "train.jsonl", processed / "val.jsonl"], sources()
 
-    def written() -> dict[str, str]:
-        return hashes(files, processed) | hashes(code, PACKAGE)
+    def written() -> dict[str, str | None]:
+        return hashes(files, processed) | hashes(code, PACKAGE) | {"base": base_digest(model_params)}
 
     started, begin = written(), time.perf_counter()
     machine = machine_class(model_params)
     parts = {"params": choices, "files": started, "packages": packages(), "machine": machine}
     parts["processes"] = int(os.environ.get("WORLD_SIZE", 1))
     key = run_key(**parts)
+    _refuse_slower(parts)
     with work_directory(key) as work:
         if main_process := accelerator(model_params).is_main_process:
             explain_start(work, parts)
@@ -71,13 +74,14 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             run = train(model, stories, measured, model_params, params, work=work, log=track.log)
         if written() != started:
             raise UserError(
-                "the code or data of this stage changed while it ran: run it again, so that they match"
+                "the code, data or base of this stage changed while it ran: run it again, so that they match"
             )
         if main_process:
             whole, compared = report(run, [*stories, *val], len(measured))
             with published_folder(adapter) as folder:
                 save_adapter(folder, run.model, run.best, model_params)
-                write_json(folder / "training.json", whole)
+                unpinned = {} if model_params.sha256 else {"base_sha256": started["base"]}
+                write_json(folder / "training.json", whole | unpinned)
             write_json(metrics, compared)
             _write_tsv(train_curve, run.state.train)
             _write_tsv(val_curve, run.state.val)
@@ -88,6 +92,20 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         "machine": {**machine, "micro_batch_tokens": run.state.micro_batch_tokens},
         "tokens_per_second": round(rate, 1),
     }
+
+
+def _refuse_slower(parts: dict[str, Any]) -> None:
+    """UserError where this run was begun with the compiled kernels, and they cannot be used now.
+
+    Started over without them it would come to other bytes.
+    """
+    machine = parts["machine"]
+    for fast in set() if machine["kernels"] else kernels.kept():
+        if has_checkpoint(key := run_key(**parts | {"machine": {**machine, "kernels": fast}})):
+            raise UserError(
+                f"checkpoints {key} were made with the compiled kernels, which cannot be used now: make them "
+                "work (a line above says what is wrong), or delete that folder to start over without them"
+            )
 
 
 def fresh_model(model_params: ModelParams, params: TrainParams):
