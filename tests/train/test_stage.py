@@ -180,7 +180,8 @@ def test_another_base_of_the_same_name_is_another_run(workspace, monkeypatch, ca
     )
     workspace(origin=origin)
     assert "resumed" not in capsys.readouterr().out
-    exchanged = json.loads((workspace.folder / "models/tuned/training.json").read_bytes())["base_sha256"]
+    told = workspace.folder / "models/tuned/training.json"
+    exchanged = json.loads(told.read_bytes())["base_sha256"]
     shutil.rmtree(base)
     shutil.copytree(tiny_model_dir, base)
     workspace(origin=origin)

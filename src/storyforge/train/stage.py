@@ -44,10 +44,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     """Returns the figures that vary between runs."""
     model_params, params = ModelParams.load(), TrainParams.load()
     choices = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
-    if model_params.precision == "auto" and (device().type, precision(model_params)) == ("cpu", "fp32"):
-        remark = "no bfloat16 in this processor: trains in float32 with transformers, some times slower"
-        print(remark, file=sys.stderr)
-
+    _say_if_slow(model_params)
     files, code = [processed / "train.jsonl", processed / "val.jsonl"], sources()
 
     def written() -> dict[str, str | None]:
@@ -92,6 +89,12 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         "machine": {**machine, "micro_batch_tokens": run.state.micro_batch_tokens},
         "tokens_per_second": round(rate, 1),
     }
+
+
+def _say_if_slow(model_params: ModelParams) -> None:
+    if model_params.precision == "auto" and (device().type, precision(model_params)) == ("cpu", "fp32"):
+        remark = "no bfloat16 in this processor: trains in float32 with transformers, some times slower"
+        print(remark, file=sys.stderr)
 
 
 def _refuse_slower(parts: dict[str, Any]) -> None:
