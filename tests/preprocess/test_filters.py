@@ -57,6 +57,7 @@ def test_a_good_tale_passes_every_rule():
 
 
 CAUGHT = [
+    ("too_costly", draft("", too_costly="more than 12 rounds of repair")),
     ("empty", draft("")),
     ("removed", draft(raw="[removed]")),
     ("removed", draft(raw="Hi! This submission has been removed because …")),
@@ -140,7 +141,7 @@ def test_a_rule_keeps_innocent_text(rule, made):
 
 
 def test_null_and_false_switch_every_rule_off_but_those_about_no_story_at_all():
-    always = {"empty", "removed", "control_token"}
+    always = {"too_costly", "empty", "removed", "control_token"}
     for _, made in CAUGHT:
         assert set(judged(made, Profile(**OFF))) <= always
 

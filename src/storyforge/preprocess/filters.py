@@ -3,7 +3,6 @@
 The rule's name is the function's. Bounds are the profile's; their sources stand here or in params.yaml.
 """
 
-import html
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from storyforge.preprocess import repetition
-from storyforge.preprocess.cleaning import CONTROL_TOKEN, END_OF_TEXT
+from storyforge.preprocess.cleaning import CONTROL_TOKEN, HARMLESS, unescaped
 from storyforge.preprocess.drafts import WORD, Draft, Profile
 
 Rule = Callable[[Draft, Profile], str | None]
@@ -22,7 +21,6 @@ REMOVED = re.compile(
     r"\A\W*(?:removed|deleted)\W*\Z|this (?:submission|comment|post) has been removed"
     r"|top-level comments must be|off-topic discussion\W+(?:reply|all)|i am a bot\b"
 )
-HARMLESS = re.compile(rf"{END_OF_TEXT.pattern}|</?s>|\[(?:MASK|CLS|SEP)\]|<(?:unk|pad|mask)>", re.IGNORECASE)
 BROKEN = re.compile(r"[âÃÂ]€|Ã[\x80-\xbf ¡-¿]|â€|�|†|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]")
 ENDING = re.compile(r"(?:[.!?…—\"'”’)\]*:~]|\bThe End|\bFin|[\U0001f300-\U0001faff])\s*\Z", re.IGNORECASE)
 SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,4}\s*\Z")  # of a letter: Best,⏎Your son
@@ -60,6 +58,11 @@ MINOR = re.compile(
 )
 
 
+def too_costly(draft: Draft, _: Profile) -> str | None:
+    """Made, or damaged, so that cleaning it would take hours."""
+    return draft.too_costly
+
+
 def empty(draft: Draft, _: Profile) -> str | None:
     """No words at all."""
     return None if draft.words else "no words"
@@ -73,7 +76,7 @@ def removed(draft: Draft, _: Profile) -> str | None:
 
 def control_token(draft: Draft, _: Profile) -> str | None:
     """A turn of a chat inside a story is not prose; end-of-text marks are only taken off."""
-    raw = html.unescape(draft.raw) if "&" in draft.raw else draft.raw
+    raw = unescaped(draft.raw)
     found = next((match for match in CONTROL_TOKEN.finditer(raw) if not HARMLESS.fullmatch(match[0])), None)
     return f"holds {found[0]!r}" if found else None
 
@@ -231,7 +234,7 @@ def unsafe(draft: Draft, profile: Profile) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
-    *(empty, removed, control_token, tag, short_prompt, meta, foreign, short, long),
+    *(too_costly, empty, removed, control_token, tag, short_prompt, meta, foreign, short, long),
     *(broken, unlettered, word_length, one_character, unfinished),
     *(repeated_lines, repeated_phrase, repeated_passages),
     *(promotion, shouting, list_shape, short_lines, unsafe),

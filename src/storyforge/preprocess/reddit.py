@@ -64,7 +64,7 @@ ASIDE = _any(
     r"^\W*(?:edit(?:s|ed)?(?: ?\d+)?\b|p\.? ?s\.? ?[:,-]|tl ?;? ?dr\b|ooc\b)",
     r"^\W*(?:a ?/ ?n|author\W{0,3}s? (?:note|comment)|after ?word|foreword|(?:side ?|quick )?note|disclaimer"
     r"|(?:trigger |content )?warning|obligatory|inspired by|context|credit)s?\b[^.!?]{0,25}[:;—–-]",
-    r"(?:^|[\s(])/?[ru]/\w{2,}|https? ?: ?//|\bwww\.|\b[\w-]+ ?\. ?(?:com|net|org|blogspot|wordpress)\b",
+    r"(?:^|[\s(])/?[ru]/\w{2,}|https? ?: ?//|\bwww\.|[\w-] ?\. ?(?:com|net|org|blogspot|wordpress)\b",
     r"\bmy (?:\w+ )?(?:sub ?reddit|sub|profile|web ?(?:page|site)|blog|patreon|wattpad|other stories)\b",
     r"\b(?:this|the) sub(?: ?reddit)?\b|\bup ?vot(?:e|ing)|\breddit (?:gold|silver)\b",
     r"\bth(?:ank(?:s| you)|x)\b.{0,50}\b(?:reading|gold|prompt|comments?|upvotes?|support|<criticism>)\b",
@@ -115,6 +115,7 @@ CUE = re.compile(
 )
 PROMPT = re.compile(r"\bprompts?\b", re.IGNORECASE)
 EDGE_LINES = 8
+MOST_LETTERS = 4000  # what is longer is no aside, and the patterns need 15 microseconds a letter
 LONGEST = 60  # words; a longer paragraph that is not set apart by brackets, italics or a rule is the story
 
 
@@ -123,9 +124,11 @@ def prompt_and_tags(prompt: str) -> tuple[str, tuple[str, ...]]:
     text = repaired(prompt.replace("<newline>", "\n")).replace("\n", " ")
     tags: list[str] = []
 
+    first = re.search(r"\S", text)  # a tag that nobody knows counts where the prompt begins
+
     def taken(match: re.Match[str]) -> str:
         named = re.split(r"[\s/&,]+", match[1].upper())
-        if not TAGS.intersection(named) and match.string[: match.start()].strip():
+        if not TAGS.intersection(named) and match.start() > first.start():
             return match[0]
         tags.extend(named)
         return " "
@@ -198,7 +201,7 @@ def _is_aside(lines: list[str]) -> bool:
     bracketed = bool(re.match(r"\W{0,3}[(\[{^]", line) and re.search(r"[)\]}]\W{0,3}$|\^", line))
     beyond_a_rule = bool(ORNAMENT.fullmatch(next(filter(None, lines[1:]), "")))
     apart = bracketed or beyond_a_rule or bool(ITALIC.fullmatch(line))
-    if line.count(" ") >= LONGEST and not apart:
+    if len(line) > MOST_LETTERS or not apart and line.count(" ") >= LONGEST:
         return False
     plain = _plain(line)
     cues = len(CUE.findall(plain)) if bracketed or beyond_a_rule else 0
@@ -208,7 +211,7 @@ def _is_aside(lines: list[str]) -> bool:
 
 
 def _plain(line: str) -> str:
-    return " ".join(re.sub(r"[*_^~>#{}\[\]()]+", " ", line).replace(" n't", "n't").split())
+    return " ".join(re.sub(r"[*_^~>#{}\[\]()]+", " ", line[:MOST_LETTERS]).replace(" n't", "n't").split())
 
 
 def _trimmed(lines: list[str]) -> list[str]:
