@@ -101,9 +101,7 @@ def test_clean_text_of_any_language_stays(text):
 
 
 VERSE = "The tide\n    comes in,\n        goes out.\n\nThe tide\n    stays."
-SCRIPT = (
-    "INT. KITCHEN - NIGHT\n\nRain.\n\n                MARY\n          (low)\n      Who is there?\n\nNobody."
-)
+SCRIPT = "INT. KITCHEN - NIGHT\n\nRain.\n\n            MARY\n        (low)\n    Who is there?\n\nNobody."
 
 
 @pytest.mark.parametrize("text", [VERSE, SCRIPT])
@@ -167,66 +165,19 @@ def nested(opening: str, closing: str) -> Callable[[int], str]:
     return lambda length: opening * (length // len(opening)) + "x" + closing * (length // len(closing))
 
 
-# Each is repeated up to a length, or makes a text of a length.
+# Each is repeated up to a length, or makes a text of a length; ¦ stands between them.
+REPEATED = (
+    "a¦A¦.¦*¦_¦[¦(¦-¦>¦#¦^¦\\¦1¦'¦\"¦`¦<¦&¦从¦\ufffd¦\u0301¦\U0001f1e6¦a-¦a'¦a@¦a\u200d¦👩\u200d¦&#¦<|¦~~a¦â€¦Ã\x80"
+    "¦Ãƒâ€šÃ‚¦http:¦www.¦&#x41;¦-LRB-¦[WP]¦&#99999¦ .¦ ,¦ 's¦ n't¦a 'b¦abc'd ¦``¦*a ¦*a\n¦_a ¦[a](¦[a](http"
+    "¦[a](http(¦http://a? ¦-- ¦the rain ¦the rain came down\n¦Edit: hope you ¦(hope you) \n¦my first ¦.\nA a¦[ a "
+    '¦[a] ¦(more inside ¦(more in a ¦> ¦# ¦sex six-year ¦sex\n\n¦a\n\n¦***\n¦x\n***\n¦It was so. ¦"a" ¦thanks for '
+    "¦{WP} ¦(WP) ¦'a ' ¦A. ¦to be cont¦- ¦[X-Post from ¦(nsfw ¦o' clock¦T*he ¦\na\n b"
+).split("¦")
 HOSTILE = [
     *(nested("<|", "|>"), nested("[INST", "]"), nested("</s", ">"), nested("<|im_", "end|>")),
     *(nested("&", "amp;"), nested("&#38;", "#38;"), lambda length: "e" + "\u0301\u0323" * (length // 2)),
-    *(
-        lambda length: " " * length + "x",
-        lambda length: "\n" * length + "x",
-        lambda length: "<" + " " * length,
-    ),
-    *"a A . * _ [ ( - > # ^ \\ 1 ' \" ` < & 从 \ufffd \u0301 \U0001f1e6 a- a' a@ a\u200d 👩\u200d &# <| ~~a".split(),
-    *"â€ Ã\x80 Ãƒâ€šÃ‚ http: www. &#x41; -LRB- [WP] &#99999".split(),
-    *(
-        " .",
-        " ,",
-        " 's",
-        " n't",
-        "a 'b",
-        "abc'd ",
-        "``",
-        "*a ",
-        "*a\n",
-        "_a ",
-        "[a](",
-        "[a](http",
-        "[a](http(",
-    ),
-    *(
-        "http://a? ",
-        "-- ",
-        "the rain ",
-        "the rain came down\n",
-        "Edit: hope you ",
-        "(hope you) \n",
-        "my first ",
-    ),
-    *(
-        ".\nA a",
-        "[ a ",
-        "[a] ",
-        "(more inside ",
-        "(more in a ",
-        "> ",
-        "# ",
-        "sex six-year ",
-        "sex\n\n",
-        "a\n\n",
-    ),
-    *(
-        "***\n",
-        "x\n***\n",
-        "It was so. ",
-        '"a" ',
-        "thanks for ",
-        "{WP} ",
-        "(WP) ",
-        "'a ' ",
-        "A. ",
-        "to be cont",
-        "- ",
-    ),
+    *(lambda length: " " * length + "x", lambda length: "\n" * length + "x"),
+    *(lambda length: "<" + " " * length, *REPEATED),
 ]
 WAYS = {
     "repaired": repaired,
@@ -265,7 +216,7 @@ def test_work_grows_with_the_text_and_no_faster(way):
         ), repr(short[:40])
 
 
-@pytest.mark.parametrize("text", ["<|" * 13 + "|>" * 13, "&" + "amp;" * 13 + "lt;", "e" + "\u0301" * 31])
+@pytest.mark.parametrize("text", ["</s" * 13 + ">" * 13, "&" + "amp;" * 13 + "lt;", "e" + "\u0301" * 31])
 def test_a_text_made_to_cost_too_much_is_refused(text):
     with pytest.raises(TooCostly):
         repaired(text)
