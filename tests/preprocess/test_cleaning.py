@@ -112,6 +112,7 @@ def test_indentation_inside_a_paragraph_stays(text):
 
 def test_indentation_of_paragraphs_is_typography():
     assert laid_out("    It rained.\n\n    It  rained on.") == "It rained.\n\nIt rained on."
+    assert laid_out("It rained.\n It rained on.") == "It rained.\nIt rained on."  # a slip of the finger
     assert laid_out("  It rained.\n  It rained on.\n") == "It rained.\nIt rained on."
 
 
@@ -167,11 +168,12 @@ def nested(opening: str, closing: str) -> Callable[[int], str]:
 
 # Each is repeated up to a length, or makes a text of a length; ¦ stands between them.
 REPEATED = (
-    "a¦A¦.¦*¦_¦[¦(¦-¦>¦#¦^¦\\¦1¦'¦\"¦`¦<¦&¦从¦\ufffd¦\u0301¦\U0001f1e6¦a-¦a'¦a@¦a\u200d¦👩\u200d¦&#¦<|¦~~a¦â€¦Ã\x80"
-    "¦Ãƒâ€šÃ‚¦http:¦www.¦&#x41;¦-LRB-¦[WP]¦&#99999¦ .¦ ,¦ 's¦ n't¦a 'b¦abc'd ¦``¦*a ¦*a\n¦_a ¦[a](¦[a](http"
-    "¦[a](http(¦http://a? ¦-- ¦the rain ¦the rain came down\n¦Edit: hope you ¦(hope you) \n¦my first ¦.\nA a¦[ a "
-    '¦[a] ¦(more inside ¦(more in a ¦> ¦# ¦sex six-year ¦sex\n\n¦a\n\n¦***\n¦x\n***\n¦It was so. ¦"a" ¦thanks for '
-    "¦{WP} ¦(WP) ¦'a ' ¦A. ¦to be cont¦- ¦[X-Post from ¦(nsfw ¦o' clock¦T*he ¦\na\n b"
+    "a¦A¦.¦*¦_¦[¦(¦-¦>¦#¦^¦\\¦1¦'¦\"¦`¦<¦&¦从¦\ufffd¦\u0301¦\U0001f1e6¦a-¦a'¦a@¦a\u200d¦👩\u200d¦&#¦<|¦"
+    "~~a¦â€¦Ã\u0080¦Ãƒâ€šÃ‚¦http:¦www.¦&#x41;¦-LRB-¦[WP]¦&#99999¦ .¦ ,¦ 's¦ n't¦a 'b¦abc'd ¦``¦*a ¦"
+    "*a\n¦_a ¦[a](¦[a](http¦[a](http(¦http://a? ¦-- ¦the rain ¦the rain came down\n¦Edit: hope you ¦"
+    "(hope you) \n¦my first ¦.\nA a¦[ a ¦[a] ¦(more inside ¦(more in a ¦> ¦# ¦sex six-year ¦sex\n\n¦"
+    "a\n\n¦***\n¦x\n***\n¦It was so. ¦\"a\" ¦thanks for ¦{WP} ¦(WP) ¦'a ' ¦A. ¦to be cont¦- ¦"
+    "[X-Post from ¦(nsfw ¦o' clock¦T*he ¦\na\n b"
 ).split("¦")
 HOSTILE = [
     *(nested("<|", "|>"), nested("[INST", "]"), nested("</s", ">"), nested("<|im_", "end|>")),

@@ -170,6 +170,7 @@ def indented(text: str) -> str:
     """
     lines = [line.expandtabs(4).rstrip() for line in text.splitlines()]
     depths = [len(line) - len(line.lstrip()) for line in lines]
+    depths = [depth if depth > 1 else 0 for depth in depths]  # one space is a slip of the finger
     least = min((depth for line, depth in zip(lines, depths, strict=True) if line), default=0)
     followed = zip(lines, lines[1:], depths[1:], strict=False)
     meant = any(line and before and depth > least for before, line, depth in followed)
