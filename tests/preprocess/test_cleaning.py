@@ -266,6 +266,11 @@ def test_full_tokens(tokens, prose):
         ("I gave my life! ``, he said. `` Really?''", 'I gave my life!", he said. "Really?"'),
         ("`` The first speaks on.", '"The first speaks on.'),
         ("# 1 of # 2", "#1 of #2"),
+        (
+            "the year of'75, as many of'em as I read'Come here and",
+            "the year of '75, as many of 'em as I read 'Come here and",
+        ),
+        ("eight o' clock and nine o’ clock", "eight o'clock and nine o’clock"),
     ],
 )
 def test_half_way_tokens(halfway, prose):
@@ -277,6 +282,7 @@ def test_half_way_tokens(halfway, prose):
     [
         "At five o'clock, ma'am, O'Brien's rock'n'roll played; the boys' house was dark.",
         'He said, "Don\'t!" and she said, "Why not?"',
+        "Rand al'Thor, Qo'noS, D'Artagnan, y'all, the '90s, McDonald's, O'Neill's and rock 'n' roll.",
         "Can not only he, but she as well? She got me. A .45 lay there.",
         "A well-known, half-open door - and 1990-1995.",
     ],

@@ -61,11 +61,18 @@ SPLIT_WORDS = tuple(
 TIS = re.compile(r"('(?<!\w')[tT]) (?=(?:is|was|were|will)\b)")
 QUOTE = re.compile(r"(``|''|\")")
 # An opening single quote that lost the space before it; a closing one must follow, so that o'clock is safe.
+# One that opens without a closing one: a capital after a whole word, a year, a word begun short.
+LONE = re.compile(
+    r"'(?:(?<=(?<![\w'])[a-z]{3}')|(?<=[a-z]{4}')"
+    r"|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)')|(?<=[.,!?]'))"
+    r"(?:(?=[A-Z][a-z]+\b(?!'))|(?=\d\d\b)|(?=(?:em|im|til|cause|bout)\b))"
+)
 STUCK = re.compile(
     r"'(?!(?:s|t|m|d|re|ve|ll)\b)(?:(?<=[,;:?!…]')(?=[A-Za-z])"
-    r"|(?:(?<=[a-z]{3}')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|my|of|or|to)'))"
+    r"|(?:(?<=[a-z]{3}')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)'))"
     r"(?=[A-Za-z][^'\n]{0,150}'(?!\w)))"
 )
+CLOCK = re.compile(r"\b([oO])(['’]) clock\b")
 CLOSING, OPENING = ",;:?!%)]}…”", "([{“‘$£€"  # no space before, none after
 DASH = re.compile(r"--(?<!---)-?(?!-)")
 
@@ -201,7 +208,8 @@ def detokenised(text: str) -> str:
     text = "\n".join(map(_quoted, text.split("\n")))
     if "`" in text:
         text = re.sub(r"` ?", "'", text)
-    text = re.sub(r" '(?=[\s,.;:?!]|$)(?<=\w '|[.,!?] ')", "'", STUCK.sub(" '", text))
+    text = re.sub(r" '(?=[\s,.;:?!]|$)(?<=\w '|[.,!?] ')", "'", LONE.sub(" '", STUCK.sub(" '", text)))
+    text = CLOCK.sub(r"\1\2clock", text)
     return _closed_up(text)
 
 
