@@ -596,3 +596,17 @@ def test_reading_a_table_takes_little_memory_however_it_is_laid_out(tmp_path):
     for _ in reading.tables({"one-group.parquet": tmp_path / "one-group.parquet"}, ("text",)):
         peak = max(peak, pyarrow.total_allocated_bytes() - before)
     assert peak < 8_000_000 < table.nbytes
+
+
+def test_a_small_table_of_one_long_text_repeated_does_not_fill_the_memory(tmp_path):
+    """Eight gigabytes of text in a file of under a kilobyte."""
+    repeated = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1024), pyarrow.array(["a" * 2**23]))
+    path = tmp_path / "bomb.parquet"
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": repeated}), path, store_schema=False, compression="zstd"
+    )
+    before, peak = pyarrow.total_allocated_bytes(), 0
+    with pytest.raises(UserError, match=r"bomb: its text is over 200 times as large as the file"):
+        for _ in reading.tables({"bomb": path}, ("text",)):
+            peak = max(peak, pyarrow.total_allocated_bytes() - before)
+    assert peak < 2 * reading.MAX_BATCH_BYTES

@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from storyforge.collect.stage import CollectParams
 from storyforge.core import records
 from storyforge.core.errors import UserError
 from storyforge.core.files import (
@@ -22,6 +24,7 @@ from storyforge.core.files import (
     write_jsonl,
 )
 from storyforge.core.records import Exchange, Prompt, Story, read_prompts
+from storyforge.preprocess.stage import PreprocessParams
 
 STORY = Story(
     "1", "folder", "g", None, 'He said "é" / and\u2028left.', "none", {"b": 1, "a": [0.30000000000000004]}
@@ -75,7 +78,12 @@ def test_bytes_depend_on_the_rows_alone(tmp_path):
     assert (tmp_path / "0").read_bytes() == (tmp_path / "7").read_bytes()
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"id": "1"}', '{"unknown": 1}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", "7", '{"id": "1"}', '{"unknown": 1}', "[" * 100_000, "9" * 5000, "\xff", dumps(STORY)[:-1]]
+    + [dumps(STORY).replace(*change) for change in (('"1"', "1"), ('"none"', "null"), ("{", "[", 2))]
+    + [dumps(STORY).replace('"1"', r'"\ud800"'), dumps(STORY).replace('"prompt":null', '"prompt":[]')],
+)
 def test_line_that_is_no_row_is_named(line, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{dumps(STORY)}\n{line}\n")
@@ -89,7 +97,14 @@ def test_missing_file_is_named(read, tmp_path):
         read(tmp_path / "absent")
 
 
-@pytest.mark.parametrize(("read", "content"), [(read_json, b"{"), (read_json, b"\xff"), (read_yaml, b"a: [")])
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        *((read_json, content) for content in (b"{", b"\xff", b"[" * 100_000, b"9" * 5000, b"")),
+        *((read_yaml, content) for content in (b"a: [", b"\xff", b"[" * 5000, b"a: " + b"9" * 5000)),
+        *((read_yaml, content) for content in (b"a: 2026-13-45", b"a: !!int x", rb'a: "\ud800"', b"&a [*a]")),
+    ],
+)
 def test_broken_file_is_named_on_one_line(read, content, tmp_path):
     path = tmp_path / "broken"
     path.write_bytes(content)
@@ -190,3 +205,59 @@ def test_a_prompt_of_another_shape_is_named(tmp_path, content, message):
     (tmp_path / "p.yaml").write_text(content)
     with pytest.raises(UserError, match=f"p.yaml: .*{message}"):
         read_prompts(tmp_path / "p.yaml")
+
+
+def test_a_key_that_is_missing_from_json_is_named(tmp_path):
+    write_json(tmp_path / "a.json", {"losses": {"first": 1}})
+    with pytest.raises(UserError, match="a.json: there is no 'last' where it should be"):
+        read_json(tmp_path / "a.json")["losses"]["last"]
+
+
+def test_few_bytes_of_yaml_cannot_stand_for_a_memory_of_values(tmp_path):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+    )
+    (tmp_path / "params.yaml").write_text(bomb)
+    with pytest.raises(UserError, match="params.yaml: cannot be read: it has more than 20 aliases"):
+        read_yaml(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: &usual {b: 1}\nc: *usual\nd: {<<: *usual, e: 2}")
+    assert read_yaml(tmp_path / "params.yaml")["d"] == {"b": 1, "e": 2}
+
+
+ROOT = Path(__file__).parents[2]
+INSERTED = (
+    rb'[|{|&a |*a|<<: |? |!!int |!!float x|!!timestamp 2020-99-99|\ud800|"\ud800"|- |: |%YAML 9.9|'
+    rb"!!set|!!omap|!!binary x|'|\"|0x|0o9|.inf|NaN|!!python/name:os|@|`|!<|&a [*a]|{a: 1}: 2|[1]: 2|1:2:3|null"
+    rb"|},{|]|1e999|2026-13-45"
+).split(b"|")
+INSERTED += [b"\xff", b"\0", b"\t", b"\n", b"\xef\xbb\xbf", b"9" * 5000, b"[" * 3000, b"|\n", b""]
+READ = {
+    "params.yaml": (PreprocessParams.load, "params.yaml"),
+    "recipe": (CollectParams.load, "recipes/my-stories.yaml"),
+    "prompts.yaml": (read_prompts, "data/prompts.yaml"),
+    "dvc.yaml": (read_yaml, "dvc.yaml"),
+    "metrics": (lambda path: read_json(path)["final"]["loss"], "metrics/train.json"),
+    "stories": (lambda path: list(read_jsonl(path, Story)), Story),
+    "exchanges": (lambda path: list(read_jsonl(path, Exchange)), Exchange),
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("read", "content"), READ.values(), ids=READ)
+def test_a_damaged_file_is_one_line_or_read(read, content, seed, tmp_path):
+    rng, path = random.Random(seed), tmp_path / "damaged"
+    if isinstance(content, str):
+        content = (ROOT / content).read_bytes()[:1500]
+    else:
+        rows = [STORY, Exchange("1", "folder", "g", "Begin.", "Once.", True, {"tags": ["WP"]})]
+        content = b"".join(dumps(row).encode() + b"\n" for row in rows if isinstance(row, content))
+    for _ in range(10):
+        data = bytearray(content)
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            start = rng.randrange(len(data) + 1)
+            data[start : start + rng.choice((0, 0, 1, 3, 40))] = rng.choice(INSERTED)
+        path.write_bytes(data)
+        try:
+            read(path)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1 and len(str(error).encode()) < 2000, bytes(data)

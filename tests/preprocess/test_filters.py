@@ -57,6 +57,7 @@ def test_a_good_tale_passes_every_rule():
 
 
 CAUGHT = [
+    ("too_costly", draft("", too_costly="more than 12 rounds of repair")),
     ("empty", draft("")),
     ("removed", draft(raw="[removed]")),
     ("removed", draft(raw="Hi! This submission has been removed because …")),
@@ -79,6 +80,15 @@ CAUGHT = [
     ("word_length", draft("I am to go up to it as it is. " * 9)),
     ("one_character", draft(TALE + " " + "a" * 200 + ".")),
     ("unfinished", draft(TALE[:-1] + " and then")),
+    ("unfinished", draft(TALE + " She looked at the")),
+    ("unfinished", draft(TALE + " She ate the bread,")),
+    ("tag", draft(own_prompt="Saturday Meet & Greet: come and say hello")),
+    ("tag", draft(own_prompt="A prompt of three", text="How long have you been writing? Since school.")),
+    ("generated", draft("Here is one possible story, but there may be others:\n\n" + TALE)),
+    ("generated", draft("Sure! Here's a short story about a goose.\n\n" + TALE)),
+    ("generated", draft(TALE + "\n\nAs an AI language model, I hope that helps.")),
+    ("unsafe", draft(prompt="NSFW: two rivals share a tent.")),
+    ("unsafe", draft(prompt="Two rivals share a tent (nsfw)")),
     ("repeated_lines", draft("\n".join(["The rain came down again."] * 4 + TALE.split("\n")))),
     (
         "repeated_phrase",
@@ -124,6 +134,18 @@ def test_every_rule_is_shown_to_fire():
         ("unfinished", draft(TALE[:-1] + " and then", ended=False)),  # cut, and known to be
         ("unfinished", draft(TALE + "\n\nYours,\n\nThe Keeper")),
         ("unfinished", draft(TALE + "\n\nThe End")),
+        ("unfinished", draft(TALE[:-1])),  # a stop forgotten
+        ("unfinished", draft(TALE + '\n\n"I know," said the girl')),
+        ("unfinished", draft(TALE + "\n\n> She slept >")),
+        ("unfinished", draft(TALE + "\n\nWith love,\n\nThe Last Keeper of the Lighthouse on the Old Rock")),
+        ("unfinished", draft(TALE + " He cried, TH-")),
+        ("unfinished", draft(TALE + "\n\nOn the rock, 14 May 1911")),
+        ("unfinished", draft(TALE + "\n\nMay 3rd")),
+        ("unfinished", draft(TALE + "\n\n12/5/11")),
+        ("tag", draft(own_prompt="You meet a greeter who writes for free.")),
+        ("generated", draft("Here is the story of a goose, as short as it is true. " + TALE)),
+        ("generated", draft("Sure, it was possible, said the keeper. " + TALE)),
+        ("unsafe", draft(prompt="Two rivals share a tent, not NSFW please.")),
         ("repeated_lines", draft("\n".join(["ANNA", "Yes."] * 5 + TALE.split("\n")))),
         ("repeated_phrase", draft(TALE + " Once upon a time, she said, once upon a time.")),
         ("repeated_passages", draft(TALE + " The keeper of the lighthouse.")),
@@ -140,7 +162,7 @@ def test_a_rule_keeps_innocent_text(rule, made):
 
 
 def test_null_and_false_switch_every_rule_off_but_those_about_no_story_at_all():
-    always = {"empty", "removed", "control_token"}
+    always = {"too_costly", "empty", "removed", "control_token"}
     for _, made in CAUGHT:
         assert set(judged(made, Profile(**OFF))) <= always
 

@@ -34,6 +34,13 @@ def test_a_row_reads_like_a_book():
         ("WP : An odd door", "An odd door", ()),
         ("[ WP ] Money buys [ units of ] joy", "Money buys [units of] joy", ("WP",)),
         ("[ WP ] `` Stay . '' ( More inside )", '"Stay."', ("WP",)),
+        ("( WP ) A slow train", "A slow train", ("WP",)),
+        ("{WP} A slow train { nsfw }", "A slow train", ("WP", "NSFW")),
+        ("A slow train ( NSFW )", "A slow train", ("NSFW",)),
+        ("[ WP ] A slow train [ X-Post from r/somewhere ]", "A slow train", ("WP",)),
+        ("[ WP ] A slow train x-post from /r/somewhere", "A slow train", ("WP",)),
+        ("WP - A slow train", "A slow train", ()),
+        ("( you ) are late ( op )", "(you) are late (op)", ()),
     ],
 )
 def test_a_prompt_loses_its_tags_and_keeps_its_words(raw, premise, tags):
@@ -54,6 +61,10 @@ def test_a_prompt_loses_its_tags_and_keeps_its_words(raw, premise, tags):
         ("***\nstart and end\n---", "start and end"),
         (r"a \*star\*", "a *star*"),
         ("#1 of 2", "#1 of 2"),
+        ("one *======* two", "one\n***\ntwo"),
+        ("one\n-\ntwo", "one\n***\ntwo"),
+        ("T*he sea. I*t rose. F*ck, sh*t and h*ll", "The sea. It rose. F*ck, sh*t and h*ll"),
+        ("2 == 2, a===b, Nooo~~~~", "2 == 2, a===b, Nooo~~~~"),
         ("Chemical # _____ on __/__/20__", "Chemical # _____ on __/__/20__"),
     ],
 )
@@ -90,6 +101,16 @@ STORY = ["The rain had stopped.", "", '"Come in," she said.', "", "He never did.
         "^If ^you ^enjoyed ^this",
         "I know it does n't match the prompt exactly.",
         "-017",
+        "+1",
+        "> >",
+        "I will post more tonight if anyone wants it.",
+        "I'll probably upload the rest tomorrow.",
+        "Can you guess the twist?",
+        "Trigger warning for drowning.",
+        "TW: drowning",
+        "Based on a true story.",
+        "This was loosely based upon real events.",
+        "ETA: wow, I did not expect that.",
     ],
 )
 @pytest.mark.parametrize("end", ["head", "tail"])
@@ -125,6 +146,12 @@ def test_beyond_a_rule_a_hint_is_enough():
         "Edith smiled.",
         "Dear Anna, thank you for everything.",
         "Part of the wall fell.",
+        "ETA: 5 minutes.",
+        "ETA: unknown.",
+        "She would post the letter herself.",
+        "The posters were based on an old rumour.",
+        "He had guessed the twist of the road.",
+        "A warning came too late.",
     ],
 )
 def test_a_line_of_the_story_stays(line):
@@ -149,6 +176,19 @@ def test_a_long_paragraph_is_the_story_unless_it_is_set_apart():
 def test_a_story_that_goes_on_elsewhere_is_known(hint):
     assert without_asides([*STORY, hint]) == (STORY, True)
     assert without_asides(STORY) == (STORY, False)
+
+
+@pytest.mark.parametrize(
+    "end", ['"Run!" To be continued...', "She ran - TO BE CONTINUED -", "She ran. (To be continued)"]
+)
+def test_a_promise_at_the_end_of_the_last_line_is_taken_off(end):
+    lines, goes_on = without_asides([*STORY, end])
+    assert goes_on and "ontinued" not in lines[-1].casefold() and lines[-1][:3] == end[:3]
+
+
+def test_what_is_to_be_continued_in_the_story_stays():
+    lines = [*STORY, "The meeting, he said, was to be continued."]
+    assert without_asides(lines) == (lines, False)
 
 
 def test_nothing_but_asides_leaves_nothing():

@@ -4,11 +4,12 @@ import codecs
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from storyforge.core.archives import members
@@ -16,6 +17,8 @@ from storyforge.core.errors import UserError
 
 SUFFIXES = (".txt", ".md", ".jsonl")
 MAX_RECORD_BYTES = 16 << 20  # three times the whole of Shakespeare
+MAX_BATCH_BYTES = 256 << 20  # of a table's texts at once; one text repeated makes gigabytes of a small file
+MOST_TIMES = 200  # the size of its file that a table's text may have beyond that; compression of prose: 10
 
 
 class Unusable(ValueError):
@@ -48,18 +51,34 @@ def tables(files: Mapping[str, Path], columns: tuple[str, ...]) -> Iterator[Reco
     UserError where a file is broken, a column is missing or holds something else than text.
     """
     for name, path in files.items():
-        numbers = count(1)
+        numbers, size = count(1), 0
         try:
             # with a buffer, or pyarrow holds a whole row group, which may be a whole file
             with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as table:
                 _require_columns(table.schema_arrow, columns, name)
-                for batch in table.iter_batches(batch_size=1000, columns=list(columns), use_threads=False):
+                rows = max(1, min(1000, MAX_BATCH_BYTES // max(1, _longest_repeated(path, columns))))
+                for batch in table.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
+                    size += batch.nbytes
+                    if size > max(MAX_BATCH_BYTES, MOST_TIMES * path.stat().st_size):
+                        raise UserError(f"{name}: its text is over {MOST_TIMES} times as large as the file")
                     raw = (batch[column].cast(pyarrow.large_binary()).to_pylist() for column in columns)
                     for parts in zip(*raw, strict=True):
                         yield Record(name, next(numbers), None, parts)
         except (pyarrow.ArrowException, OSError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(f"{name}: cannot be read as parquet: {why}") from None
+
+
+def _longest_repeated(path: Path, columns: tuple[str, ...]) -> int:
+    """Bytes of the longest text in the file's dictionaries, to which rows refer by number."""
+    longest = 0
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, read_dictionary=columns) as table:
+        for group in range(table.num_row_groups):
+            for batch in islice(table.iter_batches(1, [group], list(columns), use_threads=False), 1):
+                for column in batch.columns:
+                    lengths = pyarrow.compute.binary_length(column.dictionary)
+                    longest = max(longest, pyarrow.compute.max(lengths).as_py() or 0)
+    return longest
 
 
 def _require_columns(schema: pyarrow.Schema, columns: tuple[str, ...], name: str) -> None:

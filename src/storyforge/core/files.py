@@ -9,15 +9,18 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar, get_origin, get_type_hints
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from storyforge.core.errors import UserError
 
 Row = TypeVar("Row")
+MOST_ALIASES = 20
 
 
 def dumps(value: Any) -> str:
@@ -99,9 +102,25 @@ def read_jsonl(path: Path, kind: type[Row]) -> Iterator[Row]:
     with file:
         for number, line in enumerate(file, 1):
             try:
-                yield kind(**json.loads(line))
+                row = json.loads(line)
+                made = kind(**row)
+                for name, wanted in _types(kind).items():
+                    if not isinstance(value := getattr(made, name), wanted):
+                        raise TypeError(f"{name} is {type(value).__name__}, not {wanted}")
+                if b"\\ud" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # fails on half of a surrogate pair
             except (ValueError, TypeError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not a {kind.__name__}: {error}") from None
+                raise UserError(f"{path}, line {number}: not a {kind.__name__}: {_brief(error)}") from None
+            yield made
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    """Of a record's fields; `dict` for a dict of anything."""
+    return {
+        name: get_origin(hint) if get_origin(hint) is dict else hint
+        for name, hint in get_type_hints(kind).items()
+    }
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -111,16 +130,34 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """UserError where the file is missing or broken."""
+    """UserError where the file is missing or broken, and where a key that is asked for is not in it."""
+
+    class Object(dict):
+        def __missing__(self, key: str) -> NoReturn:
+            raise UserError(f"{path}: there is no {key!r} where it should be: run `dvc repro`")
+
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}: run `dvc repro`") from None
+        return json.loads(path.read_bytes(), object_hook=Object)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {_brief(error)}: run `dvc repro`") from None
 
 
 def read_yaml(path: Path) -> Any:
-    """UserError where the file is missing or is not YAML."""
+    """YAML 1.2, where 2e-05 is a number; UserError where the file is missing or is not YAML.
+
+    Values are as few as they look: a file of more aliases could stand for more values than fit in memory.
+    """
     try:
-        return YAML(typ="safe").load(path)
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        text = path.read_text(encoding="utf-8")
+        if sum(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)) > MOST_ALIASES:
+            raise UserError(f"{path}: cannot be read: it has more than {MOST_ALIASES} aliases (*name)")
+        value = YAML(typ="safe").load(text)
+        json.dumps(value, default=str, ensure_ascii=False).encode()  # fails on half of a surrogate pair
+        return value
+    except (OSError, YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {_brief(error)}") from None
+
+
+def _brief(error: Exception) -> str:
+    """On one line, and no longer than one can read."""
+    return " ".join(str(error)[:300].split())

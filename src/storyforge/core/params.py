@@ -1,15 +1,17 @@
 """`Params`: one validated section of params.yaml."""
 
 from pathlib import Path
+from reprlib import Repr
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from storyforge.core.errors import UserError
+from storyforge.core.files import read_yaml
 
 PARAMS = Path("params.yaml")
+SHORT = Repr()  # of a value in a message
+SHORT.maxstring = SHORT.maxother = 80
 
 
 class Slice(BaseModel):
@@ -26,11 +28,8 @@ class Params(Slice):
 
     @classmethod
     def load(cls, path: Path = PARAMS) -> Self:
-        """Read this section as YAML 1.2: PyYAML takes 2e-05 for text. UserError names file, key and value."""
-        try:
-            sections = YAML(typ="safe").load(path)
-        except (OSError, YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        """Read this section; UserError names file, key and value."""
+        sections = read_yaml(path)
         if not isinstance(sections, dict) or cls.section not in sections:
             raise UserError(f"{path}: section '{cls.section}' is missing: compare with recipes/")
         try:
@@ -46,4 +45,4 @@ class Params(Slice):
             return f"{key} is not a known key{more}"
         if error["type"] == "missing":
             return f"{key} is missing"
-        return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+        return f"{key} = {SHORT.repr(error['input'])}: {error['msg'].removeprefix('Value error, ')}"

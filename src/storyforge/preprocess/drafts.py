@@ -13,7 +13,7 @@ from storyforge.core.params import Slice
 from storyforge.core.records import Story
 from storyforge.core.words import WORD
 from storyforge.preprocess import reddit
-from storyforge.preprocess.cleaning import repaired
+from storyforge.preprocess.cleaning import TooCostly, laid_out, repaired
 from storyforge.preprocess.passages import (
     SENTENCE,
     Passage,
@@ -107,6 +107,7 @@ class Draft:
     meta_share: float = 0.0
     body: str | None = None  # what is judged, if not all of the text: speeches without their speakers
     meta: dict[str, Any] = field(default_factory=dict)
+    too_costly: str | None = None  # why cleaning has given the text up
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -139,7 +140,10 @@ class Draft:
 
 def drafts(story: Story, profile: Profile) -> list[Draft]:
     """One, or as many as there are passages; never none, so that no story is lost without a reason."""
-    return {"drama": _scene, "reddit": _reply, "prose": _prose}[profile.form](story, profile)
+    try:
+        return {"drama": _scene, "reddit": _reply, "prose": _prose}[profile.form](story, profile)
+    except TooCostly as why:
+        return [Draft(story.id, prompt="", text="", ended=False, raw="", too_costly=str(why))]
 
 
 def _scene(story: Story, profile: Profile) -> list[Draft]:
@@ -153,7 +157,7 @@ def _scene(story: Story, profile: Profile) -> list[Draft]:
             prompt=scene_prompt(key, known["genre"], known["place"], passage),
             text=passage.text,
             ended=passage.ends,
-            raw=story.text,
+            raw=passage.text,
             body=passage.body,
             meta=meta | {"passage": number},
         )
@@ -180,14 +184,14 @@ def _reply(story: Story, profile: Profile) -> list[Draft]:
 
 def _prose(story: Story, profile: Profile) -> list[Draft]:
     own = " ".join(repaired(story.prompt).split()) if story.prompt else None
-    found = _fitted(repaired(story.text), profile)
+    found = _fitted(laid_out(story.text), profile)
     register = profile.described_as or "a story"
     made = []
     for number, passage in enumerate(found):
         key = f"{story.id}-{number}" if len(found) > 1 else story.id
         prompt = own if own and passage.opens else opening_prompt(key, register, passage)
         meta = {name: story.meta[name] for name in ("file", "title") if name in story.meta}
-        made.append(Draft(key, prompt, passage.text, passage.ends, story.text, own_prompt=own, meta=meta))
+        made.append(Draft(key, prompt, passage.text, passage.ends, passage.text, own_prompt=own, meta=meta))
     return made
 
 

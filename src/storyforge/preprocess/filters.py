@@ -3,7 +3,6 @@
 The rule's name is the function's. Bounds are the profile's; their sources stand here or in params.yaml.
 """
 
-import html
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from storyforge.preprocess import repetition
-from storyforge.preprocess.cleaning import CONTROL_TOKEN, END_OF_TEXT
+from storyforge.preprocess.cleaning import CONTROL_TOKEN, HARMLESS, unescaped
 from storyforge.preprocess.drafts import WORD, Draft, Profile
 
 Rule = Callable[[Draft, Profile], str | None]
@@ -22,10 +21,34 @@ REMOVED = re.compile(
     r"\A\W*(?:removed|deleted)\W*\Z|this (?:submission|comment|post) has been removed"
     r"|top-level comments must be|off-topic discussion\W+(?:reply|all)|i am a bot\b"
 )
-HARMLESS = re.compile(rf"{END_OF_TEXT.pattern}|</?s>|\[(?:MASK|CLS|SEP)\]|<(?:unk|pad|mask)>", re.IGNORECASE)
 BROKEN = re.compile(r"[âÃÂ]€|Ã[\x80-\xbf ¡-¿]|â€|�|†|[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]")
-ENDING = re.compile(r"(?:[.!?…—\"'”’)\]*:~]|\bThe End|\bFin|[\U0001f300-\U0001faff])\s*\Z", re.IGNORECASE)
-SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,4}\s*\Z")  # of a letter: Best,⏎Your son
+ENDING = re.compile(
+    r"(?:[.!?…—\"'”’)\]*:~>]|\w[-–]|\bThe End|\bFin|[\U0001f300-\U0001faff]|\b\d{4}|\d[/.-]\d{1,2}"
+    r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\w* \d{1,2}(?:st|nd|rd|th)?)\s*\Z",
+    re.IGNORECASE,
+)
+SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,9}\s*\Z")  # of a letter: Best,⏎Your son
+# A sentence may lack its stop; it does not end in one of these. What is cut off mostly does, or in a comma.
+DANGLING = frozenset(
+    "a an the and or but nor of to in at for with from by as into onto upon than then when while if because so"
+    " who which whose where is was were be been am are his its their my your our this these those not no very"
+    " i he she they we has had have would could should will can may might must do does did just about like".split()
+)
+THREAD = re.compile(  # a prompt that asks for talk
+    r"meet ?(?:and|&|'?n'?|\+) ?greet|free[ -]?write\b|\bleave a (?:story|comment)|introduce yourself"
+    r"|^\W*prompt me\b|(?:mon|tues|wednes|thurs|fri|satur|sun)day (?:\w+ )?(?:thread|discussion|free)"
+    r"|call for (?:new )?mod",
+    re.IGNORECASE,
+)
+ANSWERS = re.compile(r"how long have you been writing|what is your writing motivation", re.IGNORECASE)
+GENERATOR = re.compile(
+    r"\A\W*(?:(?:sure|certainly|of course|okay)\W.{0,40})?\b(?:here(?:'s| is| are)|this is|the following is) "
+    r"(?:(?:one|a|an|my|some|another|the) )?(?:\w+ )?(?:possible|sample|example|revised|rewritten|short) "
+    r"(?:\w+ ){0,2}(?:story|stories|version|summary|tale|answer|response)"
+    r"|\b(?:one|a) possible (?:story|version|ending)\b|\bas an ai\b|\b(?:ai|large) language model\b"
+    r"|\b(?:story|tale) (?:using|with|that uses) (?:the|these|your) words",
+    re.IGNORECASE,
+)
 PROMOTION = re.compile(r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|sub ?reddit|upvote|subscribe to my")
 PROMOTED = (
     "http",
@@ -48,7 +71,7 @@ FUNCTION_WORDS = frozenset(
 PLAINLY_ENGLISH = 0.25  # share of function words; English prose has 0.35 to 0.5, French or German below 0.05
 ENOUGH = 2000  # characters for the classifier, which reads 0.25 MB a second
 MARKED = frozenset({"NSFW", "NSFL"})
-MARK = re.compile(r"\bNSF[WL]\b")
+MARK = re.compile(r"(?<!\bnot )(?<!\bnon-)\bNSF[WL]\b", re.IGNORECASE)
 EXPLICIT = frozenset(
     "cum cumming cock cocks pussy penis vagina clit orgasm orgasms masturbate masturbated masturbating"
     " masturbation blowjob blowjobs horny molest molested molesting sex sexual sexually".split()
@@ -58,6 +81,11 @@ MINOR = re.compile(
     r"|(?:[1-9]|1[0-7]|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six)teen)[ -]year[ -]olds?)\b",
     re.IGNORECASE,
 )
+
+
+def too_costly(draft: Draft, _: Profile) -> str | None:
+    """Made, or damaged, so that cleaning it would take hours."""
+    return draft.too_costly
 
 
 def empty(draft: Draft, _: Profile) -> str | None:
@@ -73,7 +101,7 @@ def removed(draft: Draft, _: Profile) -> str | None:
 
 def control_token(draft: Draft, _: Profile) -> str | None:
     """A turn of a chat inside a story is not prose; end-of-text marks are only taken off."""
-    raw = html.unescape(draft.raw) if "&" in draft.raw else draft.raw
+    raw = unescaped(draft.raw)
     found = next((match for match in CONTROL_TOKEN.finditer(raw) if not HARMLESS.fullmatch(match[0])), None)
     return f"holds {found[0]!r}" if found else None
 
@@ -81,7 +109,10 @@ def control_token(draft: Draft, _: Profile) -> str | None:
 def tag(draft: Draft, profile: Profile) -> str | None:
     """Tags of posts that hold no premise, or no story (r/WritingPrompts wiki)."""
     found = sorted(set(draft.tags).intersection(profile.drop_tags))
-    return f"tagged {', '.join(found)}" if found else None
+    if found or not profile.drop_tags:
+        return f"tagged {', '.join(found)}" if found else None
+    thread = THREAD.search(draft.own_prompt or "") or ANSWERS.search(draft.text[:400])
+    return f"not tagged, but a thread of the forum: {thread[0]!r}" if thread else None
 
 
 def short_prompt(draft: Draft, profile: Profile) -> str | None:
@@ -164,8 +195,10 @@ def one_character(draft: Draft, profile: Profile) -> str | None:
 
 def unfinished(draft: Draft, profile: Profile) -> str | None:
     """No end of a sentence: the main fault of TinyStories (0.44 % in ad8e's count). Cut texts are exempt."""
-    end = draft.text[-100:]
+    end = draft.text[-200:]
     if not profile.must_end or not draft.ended or ENDING.search(end) or SIGNATURE.search(end):
+        return None
+    if draft.words and end[-1].isalnum() and draft.words[-1] not in DANGLING:
         return None
     return f"ends in {end[-30:]!r}"
 
@@ -197,6 +230,14 @@ def promotion(draft: Draft, profile: Profile) -> str | None:
     return _above(len(PROMOTION.findall(draft.folded)), profile.max_promotions, "links or calls to follow")
 
 
+def generated(draft: Draft, profile: Profile) -> str | None:
+    """A language model's own words before or after the story it was asked for; off where promotion is."""
+    if profile.max_promotions is None:
+        return None
+    found = GENERATOR.search(draft.text[:300]) or GENERATOR.search(draft.text[-300:])
+    return f"says {found[0]!r}" if found else None
+
+
 def shouting(draft: Draft, profile: Profile) -> str | None:
     """Words in capitals, of four letters or more so that initials and I do not count."""
     long_words = [word for word in draft.tokens if len(word) > 3]
@@ -220,7 +261,7 @@ def unsafe(draft: Draft, profile: Profile) -> str | None:
     """Marked as not safe by its author, or sexual words beside a minor."""
     if not profile.drop_unsafe:
         return None
-    if MARKED.intersection(draft.tags) or MARK.search(draft.raw[:300]):
+    if MARKED.intersection(draft.tags) or MARK.search(draft.raw[:300]) or MARK.search(draft.prompt):
         return "marked as not safe"
     if EXPLICIT.isdisjoint(draft.words):
         return None
@@ -231,10 +272,10 @@ def unsafe(draft: Draft, profile: Profile) -> str | None:
 
 
 RULES: tuple[Rule, ...] = (
-    *(empty, removed, control_token, tag, short_prompt, meta, foreign, short, long),
+    *(too_costly, empty, removed, control_token, tag, short_prompt, meta, foreign, short, long),
     *(broken, unlettered, word_length, one_character, unfinished),
     *(repeated_lines, repeated_phrase, repeated_passages),
-    *(promotion, shouting, list_shape, short_lines, unsafe),
+    *(promotion, generated, shouting, list_shape, short_lines, unsafe),
 )
 
 

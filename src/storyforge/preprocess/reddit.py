@@ -9,10 +9,15 @@ from dataclasses import dataclass
 
 from storyforge.preprocess.cleaning import detokenised, repaired
 
-TAG = re.compile(r"\[\s*([A-Za-z][A-Za-z /&,]{0,18}?)\s*\]")
+TAG = re.compile(r"[\[({]\s*([A-Za-z][A-Za-z /&,]{0,18}?)\s*[\])}]")
 # r/WritingPrompts wiki, "Post tags"; NSFW and NSFL are Reddit's own.
 TAGS = frozenset("WP SP EU CW CC PM PI IP MP TT RF OT FF HP CS MOD MODPOST NANO META PUNCH NSFW NSFL".split())
-LEADING_TAG = re.compile(r"^\s*(?:WP|EU|CW)\s*[:;]\s*")
+LEADING_TAG = re.compile(r"^\s*(?:WP|EU|CW)\s*(?:[:;]|[-–—]+\s)\s*")
+CROSS_POST = re.compile(
+    r"[\[({]\s*(?:x|cross|re) ?-? ?post[^\[\](){}\n]{0,80}[\])}]"
+    r"|\b(?:x|cross) ?-? ?post(?:ed)? from /?r/ ?\w+",
+    re.IGNORECASE,
+)
 INSIDE = re.compile(r"[(\[]\s*(?:more|details|see|explanation)\s+(?:inside|below|in\s[\w\s]+)\s*[)\]]", re.I)
 LINK = re.compile(
     r"\[([^\[\]\n]*)\] ?\( ?(?:https?\b|www\.|/?[ru]/|#)[^()\n]*(?:\([^()\n]*\)[^()\n]*)?\)", re.IGNORECASE
@@ -37,7 +42,9 @@ class Stripped:
 
 
 # Lines of ornaments, smileys, and the numbers some authors sign with.
-ORNAMENT = re.compile(r"[-*_=~#+•—–|\s]{2,}|[*_=~#+•—]|[:;=] ?-?[()DPp3]|[-–—~]\d+")
+ORNAMENT = re.compile(r"[-*_=~#+•—–|\s]{2,}|[-*_=~#+•—–]|[:;=] ?-?[()DPp3]|[-–—~+] ?\d+|> ?>[> ]*")
+INLINE_RULE = re.compile(r"(?<!\S)[ *]{0,4}[=~]{4,}[ *]{0,4}(?!\S)")
+DROP_CAP = re.compile(r"\b(?:T(?=\*h)|W(?=\*h)|I(?=\*[fnt]\b))\*")  # T*he; f*ck stays
 QUOTED = re.compile(r"^[\s*_\[(]*(?:``|''|[\"'“‘])")
 ITALIC = re.compile(r"\*[^*]+\*")
 WORDS = {
@@ -64,7 +71,7 @@ ASIDE = _any(
     r"^\W*(?:edit(?:s|ed)?(?: ?\d+)?\b|p\.? ?s\.? ?[:,-]|tl ?;? ?dr\b|ooc\b)",
     r"^\W*(?:a ?/ ?n|author\W{0,3}s? (?:note|comment)|after ?word|foreword|(?:side ?|quick )?note|disclaimer"
     r"|(?:trigger |content )?warning|obligatory|inspired by|context|credit)s?\b[^.!?]{0,25}[:;—–-]",
-    r"(?:^|[\s(])/?[ru]/\w{2,}|https? ?: ?//|\bwww\.|\b[\w-]+ ?\. ?(?:com|net|org|blogspot|wordpress)\b",
+    r"(?:^|[\s(])/?[ru]/\w{2,}|https? ?: ?//|\bwww\.|[\w-] ?\. ?(?:com|net|org|blogspot|wordpress)\b",
     r"\bmy (?:\w+ )?(?:sub ?reddit|sub|profile|web ?(?:page|site)|blog|patreon|wattpad|other stories)\b",
     r"\b(?:this|the) sub(?: ?reddit)?\b|\bup ?vot(?:e|ing)|\breddit (?:gold|silver)\b",
     r"\bth(?:ank(?:s| you)|x)\b.{0,50}\b(?:reading|gold|prompt|comments?|upvotes?|support|<criticism>)\b",
@@ -91,6 +98,13 @@ ASIDE = _any(
     r"\b(?:fun|hard|difficult|easy) (?:to )?writ(?:e|ing)\b|\benjoy(?:ed)? writing (?:this|it|that)\b",
     r"\b(?:not|n't) (?:\w+ ){0,2}(?:good|best|great|happy|experienced) (?:at |a |with )?(?:writ|this one)",
     r"\b(?:good|great|many) (?:responses|replies|stories) already\b",
+    r"\b(?:will|'ll|may|might|going to|gonna|can) (?:\w+ )?(?:post|upload|update) (?:some |a )?"
+    r"(?:more|the (?:rest|next)|part|it|another|again|later|tomorrow|soon|if)\b",
+    r"\bguess (?:the|what|which) (?:\w+ )?(?:twist|reference|movie|film|song|game|show|book|fandom)\b",
+    r"\b(?:trigger|content) warnings?\b|^\W*(?:tw|cw)\W{0,2}:",
+    r"^\W*(?:(?:this|it)(?: story)?(?: is|'s| was)? )?(?:\w+ly |kind of |sort of )?based (?:\w+ )?(?:up)?on\b"
+    r".{0,30}\b(?:true|real|actual) (?:story|events?|life|experiences?)\b",
+    r"^\W*eta ?[:;—–-](?!\W*(?:\d|t\b|un\w+|one|two|three|four|five|six|ten|twenty|thirty)\b)",
     r"\bd(?:o|oes|id)(?: ?n't)? (?:\w+ )?(?:follow|match|fit|adhere|stick to)\b.{0,25}\b(?:wp|prompt)",
 )
 ELSEWHERE = _any(
@@ -101,6 +115,12 @@ ELSEWHERE = _any(
     r"\b(?:continued|rest|remainder|next part|second (?:part|half)|conclusion)\b.{0,25}"
     r"\b(?:repl(?:y|ies)|comments?|below)\b",
     r"^\W*part (?:one|five|i|v|<later>)\W*$",
+)
+# At the end of a line that is the story's otherwise.
+TO_BE_CONTINUED = re.compile(
+    r"(?:(?<=[.!?…\"'”’*)\]—–-])|(?<=[.!?…\"'”’*)\]—–-] ))"
+    r"[\W_]{0,6}\b(?:to be cont(?:inue[ds]?|\.|'?d)?|t\.b\.c)\b\W*\Z",
+    re.IGNORECASE,
 )
 # From here on everything is the author's, whatever it says.
 AFTERWARDS = re.compile(
@@ -115,6 +135,7 @@ CUE = re.compile(
 )
 PROMPT = re.compile(r"\bprompts?\b", re.IGNORECASE)
 EDGE_LINES = 8
+MOST_LETTERS = 4000  # what is longer is no aside, and the patterns need 15 microseconds a letter
 LONGEST = 60  # words; a longer paragraph that is not set apart by brackets, italics or a rule is the story
 
 
@@ -123,9 +144,16 @@ def prompt_and_tags(prompt: str) -> tuple[str, tuple[str, ...]]:
     text = repaired(prompt.replace("<newline>", "\n")).replace("\n", " ")
     tags: list[str] = []
 
+    text = CROSS_POST.sub(" ", text)
+    first = re.search(r"\S", text)  # a tag that nobody knows counts where the prompt begins
+
     def taken(match: re.Match[str]) -> str:
         named = re.split(r"[\s/&,]+", match[1].upper())
-        if not TAGS.intersection(named) and match.string[: match.start()].strip():
+        if match[0][0] == "[":
+            is_tag = match.start() <= first.start() or TAGS.intersection(named)
+        else:  # a writer's brackets too: (op) is none
+            is_tag = match[1] in TAGS or match[1].startswith(("nsf", "Nsf"))
+        if not is_tag:
             return match[0]
         tags.extend(named)
         return " "
@@ -152,9 +180,12 @@ def unmarked(text: str) -> str:
     """Words without markdown; a ruled line between scenes as three stars."""
     if "http" in text or "www." in text or "](" in text or "] (" in text:
         text = URL.sub("", LINK.sub(r"\1", text))
+    if "==" in text or "~~~~" in text:
+        text = INLINE_RULE.sub("\n***\n", text)
     lines = ["\0" if ORNAMENT.fullmatch(line) else line for line in LINE_MARK.sub("", text).split("\n")]
     text = "\n".join(lines).strip("\0\n ")
     if "*" in text or "~~" in text:
+        text = DROP_CAP.sub(lambda match: match[0][:-1], text)
         text = EMPHASIS.sub(r"\2\3", EMPHASIS.sub(r"\2\3", text))  # twice: bold around italics
     if "_" in text:
         text = UNDERLINED.sub(r"\1", text)
@@ -174,7 +205,10 @@ def without_asides(lines: list[str]) -> tuple[list[str], bool]:
     else:
         goes_on = False
     lines, continued = _stripped(lines[::-1])
-    return _stripped(lines[::-1])[0], goes_on or continued
+    lines = _stripped(lines[::-1])[0]
+    if lines and (promise := TO_BE_CONTINUED.search(lines[-1])):
+        return [*lines[:-1], lines[-1][: promise.start()].rstrip()], True
+    return lines, goes_on or continued
 
 
 def _stripped(lines: list[str]) -> tuple[list[str], bool]:
@@ -198,7 +232,7 @@ def _is_aside(lines: list[str]) -> bool:
     bracketed = bool(re.match(r"\W{0,3}[(\[{^]", line) and re.search(r"[)\]}]\W{0,3}$|\^", line))
     beyond_a_rule = bool(ORNAMENT.fullmatch(next(filter(None, lines[1:]), "")))
     apart = bracketed or beyond_a_rule or bool(ITALIC.fullmatch(line))
-    if line.count(" ") >= LONGEST and not apart:
+    if len(line) > MOST_LETTERS or not apart and line.count(" ") >= LONGEST:
         return False
     plain = _plain(line)
     cues = len(CUE.findall(plain)) if bracketed or beyond_a_rule else 0
@@ -208,7 +242,7 @@ def _is_aside(lines: list[str]) -> bool:
 
 
 def _plain(line: str) -> str:
-    return " ".join(re.sub(r"[*_^~>#{}\[\]()]+", " ", line).replace(" n't", "n't").split())
+    return " ".join(re.sub(r"[*_^~>#{}\[\]()]+", " ", line[:MOST_LETTERS]).replace(" n't", "n't").split())
 
 
 def _trimmed(lines: list[str]) -> list[str]:
