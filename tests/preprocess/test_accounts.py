@@ -1,12 +1,10 @@
 """The account of a source: what was kept, what went by which rule, and examples of both."""
 
-import json
-
 import pytest
 
 from storyforge.core.files import dumps
-from storyforge.core.records import Exchange
-from storyforge.preprocess.accounts import EXAMPLES, OPENINGS, Account, report, shortened, summary
+from storyforge.core.records import SIDES, Exchange
+from storyforge.preprocess.accounts import EXAMPLES, OPENINGS, Account, outlook, report, shortened, summary
 from storyforge.preprocess.corpus import Candidate
 from storyforge.preprocess.heldout import HeldOut, SplitParams
 
@@ -19,6 +17,7 @@ def entry(number: int, side: str = "train", **known) -> Candidate:
     plain = {
         "fingerprint": b"",
         "signature": None,
+        "sketch": None,
         "prompt_words": None,
         "cluster": f"g{number}",
         "side": side,
@@ -83,8 +82,41 @@ def test_the_report_adds_up_sides_copies_and_prompts():
     assert found["sources"]["tales"]["held_out_but_absent"] == ["elsewhere"]
     assert found["copies_of_one_story"] == {"1": 1}
     assert found["groups_of_one_prompt"] == {"1": 1}
-    assert summary(found)["sources"]["tales"]["dropped"] == {"short": 1, "foreign": 1, "copy": 0}
-    assert len(json.dumps(summary(found))) < 600
+
+
+def test_few_figures_are_compared_between_runs():
+    assert summary(report({"tales": kept_account(DRAFTS)}, DRAFTS, SPLIT)) == {
+        "kept_stories": 3,
+        "rejected_share": 0.4,
+        "train_stories": 2,
+        "test_stories": 0,
+    }
+
+
+def test_languages_are_reported_where_there_are_others_than_english():
+    assert "languages" not in kept_account(DRAFTS).report()
+    found = kept_account([*DRAFTS, entry(6, language="ru"), entry(7, language="fi")]).report()
+    assert found["languages"] == {"en": 3, "fi": 1, "ru": 1}
+
+
+@pytest.mark.parametrize(
+    ("works", "more", "said"),
+    [
+        ((10, 1, 1), {}, "12 works: 10 train, 1 val, 1 test. With so few the report will show samples and"),
+        (
+            (24, 3, 3),
+            {},
+            "30 works: 24 train, 3 val, 3 test. The report will give each difference with",
+        ),
+        ((2, 0, 0), {}, "2 works: 2 train, 0 val, 0 test. With so few the report will show samples, no loss"),
+        ((1, 1, 1), {"ends_held_out": ["novel"]}, "1 work: the end is held out behind a gap (10 train, 10 "),
+    ],
+)
+def test_what_the_report_can_say_is_told(works, more, said):
+    splits = {side: {"groups": count, "rows": 10} for side, count in zip(SIDES, works, strict=True)}
+    found = outlook({"splits": splits} | more)
+    assert found.startswith(said)
+    assert ("30 or more" in found) == (works[2] < 3)
 
 
 def test_what_is_shown_is_short_and_names_nobody():

@@ -15,6 +15,7 @@ from storyforge.preprocess.drafts import (
     scene_prompt,
 )
 from storyforge.preprocess.passages import Passage
+from storyforge.preprocess.prose import continuation_prompt
 
 SCENE = (
     "_Enter ANNA_\n\n**ANNA**  \n"
@@ -59,7 +60,7 @@ def test_a_story_cut_to_its_first_part_has_not_ended():
 
 
 def test_a_plain_text_is_asked_for_by_its_opening():
-    (draft,) = drafts(story("The fox slept. It rained."), profile())
+    (draft,) = drafts(story("The fox slept. It rained all day, and nobody came to see it."), profile())
     assert "The fox slept." in draft.prompt and "a tale" in draft.prompt
     assert draft.id == "s1" and draft.own_prompt is None
 
@@ -127,7 +128,7 @@ def test_the_part_is_said():
 
 
 def test_an_opening_prompt_quotes_the_first_sentence_and_names_the_register():
-    story = Passage('"Stop!" said the cat. It sat down.', opens=True, ends=True)
+    story = Passage('"Stop!" said the cat. It sat down.' + " It slept." * 9, opens=True, ends=True)
     prompts = {opening_prompt(str(key), "a tale", story) for key in range(60)}
     assert len(prompts) == len(STORY_WORDINGS)
     assert all("a tale" in prompt and '"Stop!"' in prompt and "It sat" not in prompt for prompt in prompts)
@@ -138,8 +139,52 @@ def test_a_long_first_sentence_is_shortened():
     assert "word " * 30 + "…" in opening_prompt("x", "a tale", story)
 
 
+CHINESE = "".join(f"第{n}天他在河边等她，风吹过来，没有人说话。" for n in range(36))
+RUSSIAN = "Старик сидел у окна и смотрел, как падает снег. Он вспоминал свою молодость. " * 40
+FINNISH = "Vanha mies istui ikkunan ääressä ja katseli lumen hidasta putoamista. Hän muisteli. " * 40
+
+
+@given(st.text(min_size=1) | st.sampled_from([CHINESE, RUSSIAN, "Mr. A. " * 9]), st.booleans())
+def test_a_prompt_never_shows_more_than_a_third_of_its_text(text, opens):
+    prompt = opening_prompt("x", "", Passage(text, opens, ends=True))
+    frames = [w.format(register="", opening="\0").split("\0") for w in (*STORY_WORDINGS, *LATER_WORDINGS)]
+    around = max(len(head + tail) for head, tail in frames if prompt.startswith(head) and tail in prompt)
+    assert len(prompt) - around <= len(text) / 3 + len(" …")
+
+
+def test_a_text_without_spaces_is_asked_for_by_its_first_sentence():
+    (draft,) = drafts(story(CHINESE), profile())
+    assert "第0天他在河边等她，风吹过来，没有人说话。" in draft.prompt and len(draft.prompt) < 100
+
+
+@pytest.mark.parametrize(("text", "language"), [(CHINESE * 3, "zh"), (RUSSIAN, "ru"), (FINNISH, "fi")])
+def test_what_other_languages_take_is_counted_by_what_they_are_written_in(text, language):
+    made = drafts(story(text), profile(max_words=440, longer="passages"))
+    assert {draft.language for draft in made} == {language}
+    assert all(len(draft.text.encode()) <= 2.5 * 440 for draft in made)
+    assert "".join("".join(draft.text for draft in made).split()) == "".join(text.split())
+
+
+def test_a_later_passage_is_asked_for_by_the_page_before_it():
+    text = "\n\n".join(f"Paragraph {n} is here." for n in range(30))
+    first, second, third = drafts(story(text), profile(max_words=40, longer="passages", page_words=20))
+    assert first.prompt == opening_prompt("s1-0", "a tale", Passage(first.text, True, False))
+    assert second.prompt == continuation_prompt("\n\n".join(first.text.split("\n\n")[-5:]))
+    assert third.text.startswith(f"Paragraph {second.text.count('Paragraph') + 10} ") and third.ended
+
+
+def test_a_story_of_one_passage_is_gone_on_with_from_its_middle():
+    text = "\n\n".join(f"Paragraph {n} is here, and it rains." for n in range(20))
+    whole, rest = drafts(story(text), profile(page_words=30, max_words=400, longer="passages"))
+    assert (whole.id, whole.text, whole.ended, rest.id, rest.ended) == ("s1", text, True, "s1-1", True)
+    assert text.endswith(rest.text) and 0.4 < len(rest.text) / len(text) < 0.6
+    page = rest.prompt.removeprefix(continuation_prompt(""))
+    assert page in text.removesuffix(rest.text) and 20 < len(page.split()) <= 30
+    assert len(drafts(story("Too short to be cut. " * 5), profile(page_words=30))) == 1
+
+
 def test_a_later_passage_is_asked_for_as_one():
-    story = Passage("Then it rained.", opens=False, ends=True)
+    story = Passage("Then it rained. " * 3, opens=False, ends=True)
     prompts = {opening_prompt(str(key), "a tale", story) for key in range(60)}
     assert prompts == {
         wording.format(register="a tale", opening="Then it rained.") for wording in LATER_WORDINGS

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from storyforge.collect.sources import folder_text, shakespeare, tinystories, wr
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
+from storyforge.core.words import grams, words
 from storyforge.preprocess import stage as stage
-from storyforge.preprocess.drafts import SCENE_WORDINGS
-from storyforge.preprocess.heldout import side
+from storyforge.preprocess.drafts import SCENE_WORDINGS, Profile
+from storyforge.preprocess.heldout import sides
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
 
 ROOT = Path(__file__).parents[2]
@@ -139,9 +141,9 @@ def test_every_draft_ends_in_exactly_one_file(workplace):
     assert rejected()[bad[0].id]["reasons"]["removed"] == "says '[removed]'"
     assert rejected()[bad[1].id]["reasons"] == {"tag": "tagged IP"}
     assert "can't see" in rejected()[bad[1].id]["story"]
-    metrics = json.loads(Path("metrics.json").read_text())
-    assert metrics["sources"]["writingprompts"]["dropped"].items() >= {"removed": 1, "tag": 1}.items()
-    assert metrics["splits"]["train"]["rows"] == len(rows("train"))
+    rules = report["sources"]["writingprompts"]["rules"]
+    assert rules["removed"]["dropped"] == rules["tag"]["dropped"] == 1
+    assert json.loads(Path("metrics.json").read_text())["train_stories"] == len(rows("train"))
 
 
 def test_what_comes_out_is_prose(workplace):
@@ -216,6 +218,8 @@ def test_new_stories_move_no_old_one(workplace):
         run()
         return {row.id: name for name in ("train", "val", "test") for row in rows(name)}
 
+    change("split.val", 0.2)  # of 40 works more than are assured
+    change("split.test", 0.2)
     write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(80))
     before = sides()
     write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(80, start=80) + prompted(80))
@@ -264,6 +268,92 @@ def test_a_rule_that_takes_too_much_stops_the_stage_and_leaves_the_old_result(wo
         run()
     assert {name: Path("processed", name).read_bytes() for name in FILES} == before
     assert sorted(path.name for path in workplace.iterdir() if path.name.startswith(".")) == []
+
+
+def own(count: int, words: int = 140, prompt: str | None = None) -> list[Story]:
+    """Stories in plain English, a file each."""
+    made = (folder_text(f"{n}.txt", tale(n, words).replace(" <newline> ", "\n")) for n in range(count))
+    return [replace(story, prompt=prompt) for story in made]
+
+
+@pytest.mark.parametrize("count", range(3, 21))
+def test_of_few_works_some_are_held_out_and_it_is_said(workplace, capsys, count):
+    write_jsonl(workplace / "raw/folder.jsonl", own(count))
+    run()
+    found = {side: {row.group for row in rows(side)} for side in ("train", "val", "test")}
+    least = 2 if count == 20 else 1
+    assert [len(found[side]) for side in found] == [count - 2 * least, least, least]
+    shares = ", ".join(f"{len(works)} {side}" for side, works in found.items())
+    assert f"\n{count} works: {shares}. With so few the report will show" in capsys.readouterr().out
+
+
+def test_two_short_works_are_trained_on_and_nothing_is_claimed(workplace, capsys):
+    write_jsonl(workplace / "raw/folder.jsonl", own(2))
+    run()
+    assert not rows("val") and not rows("test")
+    assert {row.group for row in rows("train")} == {"0.txt", "1.txt"}
+    assert "2 works: 2 train, 0 val, 0 test. With so few the report will show samples, no loss" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_end_of_one_work_alone_is_held_out(workplace, capsys):
+    write_jsonl(workplace / "raw/folder.jsonl", own(1, words=12_000))
+    run()
+    numbers = {
+        side: [int(row.id.rpartition("-")[2]) for row in rows(side)] for side in ("train", "val", "test")
+    }
+    passages = [*numbers["train"], *numbers["val"], *numbers["test"]]
+    assert passages == sorted(passages) and len(numbers["train"]) > 10
+    assert numbers["val"][0] == numbers["train"][-1] + 2 and numbers["test"][0] == numbers["val"][-1] + 2
+    assert [row["reasons"] for row in rejected().values()] == 2 * [
+        {"gap": "stands between what is trained on and what is held out"}
+    ]
+    assert "1 work: the end is held out behind a gap" in capsys.readouterr().out
+
+
+def test_one_instruction_for_many_stories_is_no_premise(workplace):
+    write_jsonl(workplace / "raw/folder.jsonl", own(60, prompt="Write a short story."))
+    run()
+    assert len(rows("train")) > 50
+    assert "Write a short story." in {row.prompt for row in rows("train")}
+
+
+def eights(text: str) -> set[tuple[str, ...]]:
+    return set(grams(words(text), 8))
+
+
+def test_no_half_of_a_held_out_row_stands_in_training(workplace):
+    plain = [tale(n, 900).replace(" <newline> ", "\n") for n in range(12)]
+    drafts = [text.replace("the", "that", 12) + " So it ended." for text in plain[:4]]
+    anthology, half = "\n\n".join(plain[4:8]), [text[len(text) // 3 :] for text in plain[8:]]
+    texts = [*plain, *drafts, anthology, *half]
+    write_jsonl(
+        workplace / "raw/folder.jsonl", [folder_text(f"{n}.txt", text) for n, text in enumerate(texts)]
+    )
+    for val in (0.1, 0.3, 0.45):
+        change("split.val", val)
+        run()
+        trained = set().union(*(eights(row.story) for row in rows("train")))
+        held_out = [eights(row.story) for side in ("val", "test") for row in rows(side)]
+        assert held_out and max(len(each & trained) / len(each) for each in held_out) < 0.5
+    assert any("held_out_text" in row["reasons"] for row in rejected().values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("profiles.writingprompts.min_words", 145), ("corpus.max_stories_a_prompt", 1)]
+)
+def test_what_governs_a_rule_that_takes_too_much_is_named(workplace, key, value):
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(60))
+    change(key, value)
+    with pytest.raises(UserError, match=f"look at preprocess.{re.escape(key)} in params.yaml$"):
+        run()
+
+
+def test_every_key_that_is_named_exists(params):
+    assert set(stage.GOVERNED) <= set(stage.RULES)
+    known = {*Profile.model_fields, *(f"corpus.{key}" for key in type(params.corpus).model_fields)}
+    assert set(stage.GOVERNED.values()) <= known
 
 
 def test_nothing_left_to_train_on_is_said(workplace):
@@ -370,4 +460,4 @@ def test_the_committed_prompts_are_what_evaluation_needs():
 def test_the_committed_held_out_plays_are_on_one_side_each(params):
     listed = params.split.held_out["shakespeare"]
     assert not set(listed.val) & set(listed.test)
-    assert {side("shakespeare", play, params.split) for play in listed.test} == {"test"}
+    assert set(sides("shakespeare", listed.test, params.split).values()) == {"test"}

@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# Scripts that put no spaces between words (Thai to Khmer, kana, ideographs): each character counts as one.
+UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+WORD = re.compile(rf"[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*|[{UNSPACED}]")
 Gram = tuple[str, ...]
 SHARES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 

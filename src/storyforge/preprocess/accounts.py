@@ -12,10 +12,12 @@ from storyforge.core.choice import rank
 from storyforge.core.records import SIDES
 from storyforge.core.words import quantiles
 from storyforge.preprocess.corpus import Candidate
-from storyforge.preprocess.heldout import SplitParams, absent
+from storyforge.preprocess.heldout import ONE_OF, SplitParams, absent
 
 EXAMPLES = 3
 OPENINGS = 10
+FEWEST_FOR_INTERVAL = 3  # works to test on; as evaluate has it
+ENOUGH_WORKS = FEWEST_FOR_INTERVAL * ONE_OF  # in all: one of ONE_OF is held out at least
 SHORTENED = 120  # characters
 PRIVATE = re.compile(r"\S+@\S+\.\w+|https?:\S+|(?<![\w/])/?u/[\w-]+|\b\d{3}[-. ]?\d{3,4}[-. ]?\d{4}\b")
 
@@ -55,6 +57,7 @@ class Account:
     lengths: Counter[int] = field(default_factory=Counter)
     examples: dict[str, Sample] = field(default_factory=lambda: defaultdict(lambda: Sample(EXAMPLES)))
     openings: Sample = field(default_factory=lambda: Sample(OPENINGS))
+    languages: Counter[str] = field(default_factory=Counter)
 
     def enter(self, candidate: Candidate, line: bytes) -> None:
         self.drafts += 1
@@ -70,6 +73,7 @@ class Account:
         self.cut_short += not candidate.ended
         self.stripped_characters += candidate.stripped_characters
         self.openings.offer(candidate, line)
+        self.languages[candidate.language] += 1
 
     def report(self) -> dict[str, Any]:
         accounted = self.kept.total() + self.dropped.total()
@@ -91,13 +95,20 @@ class Account:
                 if self.alone[rule]
             },
             "openings": self.openings.entries(),
+            **({"languages": dict(sorted(self.languages.items()))} if set(self.languages) - {"en"} else {}),
         }
 
 
 def report(
-    accounts: Mapping[str, Account], candidates: Sequence[Candidate], split: SplitParams
+    accounts: Mapping[str, Account],
+    candidates: Sequence[Candidate],
+    split: SplitParams,
+    ended: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """All accounts, what each side holds, and how large the families of copies and of prompts are."""
+    """All accounts, what each side holds, and how large the families of copies and of prompts are.
+
+    `ended` are the works whose own end is held out.
+    """
     groups: dict[str, set[str]] = {source: set() for source in accounts}
     together: dict[str, set[str]] = defaultdict(set)
     for candidate in candidates:
@@ -119,22 +130,41 @@ def report(
         },
         "copies_of_one_story": _histogram(copies.values()),
         "groups_of_one_prompt": _histogram(map(len, together.values())),
+        **({"ends_held_out": sorted(ended)} if ended else {}),
     }
 
 
 def summary(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The few numbers worth comparing between two runs."""
+    """The few numbers worth comparing between two runs; metadata.json has the others."""
+    rows = {side: split["rows"] for side, split in report["splits"].items()}
+    drafts = sum(account["drafts"] for account in report["sources"].values())
     return {
-        "splits": report["splits"],
-        "sources": {
-            source: {
-                "rows": account["kept"],
-                "words": account["words"],
-                "dropped": {rule: counts["dropped"] for rule, counts in account["rules"].items()},
-            }
-            for source, account in report["sources"].items()
-        },
+        "kept_stories": sum(rows.values()),
+        "rejected_share": round(1 - sum(rows.values()) / drafts, 4),
+        "train_stories": rows["train"],
+        "test_stories": rows["test"],
     }
+
+
+def outlook(report: Mapping[str, Any]) -> str:
+    """What is trained on and held out, and what the report can therefore say: told before training."""
+    groups, rows = (
+        {side: split[column] for side, split in report["splits"].items()} for column in ("groups", "rows")
+    )
+    ends = "ends_held_out" in report and groups["test"] < FEWEST_FOR_INTERVAL
+    works = groups["train"] if ends else sum(groups.values())
+    shares = ", ".join(f"{count:,} {side}" for side, count in (rows if ends else groups).items())
+    if ends:
+        shares = f"the end is held out behind a gap ({shares} passages)"
+        said = "will show how well that end is predicted, and has no interval for other works"
+    elif not groups["test"]:
+        said = "will show samples, no loss and no interval"
+    elif groups["test"] < FEWEST_FOR_INTERVAL:
+        said = "will show samples and no interval"
+    else:
+        return f"{works:,} works: {shares}. The report will give each difference with an interval"
+    noun = "work" if works == 1 else "works"
+    return f"{works:,} {noun}: {shares}. With so few the report {said}; {ENOUGH_WORKS} or more give one"
 
 
 def shortened(text: str) -> str:

@@ -15,9 +15,11 @@ from rensa import RMinHash, RMinHashLSH
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.records import SIDES
+from storyforge.preprocess.overlap import Sketch, overlaps
 
 PROMPT_SHINGLE = 3  # words; prompts are short
-RULES = ("copy", "near_copy", "split_conflict", "crowded_prompt", "not_chosen")  # in this order
+# in this order
+RULES = ("copy", "near_copy", "gap", "held_out_text", "split_conflict", "crowded_prompt", "not_chosen")
 # MinHash: 128 numbers in 32 bands of 4 (Leskovec et al., Mining of Massive Datasets, section 3.4). They find
 # a pair of Jaccard similarity 0.7 in 99.98 % of cases, of 0.5 in 87 %. The texts found are then compared.
 PERMUTATIONS, BANDS = 128, 32
@@ -38,13 +40,15 @@ class Candidate:
     id: str
     source: str
     group: str
-    side: str
     words: int
     ended: bool
     stripped_characters: int
     fingerprint: bytes
     signature: RMinHash | None  # None where it is rejected
-    prompt_words: str | None  # of the source's own prompt
+    sketch: Sketch | None  # of its shingles, likewise
+    prompt_words: str | None  # of a premise: an own prompt that tells its story from others
+    language: str = "en"
+    side: str = ""  # once all candidates are known
     reasons: dict[str, str] = field(default_factory=dict)  # rule → why it is rejected
     original: str = ""  # the id of what it repeats
     cluster: str = ""  # the smallest group among those of nearly the same prompt
@@ -129,6 +133,8 @@ def settle(
     the lowest hash: the order of the candidates never matters.
     """
     _drop_copies(candidates, params.min_jaccard, salt, shingles)
+    for candidate, why in overlaps(_staying(candidates)):
+        candidate.reasons["held_out_text"] = why
     _cluster_prompts(candidates, params.min_jaccard)
     _drop_conflicts(candidates)
     prompted = [candidate for candidate in _by_right(candidates, salt) if candidate.prompt_words]

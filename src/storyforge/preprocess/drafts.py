@@ -1,7 +1,7 @@
 """A story as its source gives it → its drafts: the exchanges it could become, not filtered yet."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -11,16 +11,17 @@ from pydantic import Field, ValidationInfo, field_validator
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.records import Story
-from storyforge.core.words import WORD
+from storyforge.core.words import WORD, opening
 from storyforge.preprocess import reddit
 from storyforge.preprocess.cleaning import TooCostly, laid_out, repaired
-from storyforge.preprocess.passages import (
-    SENTENCE,
-    Passage,
+from storyforge.preprocess.language import Measure, language, length_in, word_count
+from storyforge.preprocess.passages import Passage, scene_passages, speeches
+from storyforge.preprocess.prose import (
+    continuation_prompt,
+    last_page,
     opening_part,
     prose_passages,
-    scene_passages,
-    speeches,
+    sentences,
 )
 from storyforge.preprocess.repetition import Numbered, numbered
 
@@ -56,6 +57,10 @@ PARTS = {  # whether a passage opens and ends its scene
     (False, False): "a passage from the middle of a scene",
 }
 LONGEST_OPENING = 30  # words
+SHOWN = 3  # a prompt shows at most one of so many parts of a text: more would be copied, not written
+READ_FOR_OPENING = 600  # characters: more than its words have
+MIDDLE = 0.55  # of a text that is cut in two, at the break nearest its middle
+SHORTEST_CONTINUED = 100  # words of a text that is short, but long enough to be gone on with from its middle
 Count = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -68,6 +73,7 @@ class Profile(Slice):
     keep: Count | None = None
     max_words: Annotated[int, Field(ge=20, strict=True)] | None = None
     longer: Literal["drop", "first", "passages"] | None = Field(None, validate_default=True)
+    page_words: Annotated[int, Field(ge=20, strict=True)] | None = None
     min_words: Count | None = None
     min_prompt_words: Count | None = None
     drop_tags: tuple[str, ...] = ()
@@ -103,6 +109,8 @@ class Draft:
     ended: bool
     raw: str
     own_prompt: str | None = None
+    premise: bool = False  # whether the prompt of its own tells this story from others
+    language: str = "en"
     tags: tuple[str, ...] = ()
     meta_share: float = 0.0
     body: str | None = None  # what is judged, if not all of the text: speeches without their speakers
@@ -173,36 +181,54 @@ def _reply(story: Story, profile: Profile) -> list[Draft]:
         meta["stripped_characters"] = stripped.characters
     own = {
         "own_prompt": prompt,
+        "premise": True,
         "tags": tags,
         "meta_share": stripped.characters / max(1, len(story.text)),
         "raw": story.text,
     }
-    passage = _fitted(stripped.text, profile)[0]
+    passage = _fitted(stripped.text, profile, word_count)[0]
     ended = passage.ends and not stripped.goes_on
     return [Draft(id=story.id, prompt=prompt, text=passage.text, ended=ended, meta=meta, **own)]
 
 
 def _prose(story: Story, profile: Profile) -> list[Draft]:
+    """A draft a passage, and of a story of one passage a second one that goes on from its middle."""
+    text = laid_out(story.text)
     own = " ".join(repaired(story.prompt).split()) if story.prompt else None
-    found = _fitted(laid_out(story.text), profile)
-    register = profile.described_as or "a story"
+    spoken = "en" if profile.min_english else language(text)  # other languages are dropped where a rule asks
+    length = length_in(spoken)
+    found = _fitted(text, profile, length)
     made = []
-    for number, passage in enumerate(found):
-        key = f"{story.id}-{number}" if len(found) > 1 else story.id
-        prompt = own if own and passage.opens else opening_prompt(key, register, passage)
+    for number, (passage, prompt) in enumerate(_asked(found, own, profile, length)):
+        key = f"{story.id}-{number}" if number or len(found) > 1 else story.id
+        prompt = prompt or opening_prompt(key, profile.described_as or "a story", passage)
         meta = {name: story.meta[name] for name in ("file", "title") if name in story.meta}
-        made.append(Draft(key, prompt, passage.text, passage.ends, passage.text, own_prompt=own, meta=meta))
+        known = {"raw": passage.text, "own_prompt": own, "meta": meta, "language": spoken}
+        made.append(Draft(key, prompt, passage.text, passage.ends, **known))
     return made
 
 
-def _fitted(text: str, profile: Profile) -> list[Passage]:
+def _asked(
+    found: Sequence[Passage], own: str | None, profile: Profile, length: Measure
+) -> Iterator[tuple[Passage, str | None]]:
+    """Each passage with the story's own prompt, or the page before it; None where its opening must do."""
+    yield found[0], own or None
+    before, later = found[0], found[1:]
+    if not later and profile.page_words and (size := length(found[0].text)) >= SHORTEST_CONTINUED:
+        before, *later = prose_passages(found[0].text, MIDDLE * size, length)
+    for passage in later:
+        page = profile.page_words and last_page(before.text, profile.page_words, length)
+        yield passage, continuation_prompt(page) if page else None
+        before = passage
+
+
+def _fitted(text: str, profile: Profile, length: Measure) -> list[Passage]:
     """The text whole where it may be as long as it is, else what the profile makes of longer ones."""
-    most_words = text.count(" ") + text.count("\n") + 1  # far quicker than counting them
-    if profile.max_words is None or profile.longer == "drop" or most_words <= profile.max_words:
+    if profile.max_words is None or profile.longer == "drop" or length(text) <= profile.max_words:
         return [Passage(text, True, True)]
     if profile.longer == "first":
-        return [opening_part(text, profile.max_words)]
-    return prose_passages(text, profile.max_words)
+        return [opening_part(text, profile.max_words, length)]
+    return prose_passages(text, profile.max_words, length)
 
 
 def scene_prompt(key: str, genre: str, place: str, passage: Passage) -> str:
@@ -219,11 +245,18 @@ def scene_prompt(key: str, genre: str, place: str, passage: Passage) -> str:
 
 def opening_prompt(key: str, register: str, passage: Passage) -> str:
     """The passage's own first sentence, and what kind of text it comes from."""
-    sentence = SENTENCE.match(passage.text)
-    words = sentence[0].split() if sentence else []
-    opening = " ".join(words) if len(words) <= LONGEST_OPENING else " ".join(words[:LONGEST_OPENING]) + " …"
     wordings = STORY_WORDINGS if passage.opens else LATER_WORDINGS
-    return _pick(wordings, key).format(register=register, opening=opening)
+    return _pick(wordings, key).format(register=register, opening=_opening(passage.text))
+
+
+def _opening(text: str) -> str:
+    """The first sentence, shortened where it has many words or is much of the text."""
+    sentence = " ".join(sentences(text[:READ_FOR_OPENING].lstrip())[0].split())
+    is_long = opening(sentence, LONGEST_OPENING + 1) is not None
+    shown = opening(sentence, LONGEST_OPENING) if is_long else sentence
+    if len(shown) > (most := len(text) // SHOWN):
+        shown = shown[:most].rpartition(" ")[0] or shown[:most]
+    return shown if shown == sentence else f"{shown} …"
 
 
 def _pick(wordings: Sequence[str], key: str) -> str:

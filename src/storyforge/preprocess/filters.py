@@ -5,15 +5,14 @@ The rule's name is the function's. Bounds are the profile's; their sources stand
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable
 
 import numpy as np
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from storyforge.preprocess import repetition
 from storyforge.preprocess.cleaning import CONTROL_TOKEN, HARMLESS, unescaped
 from storyforge.preprocess.drafts import WORD, Draft, Profile
+from storyforge.preprocess.language import english
 
 Rule = Callable[[Draft, Profile], str | None]
 
@@ -61,15 +60,6 @@ PROMOTED = (
     "subscribe",
 )  # what PROMOTION looks for
 LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
-# Words hardly any English sentence does without, and that no other language of its script has in number.
-# Early modern ones too: the plays are English.
-FUNCTION_WORDS = frozenset(
-    "the of and to in that it is was for with as his her she he they you at by be this had not are but from"
-    " have or which were their my your our we them would there been what when who will if so"
-    " thou thee thy hath doth i'll it's don't i'm".split()
-)
-PLAINLY_ENGLISH = 0.25  # share of function words; English prose has 0.35 to 0.5, French or German below 0.05
-ENOUGH = 2000  # characters for the classifier, which reads 0.25 MB a second
 MARKED = frozenset({"NSFW", "NSFL"})
 MARK = re.compile(r"(?<!\bnot )(?<!\bnon-)\bNSF[WL]\b", re.IGNORECASE)
 EXPLICIT = frozenset(
@@ -101,7 +91,7 @@ def removed(draft: Draft, _: Profile) -> str | None:
 
 def control_token(draft: Draft, _: Profile) -> str | None:
     """A turn of a chat inside a story is not prose; end-of-text marks are only taken off."""
-    raw = unescaped(draft.raw)
+    raw = unescaped(f"{draft.prompt}\n{draft.raw}")  # a prompt may hold the page before
     found = next((match for match in CONTROL_TOKEN.finditer(raw) if not HARMLESS.fullmatch(match[0])), None)
     return f"holds {found[0]!r}" if found else None
 
@@ -131,19 +121,6 @@ def foreign(draft: Draft, profile: Profile) -> str | None:
     if profile.min_english is None:
         return None
     return _below(english(draft.text, draft.words), profile.min_english, "sure to be English")
-
-
-def english(text: str, words: Sequence[str]) -> float:
-    """Probability from 0 to 1; 1 without asking the classifier where function words abound."""
-    if words and sum(word in FUNCTION_WORDS for word in words) >= PLAINLY_ENGLISH * len(words):
-        return 1.0
-    language, probability = _classifier().classify(text[:ENOUGH])
-    return float(probability) if language == "en" else 0.0
-
-
-@cache
-def _classifier() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def short(draft: Draft, profile: Profile) -> str | None:

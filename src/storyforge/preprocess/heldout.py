@@ -1,5 +1,6 @@
 """What is held out: the side of each group, and stories that would give away a prompt of evaluation."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,9 +10,13 @@ from pydantic import Field
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.words import WORD
-from storyforge.preprocess.corpus import PROMPT_SHINGLE, jaccard, shingles
+from storyforge.preprocess.corpus import PROMPT_SHINGLE, Candidate, jaccard, shingles
 
 Share = Annotated[float, Field(ge=0, lt=0.5)]
+FEWEST = 3  # groups of a source, for one to be held out on each side
+MOST_ASSURED = 3  # held-out groups that are assured, one of ONE_OF: evaluation needs three for an interval
+ONE_OF = 10
+LEAST_TRAINED = 0.5  # of the passages of a work whose end is held out
 RUN = 12  # words in common that are no accident (datatrove decont/n_grams.py)
 
 
@@ -29,12 +34,67 @@ class SplitParams(Slice):
     held_out: dict[str, HeldOut] = {}  # by source; others are split by hash
 
 
-def side(source: str, group: str, params: SplitParams) -> str:
-    """train, val or test: by the group's name alone, so that no new story ever moves an old one."""
+def hold_out(candidates: Sequence[Candidate], params: SplitParams) -> list[str]:
+    """Give each candidate its side; returns the works whose own end is held out.
+
+    That is for a source of one or two works: there is no other work to judge the training by.
+    """
+    works: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
+    for candidate in candidates:
+        candidate.side = "train"
+        if not candidate.reasons:
+            works[candidate.source][candidate.group].append(candidate)
+    ended = []
+    for source, rows_of in works.items():
+        sides_of = sides(source, rows_of, params)
+        alone = len(rows_of) < FEWEST and source not in params.held_out
+        for group, rows in rows_of.items():
+            passages = alone and not any(row.prompt_words for row in rows)
+            places = ends(len(rows), params) if passages else [sides_of[group]] * len(rows)
+            if "test" in places and passages:
+                ended.append(group)
+            for row, place in zip(rows, places, strict=True):
+                row.side = "train" if place == "gap" else place
+                if place == "gap":
+                    row.reasons["gap"] = "stands between what is trained on and what is held out"
+    return ended
+
+
+def sides(source: str, groups: Iterable[str], params: SplitParams) -> dict[str, str]:
+    """Group → train, val or test: by a hash of its name, so that new stories hardly ever move an old one.
+
+    Of three groups or more at least one is held out on each side, of 30 or more three, which an interval
+    needs: those of the lowest hashes, so that a new group displaces one of each side at most.
+    """
     if listed := params.held_out.get(source):
-        return "test" if group in listed.test else "val" if group in listed.val else "train"
-    place = rank(group, params.salt) / 2**64
-    return "test" if place < params.test else "val" if place < params.test + params.val else "train"
+        return {
+            group: "test" if group in listed.test else "val" if group in listed.val else "train"
+            for group in groups
+        }
+    places = sorted((rank(group, params.salt) / 2**64, group) for group in set(groups))
+    if len(places) < FEWEST:
+        return {group: "train" for _, group in places}
+    least = min(MOST_ASSURED, max(1, len(places) // ONE_OF))
+    test = sum(place < params.test for place, _ in places)
+    test = min(max(test, least if params.test else 0), len(places) - 2)
+    val = sum(place < params.test + params.val for place, _ in places) - test
+    val = min(max(val, least if params.val else 0), len(places) - 1 - test)
+    names = ["test"] * test + ["val"] * val + ["train"] * (len(places) - test - val)
+    return {group: name for (_, group), name in zip(places, names, strict=True)}
+
+
+def ends(passages: int, params: SplitParams) -> list[str]:
+    """The side of each passage of a work that has no other beside it: its end is held out, behind gaps.
+
+    "gap" is for a passage that stands between two sides, since neighbours share names and matter. All are for
+    training where few are left.
+    """
+    test, val = (round(passages * share) or 1 for share in (params.test, params.val))
+    held_out = ["gap", *["val"] * val, "gap", *["test"] * test]
+    train = passages - len(held_out)
+    if train < LEAST_TRAINED * passages or not (params.test and params.val):
+        return ["train"] * passages
+    return ["train"] * train + held_out
 
 
 def absent(source: str, groups: Iterable[str], params: SplitParams) -> list[str]:

@@ -1,4 +1,4 @@
-"""Scenes and prose → passages of a bounded length, cut where a reader would pause.
+"""Scenes → passages of a bounded length, cut where a reader would pause.
 
 A scene comes in the plays' markdown, and its passages have none left:
 
@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from storyforge.preprocess.language import word_count
+
 EMPHASIS = re.compile(r"^([_*]+)((?:(?!\n\s*\n)[^_*])+)[_*]+[ \t]*$", re.MULTILINE)
 HALF_NAME = re.compile(r"[A-Z]{3,}(?: [A-Z]+)*|[A-Z][a-z]+'s")  # "BISHOP" above "**OF WINCHESTER**"
 UNOPENED = re.compile(r"\[([^\[\]]+)\]_?")
 ENDS_OF_A_PLAY = ("PROLOGUE", "EPILOGUE")
 EXIT = re.compile(r"\[(?:Exit|Exeunt|Dies)\b")
-SENTENCE = re.compile(r"\S.*?(?:[.!?…]+[\"'”’)\]]*(?=\s)|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def scene_passages(speeches: Sequence[Speech], max_words: int) -> list[Passage]:
     """
     parts = [part for speech in speeches for part in _split_speech(speech, max_words)]
     units = _with_directions(parts)
-    cuts = _even_cuts([sum(_words(str(part)) for part in unit) for unit in units], max_words)
+    cuts = even_cuts([sum(word_count(str(part)) for part in unit) for unit in units], max_words)
     found = []
     for start, end in zip(cuts, cuts[1:], strict=False):
         inside = [part for unit in units[start:end] for part in unit]
@@ -133,50 +134,9 @@ def scene_passages(speeches: Sequence[Speech], max_words: int) -> list[Passage]:
     return found
 
 
-def prose_passages(text: str, max_words: int) -> list[Passage]:
-    """The same for prose, cut between paragraphs; inside a longer one between sentences, or else words."""
-    units = [unit for paragraph in text.split("\n\n") for unit in _split_paragraph(paragraph, max_words)]
-    cuts = _even_cuts([_words(unit) for unit in units], max_words)
-    return [
-        Passage(_joined(units[start:end]), start == 0, end == len(units))
-        for start, end in zip(cuts, cuts[1:], strict=False)
-    ]
-
-
-def opening_part(text: str, max_words: int) -> Passage:
-    """As many whole paragraphs as fit, and at least the beginning of the first."""
-    units = [unit for paragraph in text.split("\n\n") for unit in _split_paragraph(paragraph, max_words)]
-    taken, length = 0, 0
-    while taken < len(units) and (taken == 0 or length + _words(units[taken]) <= max_words):
-        length += _words(units[taken])
-        taken += 1
-    return Passage(_joined(units[:taken]), opens=True, ends=taken == len(units))
-
-
-def _joined(units: Sequence[str]) -> str:
-    """Without the rule between scenes where a cut has left it at an end."""
-    return "".join(units).strip().removeprefix("***").removesuffix("***").strip()
-
-
-def _split_paragraph(paragraph: str, max_words: int) -> Iterator[str]:
-    """The paragraph and the break after it; where it is longer than `max_words`, its sentences."""
-    if _words(paragraph) <= max_words:
-        yield paragraph + "\n\n"
-        return
-    sentences = []
-    for sentence in SENTENCE.findall(paragraph):
-        words = sentence.split()
-        starts = range(0, len(words), max_words)
-        parts = [" ".join(words[start : start + max_words]) for start in starts]
-        sentences += parts if len(parts) > 1 else [sentence]
-    for sentence in sentences[:-1]:
-        yield sentence + " "
-    yield sentences[-1] + "\n\n"
-
-
 def _split_speech(speech: Speech, max_words: int) -> Iterator[Speech]:
     """The speech, or where it is longer than `max_words` even parts of it under the same name."""
-    cuts = _even_cuts(list(map(_words, speech.lines)), max(1, max_words - _words(speech.speaker)))
+    cuts = even_cuts(list(map(word_count, speech.lines)), max(1, max_words - word_count(speech.speaker)))
     for start, end in zip(cuts, cuts[1:], strict=False):
         yield Speech(speech.speaker, speech.lines[start:end])
 
@@ -198,7 +158,7 @@ def _with_directions(parts: Sequence[Speech]) -> list[list[Speech]]:
     return units
 
 
-def _even_cuts(sizes: Sequence[int], limit: int) -> list[int]:
+def even_cuts(sizes: Sequence[float], limit: float) -> list[int]:
     """Borders of the fewest runs that sum to at most `limit`, with the least sum of squares among those.
 
     A single size above the limit is a run of its own.
@@ -216,7 +176,3 @@ def _even_cuts(sizes: Sequence[int], limit: int) -> list[int]:
     while cuts[-1]:
         cuts.append(best[cuts[-1]][2])
     return cuts[::-1]
-
-
-def _words(text: str) -> int:
-    return len(text.split())

@@ -28,13 +28,44 @@ from storyforge.core.params import Params
 from storyforge.core.records import SIDES, Exchange, Story, read_prompts
 from storyforge.core.words import WORD
 from storyforge.preprocess import corpus, filters
-from storyforge.preprocess.accounts import Account, report, summary
+from storyforge.preprocess.accounts import Account, outlook, report, summary
 from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
 from storyforge.preprocess.drafts import Draft, Profile, drafts
-from storyforge.preprocess.heldout import HeldOutPrompts, SplitParams, contaminated, held_out_prompts, side
+from storyforge.preprocess.heldout import (
+    HeldOutPrompts,
+    SplitParams,
+    contaminated,
+    held_out_prompts,
+    hold_out,
+)
+from storyforge.preprocess.overlap import sketch
 
 RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
-NO_FAULT = ("not_chosen", "crowded_prompt")  # rules for sound drafts that are not wanted
+NO_FAULT = ("not_chosen", "gap")  # as many as params.yaml asks for
+GOVERNED = {  # rule → the key that makes it stricter or milder; of a source's profile, or with its section
+    "tag": "drop_tags",
+    "short_prompt": "min_prompt_words",
+    "meta": "max_meta",
+    "foreign": "min_english",
+    "short": "min_words",
+    "long": "max_words",
+    "broken": "max_broken_characters",
+    "unlettered": "min_lettered_words",
+    "word_length": "mean_word_length",
+    "one_character": "max_one_character",
+    "unfinished": "must_end",
+    "repeated_lines": "max_repetition",
+    "repeated_phrase": "max_repetition",
+    "repeated_passages": "max_repetition",
+    "promotion": "max_promotions",
+    "shouting": "max_capitals",
+    "list_shape": "max_list_lines",
+    "short_lines": "max_short_lines",
+    "unsafe": "drop_unsafe",
+    "near_copy": "corpus.min_jaccard",
+    "split_conflict": "corpus.min_jaccard",
+    "crowded_prompt": "corpus.max_stories_a_prompt",
+}
 FEW = 50  # drafts of a source; among fewer a share says nothing
 BATCH = 32  # stories given to a process at once
 WORTH_PROCESSES = 2_000_000  # bytes of raw stories; fewer are done sooner than processes start
@@ -72,13 +103,16 @@ class Examiner:
             id=draft.id,
             source=story.source,
             group=story.group,
-            side=side(story.source, story.group, self.params.split),
             words=len(draft.tokens),
             ended=draft.ended,
             stripped_characters=draft.meta.get("stripped_characters", 0),
             fingerprint=corpus.fingerprint(draft.all_words),
             signature=None if reasons else corpus.signature(grams),
-            prompt_words=" ".join(WORD.findall(draft.own_prompt.casefold())) if draft.own_prompt else None,
+            sketch=None if reasons else sketch(grams),
+            prompt_words=" ".join(WORD.findall(draft.own_prompt.casefold())) or None
+            if draft.premise
+            else None,
+            language=draft.language,
             reasons=reasons,
         )
         exchange = Exchange(
@@ -109,12 +143,13 @@ def preprocess(
     with path.open("rb") as file:
         shingles = _shingles_of(file, starts, params.corpus.shingle_words)
         wanted = {source: profile.keep for source, profile in params.profiles.items()}
+        ended = hold_out(candidates, params.split)
         settle(candidates, params.corpus, params.split.salt, wanted, shingles)
         file.seek(0)
         accounts = _written(candidates, file, folder)
     path.unlink()
     _require_moderate_rules(accounts, params.max_rule_share)
-    return report(accounts, candidates, params.split)
+    return report(accounts, candidates, params.split, ended)
 
 
 def _examined(
@@ -165,12 +200,17 @@ def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -
                 raise UserError(
                     f"{source}: rule '{rule}' drops {count:,} of {account.drafts:,}, more than "
                     f"preprocess.max_rule_share = {max_share} allows (for one: {example['opening']!r}: "
-                    f"{example['reason']}): look at preprocess.profiles.{source} in params.yaml"
+                    f"{example['reason']}): look at preprocess.{_governing(rule, source)} in params.yaml"
                 )
     if not any(account.kept["train"] for account in accounts.values()):
         dropped = sum((account.dropped for account in accounts.values()), Counter()).most_common(3)
         rules = ", ".join(f"{rule} {count:,}" for rule, count in dropped) or "there are no stories"
         raise UserError(f"no story is left to train on ({rules}): look at preprocess.profiles in params.yaml")
+
+
+def _governing(rule: str, source: str) -> str:
+    key = GOVERNED.get(rule)
+    return key if key and "." in key else f"profiles.{source}" + (f".{key}" if key else "")
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
@@ -208,8 +248,13 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     for source, account in metadata["sources"].items():
         rows = ", ".join(f"{count:,} {side}" for side, count in account["kept"].items())
         print(f"{source}: {rows} of {account['drafts']:,}")
+        if dropped := {rule: row["dropped"] for rule, row in account["rules"].items() if row["dropped"]}:
+            print(f"  dropped: {', '.join(f'{count:,} {rule}' for rule, count in dropped.items())}")
+        if languages := account.get("languages"):
+            print(f"  languages: {', '.join(f'{count:,} {name}' for name, count in languages.items())}")
         if missing := account["held_out_but_absent"]:
             print(f"  held out in params.yaml but not among the stories: {', '.join(missing)}")
+    print(outlook(metadata))
     return {"processes": processes}
 
 
