@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.collect import reading, sources, stage
+from storyforge.collect import accounts, reading, sources, stage
 from storyforge.collect.sources import tinystories
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, read_jsonl
@@ -62,8 +62,8 @@ class Workplace:
     def stories(self, source: str) -> list[Story]:
         return list(read_jsonl(self.raw / f"{source}.jsonl", Story))
 
-    def rejects(self) -> list[stage.Reject]:
-        return list(read_jsonl(self.raw / "rejects.jsonl", stage.Reject))
+    def rejects(self) -> list[accounts.Reject]:
+        return list(read_jsonl(self.raw / "rejects.jsonl", accounts.Reject))
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ HOSTILE = {
     "list": (b'["a"]', "not_an_object"),
     "string": (b'"a"', "not_an_object"),
     "number for text": (b'{"text": 7}', "text_not_text"),
-    "no text": (b'{"story": "a"}', "no_text"),
+    "no text": (b'{"body": "a"}', "no_text"),
     "blank text": (b'{"text": " "}', "empty_text"),
     "prompt of the wrong type": (b'{"text": "a", "prompt": {}}', "prompt_not_text"),
     "byte order mark in the middle": (b'\xef\xbb\xbf{"text": "a"}', "not_json"),
@@ -255,8 +255,10 @@ def test_hostile_line_is_one_counted_reject(line, reason, work):
     report = work.run(folder=None)["folder"]
     assert [story.text for story in work.stories("folder")] == ["A good story.", "Another good story."]
     assert report["records"]["rejected"] == {reason: 1}
-    expected = stage.Reject("folder", "rows.jsonl", 2, len(GOOD), reason, hub.sha256(line + b"\n"))
-    assert work.rejects() == [expected]
+    (reject,) = work.rejects()
+    assert (reject.file, reject.record, reject.offset, reject.reason) == ("rows.jsonl", 2, len(GOOD), reason)
+    assert (reject.sha256, reject.bytes) == (hub.sha256(line + b"\n"), len(line) + 1)
+    assert "\n" not in str(reject) and "rows.jsonl, record 2 " in str(reject)
 
 
 def test_huge_line_is_skipped_to_the_next_newline(work, monkeypatch):
@@ -297,7 +299,14 @@ def test_unusual_line_breaks_inside_a_text_do_not_cut_it(work):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"\xff\xfe", "invalid_utf8"), (b"", "empty_text"), (b"a\0b", "nul"), (b"a" * 101, "too_long")],
+    [
+        (b"\xff\xfe", "empty_text"),
+        (b"\xff\xfea", "damaged"),
+        (b"a\xffb", "invalid_utf8"),
+        (b"", "empty_text"),
+        (b"a\0b", "nul"),
+        (b"a" * 101, "too_long"),
+    ],
 )
 def test_hostile_text_file_is_one_counted_reject(content, reason, work, monkeypatch):
     monkeypatch.setattr(reading, "MAX_RECORD_BYTES", 100)
@@ -316,7 +325,7 @@ def test_reject_holds_nothing_of_its_text(work):
 def test_file_name_of_no_encoding_is_written_out(work):
     (work.folder / os.fsdecode(b"caf\xe9.txt")).write_text("Coffee.")
     work.run(folder=None)
-    assert work.stories("folder")[0].group == "caf\\udce9.txt"
+    assert work.stories("folder")[0].group == "caf\\udce9"
 
 
 def test_hostile_rows_of_a_table_are_counted_rejects(work, serve):
@@ -340,13 +349,14 @@ def one_line(caught) -> str:
 
 
 def test_too_many_rejects_stop_the_stage(work):
-    work.params["max_reject_share"] = 0.3
+    work.params["max_reject_share"] = 0.03
     (work.folder / "rows.jsonl").write_bytes(GOOD + b"{\n" + ALSO_GOOD + b"[]\n")
     with pytest.raises(UserError) as caught:
         work.run(folder=None)
     assert one_line(caught) == (
-        "folder: 2 of 4 records were rejected, and collect.max_reject_share in params.yaml allows 0.3 "
-        "(not_json 1, not_an_object 1; first rows.jsonl, record 2: not_json)"
+        "folder: 2 of 4 records, 14% of the bytes, cannot be read, and collect.max_reject_share allows 3%: "
+        "rows.jsonl, record 2 is not JSON: mend or remove it; "
+        "rows.jsonl, record 4 is JSON but no object: make each row an object with a text"
     )
     assert not work.raw.parent.exists() or list(work.raw.parent.iterdir()) == []
 
@@ -385,7 +395,7 @@ def test_broken_table_is_one_line(broken, work, serve):
 def test_folder_without_stories_says_what_to_put_there(make, work):
     make(work.folder)
     with pytest.raises(
-        UserError, match=r"my-stories: no .txt, .md or .jsonl file: put stories there"
+        UserError, match=r"my-stories: no story: put .docx, .odt, .rtf, .epub, .html, .md, .txt"
     ) as caught:
         work.run(folder=None)
     one_line(caught)
@@ -554,11 +564,11 @@ def test_process_ends_with_one_line_and_status_1(work):
 
 
 def test_report_counts_words_and_bytes_of_what_is_kept():
-    counts = stage.Counts(not_chosen=2, duplicates=1)
+    counts = accounts.Counts(not_chosen=2, duplicates=1)
     counts.keep(tinystories("One two three."), rank=5)
     counts.keep(tinystories("Café noir."), rank=4)
-    counts.reject(stage.Reject("tinystories", "a.jsonl", 1, 0, "nul", "0" * 64))
-    counts.reject(stage.Reject("tinystories", "a.jsonl", 2, 9, "not_json", "0" * 64))
+    counts.reject(accounts.Reject("tinystories", "a.jsonl", 1, 0, "nul", "0" * 64, 30))
+    counts.reject(accounts.Reject("tinystories", "a.jsonl", 2, 9, "not_json", "0" * 64, 30))
     report = counts.report()
     assert (report["stories"], report["words"], report["bytes"]) == (2, 5, 14 + 11)
     assert report["records"] == {
@@ -567,19 +577,21 @@ def test_report_counts_words_and_bytes_of_what_is_kept():
         "duplicates": 1,
         "rejected": {"not_json": 1, "nul": 1},
     }
-    assert counts.first_reject == "a.jsonl, record 1: nul"
+    assert (
+        counts.first_rejects[0] == "a.jsonl, record 1 holds NUL characters, so it is no text: save it as text"
+    )
 
 
 def test_samples_are_the_lowest_ranks_whatever_the_order():
     stories = [tinystories(f"Story {number}. " + "word " * 200) for number in range(10)]
-    forward, backward = stage.Counts(), stage.Counts()
+    forward, backward = accounts.Counts(), accounts.Counts()
     for number, story in enumerate(stories):
         forward.keep(story, number)
     for number, story in reversed(list(enumerate(stories))):
         backward.keep(story, number)
     samples = forward.report()["samples"]
     assert samples == backward.report()["samples"]
-    assert [sample["id"] for sample in samples] == [story.id for story in stories[: stage.SAMPLES]]
+    assert [sample["id"] for sample in samples] == [story.id for story in stories[: accounts.SAMPLES]]
     assert all(len(sample["opening"]) <= 240 and sample["opening"].endswith(" …") for sample in samples)
 
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,25 @@ def test_a_story_may_be_asked_for_by_id_and_source(clone):
 def test_rejected_stories_are_counted_by_rule(clone, storyforge):
     rows = [line.split() for line in storyforge("look", "rejected").stdout.splitlines()]
     assert rows[1:] == [["made", "short", "2", "18.18%", "3"], ["made", "foreign", "0", "0.00%", "1"]]
+
+
+def test_what_collect_did_not_read_is_told_beside_the_rules(clone, storyforge):
+    unread = "12 files were not read: .pages 11, .pdf 1: save them as .docx"
+    report = {"folder": {"records": {"rejected": {"invalid_utf8": 1}}, "unread": unread}}
+    place = {
+        "source": "folder",
+        "file": "s09.txt",
+        "record": 1,
+        "reason": "invalid_utf8",
+        "detail": "looks like x",
+    }
+    Path("data/raw/collection_report.json").write_text(json.dumps(report))
+    Path("data/raw/rejects.jsonl").write_text(json.dumps(place) + "\n")
+    said = storyforge("look", "rejected").stdout
+    assert (
+        "folder: collect rejected invalid_utf8 1:\n  s09.txt, record 1: invalid_utf8 looks like x\n" in said
+    )
+    assert said.endswith(f"folder: {unread}\n")
 
 
 def test_rejected_stories_are_shown_with_what_was_wrong(clone, storyforge):

@@ -2,27 +2,49 @@
 
 import codecs
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
+from charset_normalizer import from_bytes
 
 from storyforge.core.archives import members
 from storyforge.core.errors import UserError
 
-SUFFIXES = (".txt", ".md", ".jsonl")
 MAX_RECORD_BYTES = 16 << 20  # three times the whole of Shakespeare
 MAX_BATCH_BYTES = 256 << 20  # of a table's texts at once; one text repeated makes gigabytes of a small file
 MOST_TIMES = 200  # the size of its file that a table's text may have beyond that; compression of prose: 10
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+# Of the hundred that charset-normalizer knows, those that people's files are in; more would only raise doubt.
+CHARSETS = {
+    "cp1252": "Windows-1252",
+    "cp1250": "Windows-1250",
+    "cp1251": "Windows-1251",
+    "cp1253": "Windows-1253",
+    "mac_roman": "Mac Roman",
+    "koi8_r": "KOI8-R",
+    "cp932": "Shift-JIS",
+    "euc_jp": "EUC-JP",
+    "gb18030": "GB 18030",
+    "big5": "Big5",
+    "cp949": "EUC-KR",
+}
+MIN_COHERENCE = 0.4  # of a text in one of its languages charset-normalizer gives 0.42 to 0.75
+SAME_CHAOS = 0.02  # two readings this close are equally likely
 
 
 class Unusable(ValueError):
     """A record that no story can be made of; its text is the reason, a word to be counted."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason)
+        self.detail = detail  # what a person wants to know besides; never of the text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +55,16 @@ class Record:
     number: int  # line or row, from 1
     offset: int | None  # in bytes, where the file has lines
     parts: tuple[bytes | None, ...]  # one a column; one in all where there are no columns
+    about: dict[str, Any] = field(default_factory=dict)  # what a document says of itself
+    unusable: Unusable | None = None  # the reason, where not even its bytes could be had
 
     @property
     def bytes(self) -> bytes:
         return b"\0".join(part or b"" for part in self.parts)
+
+
+def suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
 def archived(wheel: Path, pattern: str) -> Iterator[Record]:
@@ -89,40 +117,6 @@ def _require_columns(schema: pyarrow.Schema, columns: tuple[str, ...], name: str
             raise UserError(f"{name}: column '{column}' holds {schema.field(column).type}, not text")
 
 
-def own_files(folder: Path) -> dict[str, Path]:
-    """Name → path of each story file in the folder, by name; hidden ones are left out."""
-    named = {}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in name.parts):
-            continue
-        if path.is_symlink() and not path.exists():
-            raise UserError(f"{path}: a link to a missing file: restore the file or remove the link")
-        if path.is_file():
-            named[name.as_posix().encode(errors="backslashreplace").decode()] = path
-    if not named:
-        raise UserError(
-            f"{folder}: no .txt, .md or .jsonl file: "
-            "put stories there, or take collect.folder out of params.yaml"
-        )
-    return dict(sorted(named.items()))
-
-
-def texts(files: Mapping[str, Path]) -> Iterator[Record]:
-    """The lines of each .jsonl file; any other file is one record."""
-    for name, path in files.items():
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        with file:
-            if path.suffix.lower() == ".jsonl":
-                yield from (Record(name, number, offset, (data,)) for number, offset, data in lines(file))
-            else:
-                data = file.read(MAX_RECORD_BYTES + 1).removeprefix(codecs.BOM_UTF8)
-                yield Record(name, 1, 0, (data,))
-
-
 def lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
     """Number, offset and bytes of each line that is not blank, split on b"\n" alone.
 
@@ -149,17 +143,54 @@ def decoded(data: bytes) -> str:
         raise Unusable("invalid_utf8") from None
 
 
-def json_object(data: bytes) -> dict[str, Any]:
-    """Unusable where it is broken, ambiguous, too deep, or no JSON to anyone but Python."""
+def guessed(data: bytes) -> str:
+    """The text of one's own file: Unicode by its mark, UTF-8, or another encoding where no doubt is left.
+
+    Unusable where there is doubt; its detail is what the encoding looks like.
+    """
+    for mark, encoding in MARKS.items():
+        if data.startswith(mark):
+            try:
+                return data.removeprefix(mark).decode(encoding)
+            except UnicodeDecodeError:
+                raise Unusable("damaged", f"its mark says {encoding.upper()}") from None
     try:
-        value = json.loads(decoded(data), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        return decoded(data)
+    except Unusable as reason:
+        if str(reason) != "invalid_utf8" or b"\0" in data:
+            raise
+    found = from_bytes(data, cp_isolation=list(CHARSETS))
+    likely = [match for match in found if match.coherence >= MIN_COHERENCE]
+    if not likely:
+        raise Unusable("invalid_utf8")
+    least = min(match.chaos for match in likely)
+    texts = {str(match): match for match in likely if match.chaos <= least + SAME_CHAOS}
+    ranked = sorted(texts, key=_plausible, reverse=True)
+    best = texts[ranked[0]]
+    if len(ranked) > 1 and _plausible(ranked[0]) == _plausible(ranked[1]):
+        named = next(name for charset, name in CHARSETS.items() if charset in best.could_be_from_charset)
+        raise Unusable("invalid_utf8", f"looks like {named}")
+    return ranked[0]
+
+
+def _plausible(text: str) -> int:
+    """Quotation marks, dashes and dots, less capitals after small letters: “a café” beats Òa cafÈÓ."""
+    marks = sum(unicodedata.category(letter) in ("Pi", "Pf", "Pd") or letter == "…" for letter in text)
+    pairs = zip(text, text[1:], strict=False)
+    return marks - sum(first.islower() and second.isupper() and second > "\x7f" for first, second in pairs)
+
+
+def json_value(text: str, *kinds: type) -> Any:
+    """An object, or one of `kinds`; Unusable where it is broken, ambiguous, too deep, or Python's own."""
+    try:
+        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except Unusable:
         raise
     except RecursionError:
         raise Unusable("too_deep") from None
     except ValueError:
         raise Unusable("not_json") from None
-    if not isinstance(value, dict):
+    if not isinstance(value, kinds or dict):
         raise Unusable("not_an_object")
     return value
 

@@ -13,7 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from storyforge.collect.reading import Record, Unusable, decoded, json_object, require_text
+from storyforge.collect import rows
+from storyforge.collect.frames import told, unframed
+from storyforge.collect.reading import Record, Unusable, decoded, json_value, require_text, suffix
+from storyforge.collect.works import title_work, work
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
 from storyforge.core.params import Slice
@@ -48,6 +51,8 @@ class Source:
     files: str = ""  # of a package: which of its files are read
     columns: tuple[str, ...] = ()  # of the hub's parquet files: the columns that are read
 
+
+ROWS = (".jsonl", ".ndjson", ".json", ".csv")
 
 GENRES = {
     "comedies": "comedy",
@@ -125,30 +130,40 @@ def tinystories(text: str) -> Story:
     return _story("tinystories", text)
 
 
-def folder(record: Record) -> Story:
-    """A line of a .jsonl file, or a whole file as one story and one group."""
-    name, (data,) = record.file, record.parts
-    if name.lower().endswith(".jsonl"):
-        return folder_row(name, json_object(data))
-    return folder_text(name, decoded(data))
+def folder(record: Record) -> list[Story]:
+    """The stories of one row; or a whole file as one."""
+    text = decoded(record.bytes)
+    if suffix(record.file) in ROWS:
+        return folder_row(record.file, json_value(text))
+    return [folder_text(record.file, text, record.about)]
 
 
-def folder_text(name: str, text: str) -> Story:
-    return _story("folder", text, group=name, meta={"file": name})
+def folder_text(name: str, text: str, properties: dict[str, Any] | None = None) -> Story:
+    """Without what stands around the story in its file; `properties` are what pandoc knows of a document."""
+    framed = unframed(text, suffix(name))
+    about = told(properties or {}) | framed.about
+    framed.taken["frames"] += bool((properties or {}).get("frame"))
+    form = {"form": "drama"} if suffix(name) == ".fountain" else {}
+    taken = {kind: count for kind, count in sorted(framed.taken.items()) if count}
+    meta = {"file": name} | about | form | ({"taken_off": taken} if taken else {})
+    return _story("folder", framed.text, group=work(name, about.get("title")), meta=meta)
 
 
-def folder_row(name: str, row: dict[str, Any]) -> Story:
-    """A JSON Lines row: `text`, and perhaps `prompt`, `group`, `title`.
+def folder_row(name: str, row: dict[str, Any]) -> list[Story]:
+    """The stories of a row in a form that rows.py knows.
 
-    Without a group it goes with rows of the same prompt, else alone: a file of many stories is not one book.
+    Their group is the one it gives, else its title, else its prompt, else its own: a file of many stories is
+    not one book. The turns of a conversation are one work.
     """
-    for key in ("text", "prompt", "group", "title"):
-        if row.get(key) is not None or key == "text":
-            require_text(row.get(key), key)
-    prompt, title = row.get("prompt"), row.get("title")
-    meta = {"file": name} | ({"title": title} if title else {})
-    group = row.get("group") or (prompt_group(prompt) if prompt else "")
-    return _story("folder", row["text"], prompt=prompt, group=group, meta=meta)
+    meta = {"file": name} | rows.about(row)
+    found = rows.exchanges(row)
+    named = rows.group(row) or title_work(meta.get("title", ""))
+    if len(found) > 1 and not named:
+        named = story_id("folder", "\0".join(text for _, text in found))
+    return [
+        _story("folder", text, prompt=prompt, group=named or prompt_group(prompt or ""), meta=meta)
+        for prompt, text in found
+    ]
 
 
 def _story(

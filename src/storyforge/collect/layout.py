@@ -1,0 +1,126 @@
+"""Titles, chapter headings and line breaks of a plain text, told from its prose."""
+
+import re
+
+BYLINE = re.compile(r"^\W{0,3}(?:a (?:short )?story )?by:? +(.{2,60}?)\W{0,3}$", re.IGNORECASE)
+MAX_TITLE, MAX_TITLE_WORDS = 80, 12
+NUMERAL = r"(?:\d{1,3}|(?-i:[IVXLC]+)|(?:twenty|thirty|forty)[ -]?\w*|[a-z]*teen|the \w+|WORDS)".replace(
+    "WORDS", "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+)
+HEADING = re.compile(
+    rf"^[*_\s]*(?:(?:chapter|part|book|volume)\s+{NUMERAL}(?:[.:)–—*_ -].{{0,70}}|)"
+    r"|(?:prologue|epilogue|interlude)\b.{0,40})$",
+    re.IGNORECASE,
+)
+MARKED = re.compile(r"^#{1,6}[ \t]+(?!(?:ACT|SCENE|INT|EXT)\b)(.*?)[ \t#]*$")
+BARE = re.compile(r"^[ \t]*(\d{1,3}|[IVXL]+)\.?[ \t]*$")
+SCENE = re.compile(r"^(?:INT|EXT|EST|INT\./EXT|I/E)[. ]", re.IGNORECASE)
+MIN_WIDTH, MAX_WIDTH, SLACK = 45, 100, 5  # characters of a line that a program has broken
+MIN_WRAPPED = 0.7  # of the line breaks inside paragraphs: verse has few that fall where a program would break
+
+
+def without_headings(text: str) -> tuple[str, str | None, str | None, int]:
+    """The text without its title and headings; title, author, and how many headings there were."""
+    lines = text.strip("\n").split("\n")
+    title, author, used = _title(lines)
+    lines = lines[used:]
+    blank = [not line.strip() for line in lines]
+    heads = {n for n, line in enumerate(lines) if MARKED.match(line)}
+    heads |= {n for n, line in enumerate(lines) if len(line) <= MAX_TITLE and HEADING.match(line)}
+    heads |= _numbered(lines, blank)
+    alone = {
+        n for n in heads if all(m < 0 or m >= len(lines) or blank[m] or m in heads for m in (n - 1, n + 1))
+    }
+    taken = {n for n in heads if n in alone or MARKED.match(lines[n])}
+    kept = [line if n not in taken else "" for n, line in enumerate(lines)]
+    if not any(line.strip() for line in kept):
+        return text, None, None, 0  # a text of headings alone stays as it is
+    bare = re.sub(r"\n{3,}", "\n\n", "\n".join(kept)) if taken else "\n".join(lines)
+    return bare, title, author, len(taken)
+
+
+def _title(lines: list[str]) -> tuple[str | None, str | None, int]:
+    """Title, author, and how many lines they take; a first line must look like a title and stand alone."""
+    first = lines[0].strip()
+    used, title = 1, None
+    if len(lines) > 1 and re.fullmatch(r"=+ *", lines[1]) and first:
+        used, title = 2, first
+    elif marked := re.match(r"#[ \t]+(.*?)[ \t#]*$", first):
+        title = marked[1]
+    elif len(first) <= MAX_TITLE and len(first.split()) <= MAX_TITLE_WORDS and _like_a_title(first):
+        title = first.strip("*_ ")
+    if not title or HEADING.match(title):
+        return None, None, 0
+    after = next((n for n in range(used, len(lines)) if lines[n].strip()), None)
+    if after is None:
+        return None, None, 0
+    author = BYLINE.match(lines[after].strip())
+    if author:
+        used = after + 1
+        if not any(line.strip() for line in lines[used:]):
+            return None, None, 0
+    elif after == used and not (used == 2 or first.startswith("#")):
+        return None, None, 0
+    return title, author[1].strip() if author else None, used
+
+
+def _like_a_title(line: str) -> bool:
+    """No sentence, no speech, no scene heading: "The Well", "WHO GOES THERE?"; not "She ran", "Stop!"."""
+    bare = line.strip("*_ ")
+    words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", bare)
+    if not words or bare[0] in "\"'“‘«—–-" or bare[-1] in '.,;:…"”»—–' or SCENE.match(bare):
+        return False
+    capitals = [
+        word[0].isupper() or word[0].isdigit() or not word[0].islower() for word in words if len(word) > 3
+    ]
+    return words[0][0].isupper() and all(capitals or [True]) and (bare[-1] not in "?!" or len(words) > 2)
+
+
+def _numbered(lines: list[str], blank: list[bool]) -> set[int]:
+    """Lines that are numbers alone, where they count from one; one number alone may be anything."""
+    found = [(n, match[1]) for n, line in enumerate(lines) if (match := BARE.match(line))]
+    found = [
+        (n, each) for n, each in found if (n == 0 or blank[n - 1]) and (n + 1 == len(lines) or blank[n + 1])
+    ]
+    for count in (
+        [str(number) for number in range(1, len(found) + 1)],
+        [_roman(n) for n in range(1, len(found) + 1)],
+    ):
+        if len(found) > 1 and [each for _, each in found] == count:
+            return {n for n, _ in found}
+    return set()
+
+
+def _roman(number: int) -> str:
+    tens, ones = divmod(number, 10)
+    return "X" * tens + ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"][ones]
+
+
+def joined(text: str) -> tuple[str, int]:
+    """Paragraphs that a program broke into lines of one width, a line each; and how many breaks went.
+
+    Verse and lists stay: few of their lines end where the next word would not have fitted.
+    """
+    lines = text.split("\n")
+    inside = [n for n in range(len(lines) - 1) if lines[n].strip() and lines[n + 1].strip()]
+    lengths = sorted(len(lines[n].rstrip()) for n in inside)
+    if not lengths or not MIN_WIDTH <= (width := lengths[int(0.98 * (len(lengths) - 1))]) <= MAX_WIDTH:
+        return text, 0
+
+    def wrapped(n: int) -> bool:
+        this, after = lines[n].rstrip(), lines[n + 1]
+        indented = this[:1].isspace() and this[:4].isspace() or after[:2].isspace()
+        full = len(this) + 1 + len(after.split()[0]) > width - SLACK
+        return full and not indented and not lines[n].endswith("  ")
+
+    broken = {n for n in inside if wrapped(n)}
+    if len(broken) < MIN_WRAPPED * len(inside):
+        return text, 0
+    whole = []
+    for n, line in enumerate(lines):
+        if n - 1 in broken:
+            hyphen = whole[-1].endswith("-") and not whole[-1].endswith("--")
+            whole[-1] += ("" if hyphen else " ") + line.strip()
+        else:
+            whole.append(line.rstrip() if n in broken else line)
+    return "\n".join(whole), len(broken)

@@ -1,0 +1,68 @@
+"""Which files are parts of one work, by their names and titles: what no split may cut."""
+
+import re
+
+NUMBERS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+)
+PARTS = "chapter|chap|ch|part|pt|book|scene|act|episode|ep|volume|vol"
+SEPARATOR = r"[\s_.,:#–—-]"
+# "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club"
+CHAPTER = re.compile(
+    rf"^(?P<work>.*?)(?:^|{SEPARATOR})(?:{PARTS}){SEPARATOR}*"
+    rf"(?:\d{{1,3}}(?!\d)|(?:{'|'.join(NUMBERS)})\b|(?-i:[IVXL]+)(?=$|[_.,:–—-]|\s+[–—-])).*$",
+    re.IGNORECASE,
+)
+EDGE = re.compile(
+    rf"^(?P<work>.*?){SEPARATOR}*\b(?:prologue|epilogue|interlude|foreword|afterword)$", re.IGNORECASE
+)
+NUMBERED = re.compile(rf"^(?P<work>.*[^\W\d_].*?){SEPARATOR}+\d{{1,3}}$")
+# "The Sea (2)", "Copy of The Sea", "The Sea - Copy", "The Sea, draft 2", "The Sea v3"
+COPY = re.compile(
+    rf"^copy of |{SEPARATOR}*\(\d{{1,3}}\)$|{SEPARATOR}+(?:copy|draft|version|rev)(?:{SEPARATOR}*\d+)?$"
+    rf"|{SEPARATOR}+v\d+$",
+    re.IGNORECASE,
+)
+# "Story 7" is the seventh story, not the seventh part of one
+ANY = set("story stories tale text txt untitled document doc file sample example new prompt essay".split())
+ANY |= {"fiction", "flash", "short story", "my story", "untitled document", "new document"}
+
+
+def work(name: str, title: str | None) -> str:
+    """The work a file belongs to: its first sub-folder, else what its name or its title says.
+
+    What is in doubt goes together, for held-out text must not stand in training; but numbers alone, or with a
+    word such as "story" before them, count stories.
+    """
+    *archive, first, rest = re.match(r"((?:[^/]*\.zip/)*)([^/]*)/?(.*)", name, re.IGNORECASE).groups()
+    stem = first if rest else re.sub(r"\.\w{1,8}$", "", first)
+    part = _whole(stem)
+    if not rest and part is None and title and (named := title_work(title)):
+        return named
+    inside = "".join(archive).casefold()
+    return inside + (_plain(stem) if part is None else part or "chapters")
+
+
+def title_work(title: str) -> str:
+    """The title without a chapter's number; "" of a title that is one, or says nothing."""
+    part = _whole(title)
+    named = _plain(title) if part is None else part
+    return "" if named in ANY else named
+
+
+def _whole(name: str) -> str | None:
+    """The work's name, "" for "Chapter 3"; None of a name that is no part's and no copy's."""
+    shorter = name
+    while (cut := COPY.sub("", shorter).strip()) and cut != shorter:
+        shorter = cut
+    found = CHAPTER.match(shorter) or EDGE.match(shorter)
+    if found is None and (found := NUMBERED.match(shorter)) and _plain(found["work"]) in ANY:
+        found = None
+    if found:
+        return _plain(found["work"])
+    return None if shorter == name or _plain(shorter) in ANY else _plain(shorter)
+
+
+def _plain(name: str) -> str:
+    """As names are compared: case, separators and spaces aside."""
+    return re.sub(rf"{SEPARATOR}+", " ", name).strip().casefold()
