@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.commands.terminal import UNPRINTABLE
 from storyforge.commands.writers import INCOMPLETE, Writers, asked, deltas, named, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
+from storyforge.core.text import printable
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_sample_writes_the_story_to_stdout_and_the_rest_to_stderr(adapter, story
     first, second = (storyforge("sample", "A duel.", "--seed", "5") for _ in range(2))
     assert first.stdout == second.stdout != storyforge("sample", "A duel.", "--seed", "6").stdout
     (written,) = Writers(named(None)).write("tuned", asked(["A duel."]), sampling({"seed": 5}))
-    assert first.stdout == UNPRINTABLE.sub("", written.text) + "\n"
+    assert first.stdout == printable(written.text) + "\n"
     assert first.stderr == "tuned: 12 tokens, cut; seed 5, temperature 1.0\n"
 
 

@@ -27,6 +27,7 @@ from storyforge.core.files import dumps, published, published_folder, write_json
 from storyforge.core.launch import launch
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Story
+from storyforge.core.text import printable
 from storyforge.core.words import quantiles
 
 SAMPLES = 3
@@ -128,7 +129,7 @@ def main(folder: Path, raw: Path) -> None:
         report = collect(CollectParams.load(), folder, beside)
         write_json(beside / "collection_report.json", report)
     for name, source in report.items():
-        print(f"{name}: {source['stories']:,} stories, {source['words']:,} words")
+        print(printable(f"{name}: {source['stories']:,} stories, {source['words']:,} words"))
 
 
 def collect(params: CollectParams, folder: Path, raw: Path) -> dict[str, Any]:

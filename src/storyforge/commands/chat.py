@@ -13,6 +13,7 @@ from storyforge.commands.writers import Writers, indented, sampling
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import published
+from storyforge.report.page import plain
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams
@@ -105,7 +106,7 @@ class Chat:
         """Markdown; every line of a prompt or reply is indented, so that none of it is markup."""
         parts = ["# Conversation\n"]
         for prompt, reply, writer in self.turns:
-            parts += ["**you**\n", *indented(prompt), f"**{writer}**\n", *indented(reply)]
+            parts += ["**you**\n", *indented(prompt), f"**{plain(writer)}**\n", *indented(reply)]
         settings = ", ".join(f"{key} {value}" for key, value in self.params)
         return "\n".join([*parts, f"<sub>{settings}</sub>\n"])
 

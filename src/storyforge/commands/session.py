@@ -1,6 +1,5 @@
 """Requests and replies of the demo."""
 
-import html
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -12,6 +11,7 @@ from storyforge.commands.writers import Writers, how_it_ended, indented, samplin
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
+from storyforge.report.page import plain
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams
@@ -103,9 +103,9 @@ def markdown(requests: Sequence[Request]) -> str:
     """A page; every line of a prompt or reply is indented, so that none of it is markup."""
     parts = ["# Stories\n"]
     for each in requests:
-        parts += [f"## {title(each.prompt)}\n", *indented(each.prompt.prompt), f"{each.settings}\n"]
+        parts += [f"## {plain(title(each.prompt))}\n", *indented(each.prompt.prompt), f"{each.settings}\n"]
         for name, reply in each.replies.items():
-            parts += [f"### {html.escape(name)}\n", *indented(reply.text), f"{reply.end}\n"]
+            parts += [f"### {plain(name)}\n", *indented(reply.text), f"{reply.end}\n"]
     return "\n".join(parts)
 
 

@@ -14,6 +14,7 @@ from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json
 from storyforge.core.records import Prompt, read_prompts
+from storyforge.core.text import printable
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams, Written
@@ -39,7 +40,7 @@ def how_it_ended(tokens: int, ended: bool) -> str:
 
 def indented(text: str) -> list[str]:
     """Lines of a Markdown code block, in which nothing is markup."""
-    return [*(f"    {line}" for line in text.splitlines()), ""]
+    return [*(f"    {line}" for line in printable(text).splitlines()), ""]
 
 
 def sampling(changes: Mapping[str, Any]) -> "SamplingParams":

@@ -26,6 +26,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, read_yaml
 from storyforge.core.launch import launch
 from storyforge.core.records import SIDES, Exchange
+from storyforge.core.text import printable
 from storyforge.report import findings, pictures, provenance
 from storyforge.report.card import card
 from storyforge.report.page import fenced, page, plain
@@ -111,7 +112,7 @@ def main(
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
     found = findings.main_finding(of.base, details["improvement"])
-    print(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo")
+    print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
 
 
 def png(figure: Figure) -> bytes:
