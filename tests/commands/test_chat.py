@@ -52,7 +52,7 @@ def test_another_writer_continues_the_conversation(chat):
         ("/save", "say into which file"),
         ("/save x.md", "nothing has been said yet"),
         ("/retry", "nothing has been answered yet"),
-        ("word " * 200, "leave no room for a reply of 12"),
+        ("word " * 200, "a reply of 12 are more than the 512 tokens that the model reads"),
     ],
 )
 def test_what_a_chat_cannot_do_is_said_and_changes_nothing(chat, line, complaint):

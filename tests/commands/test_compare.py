@@ -56,6 +56,14 @@ def test_names_and_words_of_a_writer_steer_no_terminal(capsys, monkeypatch):
         assert not re.search("[\x1b\r\u2028\u202e]", said)
 
 
+def test_a_prompt_beyond_the_context_is_refused_before_anything_is_written(adapter, storyforge):
+    said = storyforge("compare", "A duel.", "word " * 200, status=1).stderr
+    assert said.endswith(
+        "a reply of 12 are more than the 512 tokens that the model reads: shorten the prompt or the reply\n"
+    )
+    assert re.search(r"error: a prompt of 1,0\d\d tokens", said)
+
+
 class Settings:
     def model_dump(self):
         return {"top_p": 0.9}

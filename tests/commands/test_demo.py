@@ -130,7 +130,7 @@ def test_an_empty_reply_is_kept_and_says_how_it_ended(demo, adapter, monkeypatch
     [
         (" ", ["base"], "no prompt: say what the story is about"),
         ("A duel.", [], "0 writers: choose one to 3"),
-        ("rain " * 100, ["base"], "tokens of prompt leave no room for a reply of 12"),
+        ("rain " * 100, ["base"], "a reply of 12 are more than the 512 tokens that the model reads"),
     ],
 )
 def test_what_cannot_be_written_is_said_in_one_line(demo, adapter, prompt, writers, complaint):

@@ -40,7 +40,7 @@ def test_an_interrupted_reply_says_so(adapter):
 
 def test_a_prompt_without_room_for_the_reply_is_refused(adapter):
     made = request(Prompt("long", "long", "rain " * 90), ["base"], {"max_new_tokens": 100})
-    with pytest.raises(UserError, match="tokens of prompt leave no room for a reply of 100"):
+    with pytest.raises(UserError, match="a reply of 100 are more than the 512 tokens"):
         list(answer(Writers(named(None)), made))
     assert made.replies == {"base": Reply()}
 

@@ -147,7 +147,7 @@ def test_sample_of_the_base_needs_no_adapter(clone, storyforge):
         ([" "], "' ' is no prompt: say what the story is about"),
         (["--preset", "western"], "no prompt of kind or id 'western'; there are: mystery, romance"),
         (["A duel."], "models/tuned: no adapter there: run `dvc repro train`\n"),
-        (["word " * 200, "--base"], "tokens of prompt leave no room for a reply of 12"),
+        (["word " * 200, "--base"], "a reply of 12 are more than the 512 tokens that the model reads"),
     ],
 )
 def test_what_sample_cannot_do_is_said_in_one_line(clone, storyforge, words, complaint):

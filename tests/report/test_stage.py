@@ -174,6 +174,19 @@ def test_the_report_does_not_depend_on_the_machine_that_trained(workspace):
     assert "toaster" not in (workspace[-1] / "report.md").read_text()
 
 
+@pytest.mark.parametrize("home", ["/home/ann.b", "/Users/Ann", "/root", r"C:\Users\ann"])
+def test_no_home_folder_stands_in_a_report(workspace, home):
+    workspace[0].write_text(PARAMS.replace("package:base==1.0:base.gguf", f"folder:{home}/base"))
+    write_json(
+        workspace[1] / "collection_report.json",
+        {"plays": COLLECTED["plays"] | {"origin": f"folder:{home}/x"}},
+    )
+    stage.main(*workspace)
+    for name in ("report.md", "report.html", "MODEL_CARD.md"):
+        text = (workspace[-1] / name).read_text()
+        assert home not in text and ("folder:~/base" in text or name == "MODEL_CARD.md")
+
+
 def test_a_folder_has_the_hash_that_dvc_gives_it(tmp_path):
     for name, text in (("b.txt", "two"), ("a/c.txt", "one")):
         (tmp_path / name).parent.mkdir(exist_ok=True)

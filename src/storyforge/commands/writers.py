@@ -113,13 +113,15 @@ class Writers:
         self, prompt: str, params: "SamplingParams", turns: Sequence[tuple[str, str]] = ()
     ) -> tuple[list[int], int]:
         """Tokens up to the reply, and how many of the first turns (prompt, reply) had no room before it."""
+        from storyforge.sampling.generate import fitting
+
         room = self.model.config.max_position_embeddings - params.max_new_tokens
         for start in range(len(turns) + 1):
             roles = [(("user", asked), ("assistant", reply)) for asked, reply in turns[start:]]
             ids = self.encoder.prompt(prompt, [*chain(*roles)])
             if len(ids) <= room:
-                return ids, start
-        raise UserError(f"{len(ids)} tokens of prompt leave no room for a reply of {params.max_new_tokens}")
+                break
+        return fitting(self.model, ids, params), start
 
     @contextmanager
     def switched(self, name: str) -> Iterator[Any]:
