@@ -51,6 +51,7 @@ def test_a_prompt_without_room_for_the_reply_is_refused(adapter):
         (" \n", ["base"], {}, "no prompt: say what the story is about"),
         ("x" * 2001, ["base"], {}, "2001 characters of prompt: at most 2000"),
         ("A duel.", [], {}, "0 writers: choose one to 3"),
+        ("A \ud83d.", ["base"], {}, "the prompt: character 3 is half a character"),
         ("A duel.", ["base", "tuned", "a", "b"], {}, "4 writers: choose one to 3"),
         ("A duel.", ["base"], {"max_new_tokens": 601}, "601 tokens: at most 600"),
         ("A duel.", ["base"], {"temperature": -1}, "temperature = -1: Input should be greater"),

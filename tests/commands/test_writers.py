@@ -144,6 +144,7 @@ def test_sample_of_the_base_needs_no_adapter(clone, storyforge):
     [
         ([], 'one prompt is needed: storyforge sample "what it is about", or --preset mystery'),
         (["A duel.", "--preset", "mystery"], "one prompt is needed"),
+        (["A \udcff."], "the prompt: character 3 is half a character or not UTF-8: write it anew"),
         ([" "], "' ' is no prompt: say what the story is about"),
         (["--preset", "western"], "no prompt of kind or id 'western'; there are: mystery, romance"),
         (["A duel."], "models/tuned: no adapter there: run `dvc repro train`\n"),

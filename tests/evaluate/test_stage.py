@@ -221,6 +221,23 @@ def test_no_general_text_is_an_error_that_names_the_file(workspace):
         workspace()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "complaint"),
+    [
+        ("a" * 500, "^a prompt of 5.. tokens and a reply of 8 are more than the 512 tokens"),
+        ("\ud83d", "prompts.yaml: prompt 3: character 1 is half a character"),
+    ],
+)
+def test_a_prompt_that_no_writer_can_read_is_refused_before_anything_is_measured(
+    workspace, monkeypatch, prompt, complaint
+):
+    monkeypatch.setattr(stage, "losses", None)
+    spelled = json.dumps({"prompts": [*PROMPTS, {"id": "x", "kind": "x", "prompt": prompt}]})
+    (workspace.folder / "prompts.yaml").write_text(spelled)
+    with pytest.raises(UserError, match=complaint):
+        workspace()
+
+
 def test_an_opening_too_short_to_copy_from_is_refused(workspace):
     with pytest.raises(UserError, match="evaluate.opening_words = 15"):
         workspace(opening_words=15)

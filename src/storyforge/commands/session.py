@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.writers import Writers, how_it_ended, indented, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.records import Prompt
+from storyforge.core.records import Prompt, whole
 from storyforge.report.page import plain
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def request(prompt: Prompt, writers: Sequence[str], changes: Mapping[str, Any]) 
     """UserError names what is missing or too much: a browser may send what the page does not offer."""
     if not prompt.prompt.strip():
         raise UserError("no prompt: say what the story is about")
+    prompt = replace(prompt, prompt=whole(prompt.prompt, "the prompt"))
     if len(prompt.prompt) > MAX_CHARACTERS:
         raise UserError(f"{len(prompt.prompt)} characters of prompt: at most {MAX_CHARACTERS}")
     if not 1 <= len(writers) <= MAX_WRITERS:

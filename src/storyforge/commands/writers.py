@@ -13,7 +13,7 @@ from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json
-from storyforge.core.records import Prompt, read_prompts
+from storyforge.core.records import Prompt, read_prompts, whole
 from storyforge.core.text import printable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def asked(texts: Sequence[str], kinds: Sequence[str] = ()) -> list[Prompt]:
     """The prompts given, and those of data/prompts.yaml of a kind or id; all of these where none is given."""
     if blank := [text for text in texts if not text.strip()]:
         raise UserError(f"{blank[0]!r} is no prompt: say what the story is about")
-    own = [Prompt(text, "yours", text) for text in texts]
+    own = [Prompt(text, "yours", text) for text in (whole(text, "the prompt") for text in texts)]
     if texts and not kinds:
         return own
     standard = read_prompts(PROMPTS)
