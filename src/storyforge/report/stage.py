@@ -32,6 +32,7 @@ from storyforge.report import findings, pictures, provenance
 from storyforge.report.card import card
 from storyforge.report.page import fenced, page, plain
 from storyforge.report.provenance import Provenance
+from storyforge.report.verdict import learned, verdict
 
 FOLDER = Path(__file__).parent  # of the templates and the page's style
 DOTS_PER_INCH = 160
@@ -50,7 +51,7 @@ def report(
     many = f"the first {MOST_PAIRS} of {len(first)} prompts"
     return Template(template).substitute(
         base=plain(of.base),
-        main_finding=plain(findings.main_finding(of.base, details["improvement"])),
+        verdict=verdict(plain(of.base), details),
         made_from=provenance.made_from(of),
         units=findings.UNITS,
         summary=findings.summary(details),
@@ -115,7 +116,7 @@ def main(
         (folder / "report.html").write_text(page(f"{of.base}, tuned", text, drawn, style), encoding="utf-8")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
-    found = findings.main_finding(of.base, details["improvement"])
+    found = learned(of.base, details["improvement"])
     print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
 
 
