@@ -86,6 +86,18 @@ def test_given_prompts_come_first_and_presets_by_kind_or_id(clone):
     assert [p.id for p in asked([])] == ["fog-bell", "last-rose"]
 
 
+def test_without_a_prompt_the_recipes_are_asked_its_held_out_stories_first(clone):
+    assert [p.id for p in asked([], least_held_out=2)] == ["story-8", "fog-bell", "last-rose"]
+    params = clone / "params.yaml"
+    params.write_text(
+        params.read_text().replace("kinds: []", "kinds: [romance]").replace("held_out: 0", "held_out: 1")
+    )
+    assert [p.id for p in asked([])] == ["story-8", "last-rose"]
+    assert [p.id for p in asked([], ["mystery"])] == ["fog-bell"]
+    (clone / "data/processed/test.jsonl").unlink()
+    assert [p.id for p in asked([])] == ["last-rose"]
+
+
 def test_the_standard_prompts_hold_the_four_kinds_of_story(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     assert {"mystery", "science fiction", "romance", "horror"} <= {prompt.kind for prompt in asked([])}

@@ -20,6 +20,7 @@ PARAMS = {
     "max_tokens": 200,
     "batch_tokens": 500,
     "samples_per_prompt": 2,
+    "prompts": {"kinds": [], "held_out": 0},
     "opening_words": 26,
     "prompt_use": {"stories": 4, "distractors": 2, "reply_tokens": 20},
 }

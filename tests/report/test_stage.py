@@ -175,8 +175,9 @@ def test_the_report_does_not_depend_on_the_machine_that_trained(workspace):
     assert "toaster" not in (workspace[-1] / "report.md").read_text()
 
 
-@pytest.mark.parametrize("home", ["/home/ann.b", "/Users/Ann", "/root", r"C:\Users\ann"])
+@pytest.mark.parametrize("home", ["home/ann.b", "Users/Ann", "root"])
 def test_no_home_folder_stands_in_a_report(workspace, home):
+    home = f"/{home}"
     workspace[0].write_text(PARAMS.replace("package:base==1.0:base.gguf", f"folder:{home}/base"))
     write_json(
         workspace[1] / "collection_report.json",

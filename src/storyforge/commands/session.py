@@ -11,6 +11,8 @@ from storyforge.commands.writers import Writers, how_it_ended, indented, samplin
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt, whole
+from storyforge.core.text import one_line
+from storyforge.evaluate.prompts import HELD_OUT
 from storyforge.report.page import plain
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ MAX_CHARACTERS = 2000  # of a prompt
 MAX_TOKENS = 600  # of a reply
 MAX_SECONDS = 180.0  # for all writers of a request together
 MAX_VISITORS = 6  # one is served, the others wait
+TITLE = 60  # characters of a prompt without a title
 MAX_REQUESTS = 30  # kept on a page; the oldest is dropped
 
 
@@ -111,6 +114,8 @@ def markdown(requests: Sequence[Request]) -> str:
 
 
 def title(prompt: Prompt) -> str:
-    """Its kind, and what distinguishes it from others of that kind."""
+    """Its kind, and what distinguishes it from others of that kind: of a corpus' prompts, how they end."""
+    if prompt.kind == HELD_OUT:
+        return f"Held out: …{one_line(prompt.prompt)[-TITLE:]}"
     rest = "" if prompt.id == prompt.kind else prompt.id.replace("-", " ").removeprefix(prompt.kind).strip()
     return f"{prompt.kind.capitalize()}{f': {rest}' if rest else ''}"

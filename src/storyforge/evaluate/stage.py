@@ -30,6 +30,7 @@ from storyforge.core.tracking import tracked
 from storyforge.evaluate.diversity import COPIED_RUN
 from storyforge.evaluate.losses import WRITERS, Scored, comparison
 from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_use, under_prompts
+from storyforge.evaluate.prompts import PromptsParams, fitting_prompts
 from storyforge.evaluate.writing import measure_writing
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
@@ -55,6 +56,7 @@ class EvaluateParams(Params):
     max_tokens: PositiveInt
     batch_tokens: PositiveInt
     samples_per_prompt: PositiveInt
+    prompts: PromptsParams
     opening_words: Annotated[int, Field(ge=2 * COPIED_RUN)]
     prompt_use: PromptUseParams
 
@@ -236,7 +238,7 @@ def main(
             load_encoder(model_params),
             exchanges,
             _read(general, "take it from the repository: `git checkout` it"),
-            requested,
+            fitting_prompts(requested, exchanges, params.prompts, params.seed),
             params=params,
             sampling=sampling,
         )
