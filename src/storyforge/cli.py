@@ -109,7 +109,7 @@ def sample(
 @at_the_root
 def compare(
     prompts: Annotated[
-        list[str] | None, typer.Argument(help="What to write about.", show_default="data/prompts.yaml")
+        list[str] | None, typer.Argument(help="What to write about.", show_default="those of the report")
     ] = None,
     *,
     preset: Presets = None,

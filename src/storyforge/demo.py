@@ -11,7 +11,7 @@ import streamlit as st
 
 from storyforge.commands import session
 from storyforge.commands.repository import enter
-from storyforge.commands.session import MAX_TOKENS, Reply, Request
+from storyforge.commands.session import MAX_CHARACTERS, MAX_TOKENS, Reply, Request
 from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
@@ -20,6 +20,7 @@ from storyforge.model.params import ModelParams
 
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"
+HELD_OUT = 4  # prompts of test stories, before those of data/prompts.yaml: what the model was trained for
 POLL_S = 0.2  # how often a waiting page asks for its turn
 SLIDERS = {  # of the sampling params: label, least, most, step, help
     "temperature": ("Temperature", 0.0, 2.0, 0.05, "0: always the likeliest token."),
@@ -50,7 +51,8 @@ def page() -> None:
         enter()
         base = ModelParams.load().name.rpartition("/")[2]
         st.caption(f"base is {base} unchanged, tuned the same model with the adapter trained here.")
-        ready, presets = writers(), {session.title(prompt): prompt for prompt in asked([])}
+        prompts = [each for each in asked([], least_held_out=HELD_OUT) if len(each.prompt) <= MAX_CHARACTERS]
+        ready, presets = writers(), {session.title(prompt): prompt for prompt in prompts}
         params, first = sampling({}), next(iter(presets))
     except UserError as error:
         st.error(str(error))
@@ -78,7 +80,7 @@ def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> No
         label = "Writers, up to three side by side"
         right.pills(label, ready.names, key="writers", selection_mode="multi", **off)
         label = "What the story is about"
-        st.text_area(label, key="prompt", max_chars=session.MAX_CHARACTERS, height=110, **off)
+        st.text_area(label, key="prompt", max_chars=MAX_CHARACTERS, height=110, **off)
         with st.container(key="settings"):
             *sliders, last = st.columns(4)
         for place, (key, (label, least, most, step, about)) in zip(sliders, SLIDERS.items(), strict=True):

@@ -3,6 +3,7 @@ import pytest
 from storyforge.commands.chat import Chat, converse
 from storyforge.commands.writers import Writers, named, sampling
 from storyforge.core.errors import UserError
+from storyforge.core.text import printable
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_another_writer_continues_the_conversation(chat):
         ("/save", "say into which file"),
         ("/save x.md", "nothing has been said yet"),
         ("/retry", "nothing has been answered yet"),
-        ("word " * 200, "leave no room for a reply of 12"),
+        ("word " * 200, "a reply of 12 are more than the 512 tokens that the model reads"),
     ],
 )
 def test_what_a_chat_cannot_do_is_said_and_changes_nothing(chat, line, complaint):
@@ -82,7 +83,7 @@ def test_a_transcript_holds_every_word_and_no_markup(chat, tmp_path):
     assert said(chat, "/save talk.md") == ["saved to talk.md"]
     page = (tmp_path / "talk.md").read_text()
     assert "**you**\n\n    # Hello\n    <b>\n" in page and "**base**" in page
-    assert chat.turns[0][1].splitlines()[0] in page and "temperature 1.0" in page
+    assert printable(chat.turns[0][1]).splitlines()[0] in page and "temperature 1.0" in page
 
 
 def test_a_scripted_chat_from_the_command_line(adapter, storyforge):
@@ -131,3 +132,9 @@ def test_ctrl_c_between_answers_ends_the_chat(monkeypatch):
     monkeypatch.setattr("builtins.input", stopped)
     with pytest.raises(KeyboardInterrupt):
         converse(Stopped())
+
+
+def test_a_line_that_is_not_utf_8_is_one_error_and_the_conversation_goes_on(adapter, storyforge):
+    done = storyforge("chat", "--length", "3", typed=b"A \xff.\n/length\n")
+    assert done.stderr.count("error: not answered: character 3 is half a character or not UTF-8") == 1
+    assert "max_new_tokens 3" in done.stdout

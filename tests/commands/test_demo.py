@@ -50,13 +50,18 @@ def written(*prompts, names=("tuned",), more=(), **changes):
 
 def test_a_preset_gives_the_text_of_the_report(demo, adapter):
     page = click(demo.run(), "Write")
-    (prompt, _) = asked([])
+    prompt, *_ = asked([], least_held_out=1)
     assert said(page) == [prompt.prompt, *written(prompt)]
 
 
 def test_another_preset_fills_in_its_prompt(demo, adapter):
     page = demo.run()
-    assert page.selectbox(key="preset").options == ["Mystery: fog bell", "Romance: last rose", "Your own"]
+    assert page.selectbox(key="preset").options == [
+        "Held out: …Tell of 8 birds.",  # what the model was trained for
+        "Mystery: fog bell",
+        "Romance: last rose",
+        "Your own",
+    ]
     page.selectbox(key="preset").select("Romance: last rose").run()
     assert page.text_area(key="prompt").value == "He keeps the last rose."
     assert said(click(page, "Write"))[1:] == written(asked([])[1])
@@ -84,7 +89,7 @@ def test_three_writers_stand_side_by_side_base_first(demo, older):
     page = click(page, "Write")
     names = ("base", "tuned", "older.1")
     assert [each.value for each in page.subheader] == list(names)
-    texts = written(asked([])[0], names=names, more=[older])
+    texts = written(asked([], least_held_out=1)[0], names=names, more=[older])
     assert said(page)[1:] == texts and len(set(texts)) == 3
 
 
@@ -92,7 +97,9 @@ def test_older_stories_are_folded_and_clear_forgets_them(demo, adapter):
     page = click(click(demo.run(), "Write"), "Another seed")
     page = click(page, "Write")
     assert len(said(page)) == 4 and len(page.expander) == 1
-    assert page.expander[0].label.startswith("Mystery: fog bell, tuned, temperature 1, top p 0.95, seed 11")
+    assert page.expander[0].label.startswith(
+        "Held out: …Tell of 8 birds., tuned, temperature 1, top p 0.95, seed 11"
+    )
     assert page.download_button[0].label == "Download all as Markdown"
     page = click(page, "Clear")
     assert said(page) == [] and not page.download_button
@@ -130,7 +137,7 @@ def test_an_empty_reply_is_kept_and_says_how_it_ended(demo, adapter, monkeypatch
     [
         (" ", ["base"], "no prompt: say what the story is about"),
         ("A duel.", [], "0 writers: choose one to 3"),
-        ("rain " * 100, ["base"], "tokens of prompt leave no room for a reply of 12"),
+        ("rain " * 100, ["base"], "a reply of 12 are more than the 512 tokens that the model reads"),
     ],
 )
 def test_what_cannot_be_written_is_said_in_one_line(demo, adapter, prompt, writers, complaint):

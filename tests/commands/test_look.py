@@ -5,6 +5,7 @@ import pytest
 
 from storyforge.commands.look import chosen, spelled
 from storyforge.core.errors import UserError
+from storyforge.core.files import write_json
 
 
 def ids(stage, count, seed=1, **wanted):
@@ -85,7 +86,13 @@ def test_nothing_in_a_story_steers_the_terminal(clone, storyforge):
     file = clone / "data/processed/test.jsonl"
     row = json.loads(file.read_text()) | {"story": "red\x1b[31m\x9b2Jbell\x07"}
     file.write_text(json.dumps(row) + "\n")
-    assert "\nred[31m2Jbell\n" in storyforge("look", "test").stdout
+    assert "\nred\\x1b[31m\\x9b2Jbell\\x07\n" in storyforge("look", "test").stdout
+
+
+def test_a_rules_name_is_no_markup_of_the_table(clone, storyforge):
+    account = {"drafts": 1, "rules": {"x\x1b[2J": {"dropped": 1, "would_drop_alone": 1, "examples": []}}}
+    write_json(clone / "data/processed/metadata.json", {"sources": {"[red]made[/nothing]": account}})
+    assert "[red]made[/nothing]  x\\x1b[2J" in storyforge("look", "rejected").stdout
 
 
 @pytest.mark.parametrize(

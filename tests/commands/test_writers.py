@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.commands.terminal import UNPRINTABLE
 from storyforge.commands.writers import INCOMPLETE, Writers, asked, deltas, named, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
+from storyforge.core.text import printable
 
 
 @pytest.fixture
@@ -86,6 +86,18 @@ def test_given_prompts_come_first_and_presets_by_kind_or_id(clone):
     assert [p.id for p in asked([])] == ["fog-bell", "last-rose"]
 
 
+def test_without_a_prompt_the_recipes_are_asked_its_held_out_stories_first(clone):
+    assert [p.id for p in asked([], least_held_out=2)] == ["story-8", "fog-bell", "last-rose"]
+    params = clone / "params.yaml"
+    params.write_text(
+        params.read_text().replace("kinds: []", "kinds: [romance]").replace("held_out: 0", "held_out: 1")
+    )
+    assert [p.id for p in asked([])] == ["story-8", "last-rose"]
+    assert [p.id for p in asked([], ["mystery"])] == ["fog-bell"]
+    (clone / "data/processed/test.jsonl").unlink()
+    assert [p.id for p in asked([])] == ["last-rose"]
+
+
 def test_the_standard_prompts_hold_the_four_kinds_of_story(monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     assert {"mystery", "science fiction", "romance", "horror"} <= {prompt.kind for prompt in asked([])}
@@ -130,7 +142,7 @@ def test_sample_writes_the_story_to_stdout_and_the_rest_to_stderr(adapter, story
     first, second = (storyforge("sample", "A duel.", "--seed", "5") for _ in range(2))
     assert first.stdout == second.stdout != storyforge("sample", "A duel.", "--seed", "6").stdout
     (written,) = Writers(named(None)).write("tuned", asked(["A duel."]), sampling({"seed": 5}))
-    assert first.stdout == UNPRINTABLE.sub("", written.text) + "\n"
+    assert first.stdout == printable(written.text) + "\n"
     assert first.stderr == "tuned: 12 tokens, cut; seed 5, temperature 1.0\n"
 
 
@@ -144,10 +156,11 @@ def test_sample_of_the_base_needs_no_adapter(clone, storyforge):
     [
         ([], 'one prompt is needed: storyforge sample "what it is about", or --preset mystery'),
         (["A duel.", "--preset", "mystery"], "one prompt is needed"),
+        (["A \udcff."], "the prompt: character 3 is half a character or not UTF-8: write it anew"),
         ([" "], "' ' is no prompt: say what the story is about"),
         (["--preset", "western"], "no prompt of kind or id 'western'; there are: mystery, romance"),
         (["A duel."], "models/tuned: no adapter there: run `dvc repro train`\n"),
-        (["word " * 200, "--base"], "tokens of prompt leave no room for a reply of 12"),
+        (["word " * 200, "--base"], "a reply of 12 are more than the 512 tokens that the model reads"),
     ],
 )
 def test_what_sample_cannot_do_is_said_in_one_line(clone, storyforge, words, complaint):

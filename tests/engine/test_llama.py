@@ -1,6 +1,7 @@
 """The written-out Llama against transformers' own in float32, on the same bfloat16 weights."""
 
 import copy
+import gc
 from functools import cache
 
 import pytest
@@ -11,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from storyforge.core.records import Exchange
 from storyforge.engine import kernels
 from storyforge.engine.decoding import logits
-from storyforge.engine.llama import fused
+from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, story_nll, summed_nll
 from storyforge.model.loading import ModelParams, attach, load_base, load_encoder
@@ -114,6 +115,20 @@ def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
             whole = reference(input_ids=torch.tensor([text[: len(text) - left]])).logits[0, -1]
             torch.testing.assert_close(scores[row], whole, rtol=0, atol=0.02 * whole.abs().max().item())
         scores = steps.send(torch.tensor([text[-left] for text in texts]))
+
+
+def test_reading_a_prompt_keeps_of_no_layer_what_only_training_needs(model, encoded, monkeypatch):
+    """Attention probabilities grow with the square of a prompt, and there are as many as layers."""
+    found, held = fused(model), []
+    norm = found.norm
+
+    def counted(*args):
+        held.append(sum(type(each) is Tape for each in gc.get_objects()))
+        return norm(*args)
+
+    monkeypatch.setattr(found, "norm", counted)
+    next(logits(found, [encoded[3].ids], room=1))
+    assert len(held) == 2 * len(found.layers) + 1 and max(held) == 0
 
 
 def test_more_rows_than_fit_into_a_block_and_a_one_token_prompt(model, encoded):

@@ -20,6 +20,7 @@ PARAMS = {
     "max_tokens": 200,
     "batch_tokens": 500,
     "samples_per_prompt": 2,
+    "prompts": {"kinds": [], "held_out": 0},
     "opening_words": 26,
     "prompt_use": {"stories": 4, "distractors": 2, "reply_tokens": 20},
 }
@@ -218,6 +219,23 @@ def test_the_general_text_of_the_repository_is_exchanges_of_several_kinds():
 def test_no_general_text_is_an_error_that_names_the_file(workspace):
     (workspace.folder / "general.jsonl").write_bytes(b"")
     with pytest.raises(UserError, match="general.jsonl is empty"):
+        workspace()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "complaint"),
+    [
+        ("a" * 500, "^a prompt of 5.. tokens and a reply of 8 are more than the 512 tokens"),
+        ("\ud83d", "prompts.yaml: prompt 3: character 1 is half a character"),
+    ],
+)
+def test_a_prompt_that_no_writer_can_read_is_refused_before_anything_is_measured(
+    workspace, monkeypatch, prompt, complaint
+):
+    monkeypatch.setattr(stage, "losses", None)
+    spelled = json.dumps({"prompts": [*PROMPTS, {"id": "x", "kind": "x", "prompt": prompt}]})
+    (workspace.folder / "prompts.yaml").write_text(spelled)
+    with pytest.raises(UserError, match=complaint):
         workspace()
 
 

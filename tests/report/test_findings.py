@@ -143,16 +143,3 @@ def test_the_limits_say_what_the_intervals_rest_on():
 def test_every_measure_is_explained():
     rows = findings.meanings(written(words=row(), self_bleu=row())).splitlines()[2:]
     assert [line.split(" | ")[0] for line in rows] == ["| words", "| self-BLEU"]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [
-        (0.2, 0.4, "Tuning made SmolLM better at predicting stories"),
-        (-0.4, -0.2, "Tuning made SmolLM worse at predicting stories"),
-        (-0.1, 0.4, "does not show whether tuning made SmolLM better or worse"),
-        (None, None, "does not show whether"),
-    ],
-)
-def test_the_main_finding_is_no_stronger_than_its_interval(low, high, said):
-    assert said in findings.main_finding("SmolLM", {**GAIN, "low": low, "high": high})

@@ -134,8 +134,9 @@ def test_the_page_is_the_markdown(made):
 
 def test_the_report_begins_with_what_was_found_and_explains_its_terms(made):
     head = (made / "report.md").read_text().split("\n## ")[0]
-    said = "Tuning made Small-Base better at predicting stories that it was not trained on."
-    assert head.startswith(f"# Small-Base, tuned to tell stories\n\n{said}\n")
+    said = "Tuning made Small-Base better at predicting stories that it was not trained on, by 0.300 nats"
+    assert head.startswith(f"# Small-Base, tuned to tell stories\n\n- **Learned.** {said}")
+    assert head.index("- **Lost.** ") < head.index("- **Next.** ") < head.index("A LoRA adapter")
     for term in ("LoRA (Hu et al. 2021)", "the adapter, which", "nats per token: the negative natural"):
         assert term in head
 
@@ -172,6 +173,20 @@ def test_the_report_does_not_depend_on_the_machine_that_trained(workspace):
     write_json(workspace[3] / "training.json", TRAIN | {"machine": {"device": "toaster"}})
     stage.main(*workspace)
     assert "toaster" not in (workspace[-1] / "report.md").read_text()
+
+
+@pytest.mark.parametrize("home", ["home/ann.b", "Users/Ann", "root"])
+def test_no_home_folder_stands_in_a_report(workspace, home):
+    home = f"/{home}"
+    workspace[0].write_text(PARAMS.replace("package:base==1.0:base.gguf", f"folder:{home}/base"))
+    write_json(
+        workspace[1] / "collection_report.json",
+        {"plays": COLLECTED["plays"] | {"origin": f"folder:{home}/x"}},
+    )
+    stage.main(*workspace)
+    for name in ("report.md", "report.html", "MODEL_CARD.md"):
+        text = (workspace[-1] / name).read_text()
+        assert home not in text and ("folder:~/base" in text or name == "MODEL_CARD.md")
 
 
 def test_a_folder_has_the_hash_that_dvc_gives_it(tmp_path):

@@ -1,7 +1,13 @@
+import math
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from storyforge.sampling.generate import SamplingParams, choose, write
+from storyforge.core.errors import UserError
+from storyforge.sampling import generate
+from storyforge.sampling.generate import SamplingParams, choose, next_tokens, write
 
 GREEDY = SamplingParams(
     seed=1, max_new_tokens=12, temperature=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0
@@ -54,6 +60,47 @@ def test_a_writer_that_stops_is_said_to_have_ended(tuned, encoder):
         tuned.get_output_embeddings().weight[encoder.end_of_turn] = 10 * hidden
     written = write(tuned, encoder, ["Tell."], GREEDY, seeds=[1])[0]
     assert (written.text, written.tokens, written.ended) == ("", 1, True)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(tuned, encoder):
+    room = 512 - GREEDY.max_new_tokens - len(encoder.prompt(""))  # the tiny tokenizer's tokens are bytes
+    assert write(tuned, encoder, ["a" * room], GREEDY, seeds=[1])[0].tokens == 12
+    with pytest.raises(
+        UserError, match="^a prompt of 501 tokens and a reply of 12 are more than the 512 tokens"
+    ):
+        write(tuned, encoder, ["a" * (room + 1)], GREEDY, seeds=[1])
+
+
+class Sizes(TorchDispatchMode):
+    """Notes the shape of every tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.shapes |= {tuple(each.shape) for each in tree_leaves(made) if isinstance(each, torch.Tensor)}
+        return made
+
+
+def test_prefilling_makes_no_logits_but_the_last_positions_and_no_square_of_the_prompt(
+    tuned, encoder, monkeypatch
+):
+    monkeypatch.setattr(generate, "PREFILL", 50)
+    prompt, vocabulary, width = encoder.prompt("a" * 300), len(encoder.tokenizer), 64
+    with Sizes() as sizes:
+        next(next_tokens(tuned, [prompt], GREEDY, encoder.stops, [1]))
+    rows = {math.prod(shape[:-1]) for shape in sizes.shapes if shape and shape[-1] == vocabulary}
+    assert rows == {1, width}  # logits, and the head's own weights
+    assert max(math.prod(shape) for shape in sizes.shapes if vocabulary not in shape) < len(prompt) ** 2
+
+
+def test_a_prompt_read_in_parts_gives_the_same_text(tuned, encoder, monkeypatch):
+    prompts = ["Tell of the rain that fell on the old town for a year.", "Go."]
+    whole = write(tuned, encoder, prompts, sampling(), seeds=[1, 2])
+    monkeypatch.setattr(generate, "PREFILL", 7)
+    assert write(tuned, encoder, prompts, sampling(), seeds=[1, 2]) == whole
 
 
 LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))

@@ -28,6 +28,7 @@ from storyforge.core.files import dumps, published, published_folder, write_json
 from storyforge.core.launch import launch
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Story
+from storyforge.core.text import printable
 
 SECTIONS = {name: (source.params | None, None) for name, source in SOURCES.items()}
 
@@ -69,9 +70,9 @@ def main(folder: Path, raw: Path) -> None:
         write_json(beside / "collection_report.json", report)
     for name, source in report.items():
         works = f" in {source['works']:,} works" if "works" in source else ""
-        print(f"{name}: {source['stories']:,} stories{works}, {source['words']:,} words")
+        print(printable(f"{name}: {source['stories']:,} stories{works}, {source['words']:,} words"))
     for note in notes:
-        print(note)
+        print(printable(note))
 
 
 def collect(params: CollectParams, folder: Path, raw: Path) -> tuple[dict[str, Any], list[str]]:

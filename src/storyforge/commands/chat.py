@@ -1,5 +1,6 @@
 """`storyforge chat`: a conversation with a writer, and the commands that begin with /."""
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,8 @@ from storyforge.commands.writers import Writers, indented, sampling
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import published
+from storyforge.core.records import whole
+from storyforge.report.page import plain
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams
@@ -44,8 +47,8 @@ class Chat:
         line = line.strip()
         if not line.startswith("/"):
             if line:
-                self.attempt = 0
-                yield from self._answer(line)
+                self.attempt, prompt = 0, whole(line, "not answered")
+                yield from self._answer(prompt)
             return
         name, _, value = line[1:].partition(" ")
         value, key = value.strip(), SHORT.get(name, name)
@@ -105,7 +108,7 @@ class Chat:
         """Markdown; every line of a prompt or reply is indented, so that none of it is markup."""
         parts = ["# Conversation\n"]
         for prompt, reply, writer in self.turns:
-            parts += ["**you**\n", *indented(prompt), f"**{writer}**\n", *indented(reply)]
+            parts += ["**you**\n", *indented(prompt), f"**{plain(writer)}**\n", *indented(reply)]
         settings = ", ".join(f"{key} {value}" for key, value in self.params)
         return "\n".join([*parts, f"<sub>{settings}</sub>\n"])
 
@@ -113,6 +116,8 @@ class Chat:
 def converse(chat: Chat) -> None:
     """Line by line until /quit or the end of the input. Ctrl-C stops an answer; between two, the program."""
     typed = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):  # what is not UTF-8 is an error of its line, no traceback
+        sys.stdin.reconfigure(errors="surrogateescape")
     if typed:
         import readline  # noqa: F401  (the arrow keys)
     while not chat.over:

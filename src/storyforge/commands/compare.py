@@ -1,6 +1,5 @@
 """`storyforge compare`: writers side by side on the same prompts, seeds and settings."""
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,9 +7,12 @@ from typing import TYPE_CHECKING
 import typer
 from tqdm import tqdm
 
-from storyforge.commands.terminal import UNPRINTABLE, console, say
+from storyforge.commands.terminal import console, say
 from storyforge.commands.writers import Writers, how_it_ended
 from storyforge.core.records import Prompt
+from storyforge.core.text import printable
+from storyforge.report.page import BREAK, plain, quoted
+from storyforge.report.page import table as markdown_table
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams
@@ -48,25 +50,23 @@ def show(answers: Iterable[Answers]) -> None:
             continue
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
         for name, (_, end) in answer.texts.items():
-            table.add_column(f"{name} ({end})", header_style="cyan", ratio=1)
-        table.add_row(*(Text(UNPRINTABLE.sub("", text)) for text, _ in answer.texts.values()))
+            table.add_column(Text(printable(f"{name} ({end})")), header_style="cyan", ratio=1)
+        table.add_row(*(Text(printable(text)) for text, _ in answer.texts.values()))
         console().print(table)
         typer.echo()
 
 
 def page(answers: Sequence[Answers], params: "SamplingParams") -> str:
-    """Markdown with a column for each writer; their texts are escaped."""
+    """Markdown with a column for each writer; in none of their texts, names or prompts is anything markup."""
     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in params.model_dump().items())
-    parts = ["# Writers side by side\n", f"Same prompts, seeds and settings for all: {settings}.\n"]
+    parts = ["# Writers side by side", f"Same prompts, seeds and settings for all: {settings}."]
     for answer in answers:
-        width, head, cells = 100 // len(answer.texts), "", ""
-        for name, (text, end) in answer.texts.items():
-            text = html.escape(text).replace("\n", "<br>") or "<i>nothing</i>"
-            head += f"<th>{html.escape(name)}</th>"
-            cells += f'<td width="{width}%">{text}<br><sub>{end}</sub></td>'
-        parts += [
-            f"## {html.escape(answer.prompt.kind).capitalize()}\n",
-            "> " + html.escape(answer.prompt.prompt, quote=False).replace("\n", "\n> ") + "\n",
-            f'<table>\n<tr>{head}</tr>\n<tr valign="top">{cells}</tr>\n</table>\n',
+        cells = [
+            f"{plain(text, BREAK) or '*nothing*'}{BREAK}{BREAK}*{end}*" for text, end in answer.texts.values()
         ]
-    return "\n".join(parts)
+        parts += [
+            f"## {plain(answer.prompt.kind.capitalize())}",
+            quoted(answer.prompt.prompt),
+            markdown_table([*map(plain, answer.texts)], [cells]),
+        ]
+    return "\n\n".join(parts) + "\n"

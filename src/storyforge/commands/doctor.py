@@ -18,11 +18,11 @@ from packaging.requirements import Requirement
 
 from storyforge.commands import repository
 from storyforge.commands.repository import LOCK, at_work, is_orphan, output, outputs, quiet, section, words
+from storyforge.commands.terminal import say
 from storyforge.core.cache import cache_dir
 from storyforge.core.errors import UserError
 
-PATIENCE_S = 10  # a process takes its time to end
-MOST = 3  # differences that are named
+PATIENCE_S, MOST = 10, 3  # a process takes its time to end; differences that are named
 GIB = 1 << 30
 RWLOCK = Path(".dvc/tmp/rwlock")
 UNFINISHED = {"EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH"}  # EXEC_HEAD and EXEC_APPLY stay after a good run
@@ -58,8 +58,8 @@ def run(fix: bool) -> bool:
 
 
 def show(name: str, found: Finding) -> None:
-    remedy = f": {typer.style(found.remedy, bold=True)}" if found.mend else ""
-    typer.echo(f"{typer.style(f'{found.state:5}', fg=MARKS[found.state])}  {name:11}  {found.text}{remedy}")
+    say(f"{found.state:5}", end="", fg=MARKS[found.state])
+    say(f"  {name:11}  {found.text}{f': {found.remedy}' if found.mend else ''}")
 
 
 def outcome(check: Callable[[], Finding]) -> Finding:

@@ -1,17 +1,19 @@
 """Requests and replies of the demo."""
 
-import html
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.writers import Writers, how_it_ended, indented, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.records import Prompt
+from storyforge.core.records import Prompt, whole
+from storyforge.core.text import one_line
+from storyforge.evaluate.prompts import HELD_OUT
+from storyforge.report.page import plain
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams
@@ -21,6 +23,7 @@ MAX_CHARACTERS = 2000  # of a prompt
 MAX_TOKENS = 600  # of a reply
 MAX_SECONDS = 180.0  # for all writers of a request together
 MAX_VISITORS = 6  # one is served, the others wait
+TITLE = 60  # characters of a prompt without a title
 MAX_REQUESTS = 30  # kept on a page; the oldest is dropped
 
 
@@ -50,6 +53,7 @@ def request(prompt: Prompt, writers: Sequence[str], changes: Mapping[str, Any]) 
     """UserError names what is missing or too much: a browser may send what the page does not offer."""
     if not prompt.prompt.strip():
         raise UserError("no prompt: say what the story is about")
+    prompt = replace(prompt, prompt=whole(prompt.prompt, "the prompt"))
     if len(prompt.prompt) > MAX_CHARACTERS:
         raise UserError(f"{len(prompt.prompt)} characters of prompt: at most {MAX_CHARACTERS}")
     if not 1 <= len(writers) <= MAX_WRITERS:
@@ -103,13 +107,15 @@ def markdown(requests: Sequence[Request]) -> str:
     """A page; every line of a prompt or reply is indented, so that none of it is markup."""
     parts = ["# Stories\n"]
     for each in requests:
-        parts += [f"## {title(each.prompt)}\n", *indented(each.prompt.prompt), f"{each.settings}\n"]
+        parts += [f"## {plain(title(each.prompt))}\n", *indented(each.prompt.prompt), f"{each.settings}\n"]
         for name, reply in each.replies.items():
-            parts += [f"### {html.escape(name)}\n", *indented(reply.text), f"{reply.end}\n"]
+            parts += [f"### {plain(name)}\n", *indented(reply.text), f"{reply.end}\n"]
     return "\n".join(parts)
 
 
 def title(prompt: Prompt) -> str:
-    """Its kind, and what distinguishes it from others of that kind."""
+    """Its kind, and what distinguishes it from others of that kind: of a corpus' prompts, how they end."""
+    if prompt.kind == HELD_OUT:
+        return f"Held out: …{one_line(prompt.prompt)[-TITLE:]}"
     rest = "" if prompt.id == prompt.kind else prompt.id.replace("-", " ").removeprefix(prompt.kind).strip()
     return f"{prompt.kind.capitalize()}{f': {rest}' if rest else ''}"

@@ -1,6 +1,5 @@
-"""Printing to the terminal: plain text where the output is a file, and no control characters."""
+"""Printing to the terminal: what comes from elsewhere is neither obeyed nor read as markup."""
 
-import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from storyforge.core.text import one_line, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
-
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # escape sequences in a story have no effect
 
 
 def console() -> "Console":
@@ -23,27 +22,28 @@ def console() -> "Console":
 def table(rows: Iterable[Sequence[str]], names: Sequence[str] = (), right: Collection[str] = ()) -> None:
     """Print rows in columns; without `names` there is no header, `right` names those that end in line."""
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=None, show_header=bool(names), pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
-        drawn.add_column(name, justify="right" if name in right else "left")
+        drawn.add_column(Text(printable(name)), justify="right" if name in right else "left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(printable(cell)) for cell in row))  # in plain strings rich reads markup
     console().print(drawn)
 
 
 def say(text: str, end: str = "\n", **style) -> None:
-    text = UNPRINTABLE.sub("", text)
+    text = printable(text)
     typer.echo((typer.style(text, **style) if style else text) + end, nl=False)
 
 
 def aside(text: str) -> None:
     """To stderr: what is not the answer."""
-    typer.secho(text, dim=True, err=True)
+    typer.secho(printable(text), dim=True, err=True)
 
 
 def complain(text: str) -> None:
-    typer.secho(f"error: {UNPRINTABLE.sub('', text)}", fg="red", err=True)
+    typer.secho(f"error: {one_line(text)}", fg="red", err=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import typer
 from tqdm import tqdm
 
 from storyforge.commands.repository import Output, output, outputs
+from storyforge.commands.terminal import say
 from storyforge.core import cache as assets
 from storyforge.core.errors import UserError
 
@@ -39,7 +40,8 @@ def run() -> bool:
     """Hash and print; True if every file is as recorded."""
     found = verify(cache_dir())
     for fault in found.faults:
-        typer.echo(f"{typer.style(str(fault.path), fg='red')}: {fault.what}: {fault.remedy}")
+        say(str(fault.path), end="", fg="red")
+        say(f": {fault.what}: {fault.remedy}")
     read = f"{found.files:,} files, {found.bytes / (1 << 20):,.0f} MiB"
     wrong = f"{len(found.faults):,} not as recorded, of {read}: repair from the top, then verify again"
     typer.echo(wrong if found.faults else f"{read}: all as dvc.lock says")

@@ -13,14 +13,17 @@ from pydantic import ValidationError
 from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.records import Prompt, read_prompts
+from storyforge.core.files import read_jsonl
+from storyforge.core.records import Exchange, Prompt, read_prompts, whole
+from storyforge.core.text import printable
+from storyforge.evaluate.prompts import AskedParams, fitting_prompts
 
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams, Written
 
 BASE, TUNED = "base", "tuned"
 ADAPTER = Path("models/tuned")
-PROMPTS = Path("data/prompts.yaml")
+PROMPTS, PROCESSED = Path("data/prompts.yaml"), Path("data/processed")
 INCOMPLETE = "\ufffd"  # how the first bytes of a character decode
 
 
@@ -39,7 +42,7 @@ def how_it_ended(tokens: int, ended: bool) -> str:
 
 def indented(text: str) -> list[str]:
     """Lines of a Markdown code block, in which nothing is markup."""
-    return [*(f"    {line}" for line in text.splitlines()), ""]
+    return [*(f"    {line}" for line in printable(text).splitlines()), ""]
 
 
 def sampling(changes: Mapping[str, Any]) -> "SamplingParams":
@@ -54,11 +57,14 @@ def sampling(changes: Mapping[str, Any]) -> "SamplingParams":
         raise UserError(f"{first['loc'][0]} = {first['input']}: {first['msg']}") from None
 
 
-def asked(texts: Sequence[str], kinds: Sequence[str] = ()) -> list[Prompt]:
-    """The prompts given, and those of data/prompts.yaml of a kind or id; all of these where none is given."""
+def asked(texts: Sequence[str], kinds: Sequence[str] = (), *, least_held_out: int = 0) -> list[Prompt]:
+    """The prompts given, and those of data/prompts.yaml of a kind or id; where none is given, the report's.
+
+    These begin with the recipe's prompts of test stories, `least_held_out` of them where there are so many.
+    """
     if blank := [text for text in texts if not text.strip()]:
         raise UserError(f"{blank[0]!r} is no prompt: say what the story is about")
-    own = [Prompt(text, "yours", text) for text in texts]
+    own = [Prompt(text, "yours", text) for text in (whole(text, "the prompt") for text in texts)]
     if texts and not kinds:
         return own
     standard = read_prompts(PROMPTS)
@@ -68,7 +74,11 @@ def asked(texts: Sequence[str], kinds: Sequence[str] = ()) -> list[Prompt]:
             known = ", ".join(dict.fromkeys(prompt.kind for prompt in standard))
             raise UserError(f"{PROMPTS} has no prompt of kind or id {kind!r}; there are: {known}")
         own += chosen
-    return own or standard
+    if own:
+        return own
+    params, file = AskedParams.load(), PROCESSED / "test.jsonl"
+    wanted = params.prompts.model_copy(update={"held_out": max(params.prompts.held_out, least_held_out)})
+    return fitting_prompts(standard, read_jsonl(file, Exchange) if file.exists() else (), wanted, params.seed)
 
 
 def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:
@@ -112,13 +122,15 @@ class Writers:
         self, prompt: str, params: "SamplingParams", turns: Sequence[tuple[str, str]] = ()
     ) -> tuple[list[int], int]:
         """Tokens up to the reply, and how many of the first turns (prompt, reply) had no room before it."""
+        from storyforge.sampling.generate import fitting
+
         room = self.model.config.max_position_embeddings - params.max_new_tokens
         for start in range(len(turns) + 1):
             roles = [(("user", asked), ("assistant", reply)) for asked, reply in turns[start:]]
             ids = self.encoder.prompt(prompt, [*chain(*roles)])
             if len(ids) <= room:
-                return ids, start
-        raise UserError(f"{len(ids)} tokens of prompt leave no room for a reply of {params.max_new_tokens}")
+                break
+        return fitting(self.model, ids, params), start
 
     @contextmanager
     def switched(self, name: str) -> Iterator[Any]:

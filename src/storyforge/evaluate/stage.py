@@ -30,12 +30,13 @@ from storyforge.core.tracking import tracked
 from storyforge.evaluate.diversity import COPIED_RUN
 from storyforge.evaluate.losses import WRITERS, Scored, comparison
 from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_use, under_prompts
+from storyforge.evaluate.prompts import PromptsParams, fitting_prompts
 from storyforge.evaluate.writing import measure_writing
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
-from storyforge.sampling.generate import SamplingParams, Written, write
+from storyforge.sampling.generate import SamplingParams, Written, fitting, write
 
 MOST_GROUPS = 100  # plays and books are listed in details.json, thousands of prompts are not
 MOST_CORPUS = 1000  # held-out texts that writing is compared with
@@ -55,6 +56,7 @@ class EvaluateParams(Params):
     max_tokens: PositiveInt
     batch_tokens: PositiveInt
     samples_per_prompt: PositiveInt
+    prompts: PromptsParams
     opening_words: Annotated[int, Field(ge=2 * COPIED_RUN)]
     prompt_use: PromptUseParams
 
@@ -88,6 +90,8 @@ def evaluate(
     parts["prompts"] = under_other_prompts(encoder, parts["stories"], stories, exchanges, params)
     asked = requests(prompts, sampling.seed, params.samples_per_prompt)
     texts, seeds = [row["prompt"] for row in asked], [row["seed"] for row in asked]
+    for text in texts:  # now: they are answered after the losses, which take most of the time
+        fitting(tuned, encoder.prompt(text), sampling)
 
     def of_writer(name: str) -> tuple[dict[str, dict[str, float]], list[Written]]:
         nlls = {
@@ -224,6 +228,7 @@ def main(
     processed: Path, adapter: Path, prompts: Path, general: Path, evaluated: Path, report: Path
 ) -> dict[str, Any]:
     model_params, params, sampling = ModelParams.load(), EvaluateParams.load(), SamplingParams.load()
+    requested = read_prompts(prompts)
     exchanges = _read(processed / "test.jsonl", "raise preprocess.split.test or hold groups out")
     begin = time.perf_counter()
     tuned = load_adapter(load_base(model_params), adapter, model_params)
@@ -233,7 +238,7 @@ def main(
             load_encoder(model_params),
             exchanges,
             _read(general, "take it from the repository: `git checkout` it"),
-            read_prompts(prompts),
+            fitting_prompts(requested, exchanges, params.prompts, params.seed),
             params=params,
             sampling=sampling,
         )

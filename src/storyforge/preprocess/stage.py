@@ -26,6 +26,7 @@ from storyforge.core.files import dumps, published, published_folder, read_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.params import Params
 from storyforge.core.records import SIDES, Exchange, Story, read_prompts
+from storyforge.core.text import printable
 from storyforge.core.words import WORD
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.accounts import Account, outlook, report, summary
@@ -247,13 +248,14 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     write_json(metrics, summary(metadata))
     for source, account in metadata["sources"].items():
         rows = ", ".join(f"{count:,} {side}" for side, count in account["kept"].items())
-        print(f"{source}: {rows} of {account['drafts']:,}")
+        print(printable(f"{source}: {rows} of {account['drafts']:,}"))
         if dropped := {rule: row["dropped"] for rule, row in account["rules"].items() if row["dropped"]}:
             print(f"  dropped: {', '.join(f'{count:,} {rule}' for rule, count in dropped.items())}")
         if languages := account.get("languages"):
             print(f"  languages: {', '.join(f'{count:,} {name}' for name, count in languages.items())}")
         if missing := account["held_out_but_absent"]:
-            print(f"  held out in params.yaml but not among the stories: {', '.join(missing)}")
+            absent = printable(", ".join(missing))
+            print(f"  held out in params.yaml but not among the stories: {absent}")
     print(outlook(metadata))
     return {"processes": processes}
 

@@ -45,14 +45,6 @@ def contains_zero(gap: Row) -> bool:
     return gap["low"] <= 0 <= gap["high"]
 
 
-def main_finding(base: str, gain: Row) -> str:
-    """The first sentence of the report."""
-    text = "predicting stories that it was not trained on"
-    if gain["low"] is None or contains_zero(gain):
-        return f"This run does not show whether tuning made {base} better or worse at {text}."
-    return f"Tuning made {base} {'better' if gain['low'] > 0 else 'worse'} at {text}."
-
-
 def claim(gain: Row, text: str) -> str:
     """What an improvement's interval allows to be said of how the tuned writer predicts `text`."""
     value, low, high = gain["nats_per_token"], gain["low"], gain["high"]

@@ -14,8 +14,8 @@ from itertools import pairwise
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 
-# Control characters, and those that turn the direction of the text after them.
-CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
+from storyforge.core.text import printable
+
 SPECIAL = re.compile(r"[\\`*_{}\[\]<>#|~$&]|:(?=//)")  # "$": GitHub reads mathematics, "://": it makes a link
 BLOCK_START = re.compile(r"^(\d*)([-+=.)])")  # of a list or a rule, at the start of a line
 BREAK = "<br>"
@@ -24,7 +24,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the p
 
 def plain(text: str, line_end: str = " ") -> str:
     """The text as one line of Markdown, in which no character is markup; for use inside a line."""
-    kept = (" ".join(line.split()) for line in CONTROL.sub("", text).splitlines())
+    kept = (" ".join(line.split()) for line in printable(text).splitlines())
     return line_end.join(SPECIAL.sub(r"\\\g<0>", line) for line in kept)
 
 
@@ -35,7 +35,7 @@ def quoted(text: str) -> str:
 
 def code(text: str) -> str:
     """The text in a line, in a fixed-width font."""
-    kept = " ".join(CONTROL.sub("", text).split()) or " "
+    kept = " ".join(printable(text).split()) or " "
     fence = _fence(kept, 1)
     return f"{fence} {kept} {fence}" if "`" in kept else f"{fence}{kept}{fence}"
 
@@ -43,7 +43,7 @@ def code(text: str) -> str:
 def fenced(text: str) -> str:
     """The text as a block in a fixed-width font."""
     fence = _fence(text, 3)
-    return "\n".join([fence, *CONTROL.sub("", text).splitlines(), fence])
+    return "\n".join([fence, *printable(text).splitlines(), fence])
 
 
 def _fence(text: str, least: int) -> str:

@@ -14,6 +14,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections import Counter, defaultdict
 from functools import partial
 from pathlib import Path
@@ -26,13 +27,18 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, read_yaml
 from storyforge.core.launch import launch
 from storyforge.core.records import SIDES, Exchange
+from storyforge.core.text import printable
 from storyforge.report import findings, pictures, provenance
 from storyforge.report.card import card
 from storyforge.report.page import fenced, page, plain
 from storyforge.report.provenance import Provenance
+from storyforge.report.verdict import learned, verdict
 
 FOLDER = Path(__file__).parent  # of the templates and the page's style
 DOTS_PER_INCH = 160
+HOME = re.compile(
+    r"(?<![\w.])(?:/home/|/Users/|[A-Za-z]:[\\/]Users[\\/])[^/\\\s\"':,\]}]+|(?<![\w./])/root(?![\w.-])"
+)
 MOST_PAIRS = 16  # prompts whose answers are printed: a page, not a book
 
 
@@ -45,7 +51,7 @@ def report(
     many = f"the first {MOST_PAIRS} of {len(first)} prompts"
     return Template(template).substitute(
         base=plain(of.base),
-        main_finding=plain(findings.main_finding(of.base, details["improvement"])),
+        verdict=verdict(plain(of.base), details),
         made_from=provenance.made_from(of),
         units=findings.UNITS,
         summary=findings.summary(details),
@@ -79,8 +85,8 @@ def main(
     reports: Path,
 ) -> None:
     of = Provenance(
-        choices=read_yaml(params),
-        collected=read_json(raw / "collection_report.json"),
+        choices=without_home(read_yaml(params)),
+        collected=without_home(read_json(raw / "collection_report.json")),
         accounts=read_json(processed / "metadata.json"),
         train=read_json(adapter / "training.json"),
         hashes={path.as_posix(): fingerprint(path) for path in (params, raw, processed, adapter, evaluated)},
@@ -93,7 +99,7 @@ def main(
         (FOLDER / name).read_text(encoding="utf-8")
         for name in ("report.template", "card.template", "page.css")
     )
-    text = report(of, details, samples, params.read_text(encoding="utf-8"), report_template)
+    text = report(of, details, samples, without_home(params.read_text(encoding="utf-8")), report_template)
     figures = {
         "improvement": partial(pictures.improvement, details),
         "writing": partial(pictures.writing, findings.pictured(details["writing"])),
@@ -109,8 +115,20 @@ def main(
         (folder / "report.html").write_text(page(f"{of.base}, tuned", text, drawn, style), encoding="utf-8")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
-    found = findings.main_finding(of.base, details["improvement"])
-    print(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo")
+    found = learned(of.base, details["improvement"])
+    print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
+
+
+def without_home(value: Any) -> Any:
+    """The value with `~` for every home folder in its texts: a report is published, user names need not be.
+
+    By its form, not by asking whose home it is: the report is the same wherever it is made.
+    """
+    if isinstance(value, str):
+        return HOME.sub("~", value)
+    if isinstance(value, dict):
+        return {without_home(key): without_home(each) for key, each in value.items()}
+    return [*map(without_home, value)] if isinstance(value, list) else value
 
 
 def png(figure: Figure) -> bytes:

@@ -9,12 +9,16 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from storyforge.core.errors import UserError
 from storyforge.core.params import Params
 from storyforge.engine.decoding import logits
 from storyforge.engine.llama import fused
 from storyforge.model.encoding import Encoder
 
 SIDE_BY_SIDE = 32  # prompts in a batch
+PREFILL = (
+    512  # tokens of a prompt at once: eager attention holds (heads, PREFILL, prompt) numbers, not prompt²
+)
 HEAD = 1024  # likeliest tokens: they nearly always hold the mass top_p asks for
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,7 +46,7 @@ def write(
     model, encoder: Encoder, prompts: Sequence[str], params: SamplingParams, *, seeds: Sequence[int]
 ) -> list[Written]:
     """One reply a prompt; `seeds` holds one for each, so its random numbers do not depend on the batch."""
-    tokens = [encoder.prompt(prompt) for prompt in prompts]
+    tokens = [fitting(model, encoder.prompt(prompt), params) for prompt in prompts]
     replies: list[list[int]] = []
     for start in range(0, len(prompts), SIDE_BY_SIDE):
         part = slice(start, start + SIDE_BY_SIDE)
@@ -58,6 +62,17 @@ def write(
         Written(encoder.decode(reply[:-1] if end else reply).strip(), len(reply), end)
         for reply, end in zip(replies, ended, strict=True)
     ]
+
+
+def fitting(model, ids: list[int], params: SamplingParams) -> list[int]:
+    """The tokens of a prompt; UserError where the model's context has no room for them and a whole reply."""
+    limit = model.config.max_position_embeddings
+    if len(ids) + params.max_new_tokens > limit:
+        raise UserError(
+            f"a prompt of {len(ids):,} tokens and a reply of {params.max_new_tokens:,} are more than the "
+            f"{limit:,} tokens that the model reads: shorten the prompt or the reply"
+        )
+    return ids
 
 
 @torch.no_grad()
@@ -101,15 +116,18 @@ def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Tensor
     while True:
         # Positions count from the first real token, as they did where the model was trained.
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -step_ids.shape[1] :]
-        output = model(
-            input_ids=step_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
+        before = mask.shape[1] - step_ids.shape[1]  # tokens that the cache holds
+        for start in range(0, step_ids.shape[1], PREFILL):
+            part = slice(start, start + PREFILL)
+            output = model(
+                input_ids=step_ids[:, part],
+                attention_mask=mask[:, : before + start + PREFILL],
+                position_ids=positions[:, part],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,  # the last position's alone: all would be (rows, tokens, vocabulary)
+            )
+            cache = output.past_key_values
         tokens = yield output.logits[:, -1].float().cpu()
         step_ids = tokens[:, None].to(device)
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)

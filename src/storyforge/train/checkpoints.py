@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from storyforge.core.cache import digest
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, sync, sync_folder
+from storyforge.core.text import printable
 
 PACKAGE = Path(__file__).resolve().parents[1]
 MANIFEST = "MANIFEST.json"
@@ -183,7 +184,7 @@ def newest(work: Path) -> Path | None:
     for checkpoint in _checkpoints(work):
         if _valid(checkpoint):
             return checkpoint
-        print(f"{checkpoint} is damaged: set aside", file=sys.stderr)
+        print(printable(f"{checkpoint} is damaged: set aside"), file=sys.stderr)
         aside = work / f"broken-{checkpoint.name}"
         shutil.rmtree(aside, ignore_errors=True)
         with suppress(FileNotFoundError):  # another process of this run was faster
