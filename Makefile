@@ -10,7 +10,7 @@ PARALLEL := -n 2 --dist loadgroup
 PURE := tests/core tests/collect tests/preprocess tests/rules
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test quick slow lint bench verify machine demo recipe setup dev
+.PHONY: help repro test quick slow lint bench verify machine demo recipe stories setup dev
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ demo: setup ## a page in the browser: write, compare, download
 recipe: ## NAME=llama-3.1-8b: that recipe becomes params.yaml
 	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
 	  echo "error: no recipe '$(NAME)'; there are: $(RECIPES)" >&2; exit 1)
+
+stories: setup ## put data/my-stories under DVC, for `dvc exp run --temp`, `--queue` and `dvc push`
+	@ls data/my-stories | grep -q . || { echo "error: data/my-stories is empty: put your stories there" >&2; exit 1; }
+	@git rm -r --quiet --cached --ignore-unmatch data/my-stories && rm -f data/my-stories/.gitkeep
+	$(BIN)/dvc add data/my-stories
+	@changed=$$(git diff --cached --name-only -- data/my-stories data/my-stories.dvc data/.gitignore); \
+	  test -z "$$changed" || git commit --message "My stories, under DVC" -- $$changed
 
 setup: $(BIN)/.ready$(if $(HASHES),-hashes) ## install in .venv what a run needs; HASHES=1: only files in requirements.lock
 dev: $(BIN)/.ready-$(if $(HASHES),hashes,dev)

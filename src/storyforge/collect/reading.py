@@ -84,7 +84,8 @@ def own_files(folder: Path) -> dict[str, Path]:
     if not named:
         raise UserError(
             f"{folder}: no .txt, .md or .jsonl file: "
-            "put stories there, or take collect.folder out of params.yaml"
+            "put stories there (and run `make stories`, for experiments with --temp or --queue), "
+            "or take collect.folder out of params.yaml"
         )
     return dict(sorted(named.items()))
 
