@@ -184,5 +184,5 @@ def test_it_runs_on_the_default_with_reduced_budgets(default, kernels):
         assert all(escape(text) in table for text in (sample["base"]["text"], sample["tuned"]["text"]))
     assert run.printed("prompt").strip()
 
-    assert run.printed("push") == "There is no DVC remote: download what you want to keep.\n"
+    assert run.printed("push") == "No DVC remote: download what you want to keep.\n"
     assert default.git("status", "--short", "notebooks") == ""

@@ -25,7 +25,7 @@ def here(tmp_path, environment) -> Repository:
         shutil.copy(ROOT / name, root / name)
     (root / "dvc.yaml").write_text(GRAPH)
     (root / "params.yaml").write_text("salt: 1\n")
-    repository = Repository(root, environment)
+    repository = Repository(root, {**environment, "PYTHONPATH": str(ROOT / "src")})
     repository.git("init", "--quiet")
     repository.dvc("init", "--quiet", "--force")
     shutil.copy(ROOT / ".dvc/config", root / ".dvc/config")
