@@ -3,12 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 PEERS := .venv/peers
+RECENT := 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later, not " + sys.version)'
+HASHED := $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --use-pep517
 # A core each: `pytest -n` gives a worker one thread, and tests that share a built repository one worker.
 PARALLEL := -n 2 --dist loadgroup
 PURE := tests/core tests/collect tests/preprocess tests/rules
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test quick slow lint bench verify machine demo recipe setup dev
+.PHONY: help repro test quick slow lint bench verify machine demo recipe stories setup dev
 
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,16 +46,37 @@ recipe: ## NAME=llama-3.1-8b: that recipe becomes params.yaml
 	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
 	  echo "error: no recipe '$(NAME)'; there are: $(RECIPES)" >&2; exit 1)
 
-setup: $(BIN)/.ready ## install in .venv what a run needs
-dev: $(BIN)/.ready-dev
+stories: setup ## put data/my-stories under DVC, for `dvc exp run --temp`, `--queue` and `dvc push`
+	@ls data/my-stories | grep -q . || { echo "error: data/my-stories is empty: put your stories there" >&2; exit 1; }
+	@git rm -r --quiet --cached --ignore-unmatch data/my-stories && rm -f data/my-stories/.gitkeep
+	$(BIN)/dvc add data/my-stories
+	@changed=$$(git diff --cached --name-only -- data/my-stories data/my-stories.dvc data/.gitignore); \
+	  test -z "$$changed" || git commit --message "My stories, under DVC" -- $$changed
+
+setup: $(BIN)/.ready$(if $(HASHES),-hashes) ## install in .venv what a run needs; HASHES=1: only files in requirements.lock
+dev: $(BIN)/.ready-$(if $(HASHES),hashes,dev)
 
 # pip would compile one file after the other.
 $(BIN)/.ready: requirements.txt constraints.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later, not " + sys.version)'
+	@$(PYTHON) -c $(RECENT)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.txt
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 	@touch $@
+
+# A fresh .venv, since pip asks for no hash of what is installed; the tests' packages come along. The setuptools of
+# the lock builds what has no wheel.
+$(BIN)/.ready-hashes: requirements.lock requirements-cuda.lock pyproject.toml
+	@$(PYTHON) -c $(RECENT)
+	$(PYTHON) -m venv --clear .venv
+	@sed -n '/^setuptools==/,/[^\\]$$/p' requirements.lock > .venv/setuptools.lock
+	$(HASHED) --require-hashes --requirement .venv/setuptools.lock
+	$(HASHED) --require-hashes --requirement requirements.lock
+	@if $(BIN)/python -c 'from importlib.metadata import version; exit("+cpu" in version("torch"))'; then \
+	  $(HASHED) --require-hashes --requirement requirements-cuda.lock; fi
+	$(HASHED) --editable .
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
+	@touch $(BIN)/.ready $(BIN)/.ready-dev $@
 
 $(BIN)/.ready-dev: requirements-dev.txt $(BIN)/.ready
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt

@@ -203,6 +203,7 @@ def built(tmp_path_factory, environment, tiny_model_dir) -> Repository:
         (repository.root / "data" / "my-stories" / name).write_text(text, encoding="utf-8")
     repository.choose({**TINY, "model.origin": f"folder:{tiny_model_dir}"})
     repository.git("init", "--quiet")
+    repository.git("add", "--force", "data/my-stories")  # git would ignore them, and clones have none
     repository.commit("Tiny choices")
     assert repository.repro() == STAGES
     repository.commit("A run of them")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from storyforge.commands.options import Commands, More, Presets, Tuned, at_the_root
+from storyforge.commands.pull import pull
 from storyforge.commands.terminal import aside, say
 from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
@@ -272,6 +273,8 @@ def page() -> None:
             parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
     typer.echo("\n".join(parts), nl=False)
 
+
+app.command()(at_the_root(pull))
 
 if __name__ == "__main__":
     app()

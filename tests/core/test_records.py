@@ -1,11 +1,13 @@
 """Files are canonical, appear whole or not at all, and a broken one is named."""
 
 import errno
-import json
 import os
 import random
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -164,16 +166,87 @@ def test_folder_that_fails_leaves_the_older_one(tmp_path):
     assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
 
 
-def test_folder_survives_what_a_killed_run_left(tmp_path):
-    for left in (".out.part", ".out.old", "out"):
-        (tmp_path / left).mkdir()
-        (tmp_path / left / "half").write_text("")
-    with published_folder(tmp_path / "out") as folder:
-        (folder / "new").write_text(json.dumps(1))
-    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
-        "out",
-        "out/new",
-    ]
+KILLED = """
+import os, sys
+from pathlib import Path
+from storyforge.core.files import published_folder
+path, name, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+call = getattr(os, name)
+def call_and_die(*words, **more):
+    global left
+    call(*words, **more)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), 9)
+setattr(os, name, call_and_die)
+with published_folder(path) as folder:
+    (folder / "new").write_text("")
+"""
+
+
+def killed(path: Path, call: str, number: int) -> bool:
+    """Whether a writer of `path` was killed after that many calls; else it has finished."""
+    words = [sys.executable, "-c", KILLED, path, call, str(number)]
+    return subprocess.run(words, env={**os.environ, "PYTHONPATH": "src"}).returncode == -9
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("call", ["mkdir", "fsync", "replace", "unlink", "rmdir"])
+def test_what_a_killed_writer_left_goes_and_no_result_is_lost(tmp_path, call):
+    for number in count(1):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").write_text("")
+        if not killed(tmp_path / "out", call, number):
+            break
+        with pytest.raises(RuntimeError), published_folder(tmp_path / "out"):
+            raise RuntimeError
+        assert tree(tmp_path) in (["out", "out/old"], ["out", "out/new"])
+    assert number > 2
+
+
+def test_an_old_result_that_a_killed_writer_moved_comes_back(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("")
+    assert killed(tmp_path / "out", "replace", 1) and not (tmp_path / "out").exists()
+    with pytest.raises(RuntimeError), published_folder(tmp_path / "out"):
+        raise RuntimeError
+    assert tree(tmp_path) == ["out", "out/old"]
+
+
+def test_what_lies_beside_and_is_not_ours_stays(tmp_path):
+    for name in (".out.part", ".out.old", ".out.mine.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("")
+    before = tree(tmp_path)
+    with published_folder(tmp_path / "out"):
+        pass
+    assert tree(tmp_path) == sorted([*before, "out"])
+
+
+def test_two_writers_never_mix_and_the_last_one_wins(tmp_path):
+    with published_folder(tmp_path / "out") as first:
+        (first / "first").write_text("")
+        with published_folder(tmp_path / "out") as second:
+            (second / "second").write_text("")
+        assert tree(tmp_path / "out") == ["second"]
+    assert tree(tmp_path) == ["out", "out/first"]
+
+
+def test_many_writers_at_once_leave_the_whole_of_one(tmp_path):
+    def write(number: int) -> None:
+        for _ in range(20):
+            with published_folder(tmp_path / "out") as folder:
+                for part in "abc":
+                    (folder / part).write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert tree(tmp_path) == ["out", "out/a", "out/b", "out/c"]
+    assert len({(tmp_path / "out" / part).read_text() for part in "abc"}) == 1
 
 
 def test_prompts_are_read_in_their_order(tmp_path):

@@ -66,7 +66,8 @@ class Disk:
             if file.is_file() and self.synced.get(file.stat().st_ino) != file.stat().st_size:
                 os.truncate(file, 0)
         for old, new, kept in reversed(self.renames):
-            if old.parent.exists() and new.exists():
+            if new.exists():
+                old.parent.mkdir(exist_ok=True)  # its removal came after
                 self.rename(new, old)
             if kept:
                 self.rename(kept, new)

@@ -110,6 +110,20 @@ def test_the_form_is_explained_and_its_recipes_exist():
     assert set(ast.literal_eval(fields["RECIPE"]["kind"])) <= recipes | {""}
 
 
+def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path):
+    """Not by the look of its line: a value on two lines, and the same key elsewhere, stay."""
+    text = (
+        "other:\n  max_steps: 1\ntrain:\n  max_steps: 120                # empty: all\n"
+        "  system: You are a storyteller. Write the piece you are asked for, and nothing\n    else.\n"
+    )
+    cell = next(cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.id == "recipe")
+    code = cell.source.partition("\nif RECIPE")[0]
+    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "cell.py").write_text(f"import subprocess\n{code}\nchoose('train', 'max_steps', 4)\n")
+    Repository(tmp_path, kernels).run("python", "cell.py")
+    assert (tmp_path / "params.yaml").read_text() == text.replace("120 ", "4   ")
+
+
 def test_a_stage_that_fails_stops_it(built, kernels, tmp_path):
     here = built.clone(tmp_path / "storyforge", cache=True)
     here.choose({"train.learning_rate": "fast"})
@@ -170,6 +184,5 @@ def test_it_runs_on_the_default_with_reduced_budgets(default, kernels):
         assert all(escape(text) in table for text in (sample["base"]["text"], sample["tuned"]["text"]))
     assert run.printed("prompt").strip()
 
-    assert "in sync" in default.dvc("status", "--cloud")
-    assert list((default.root.parent / "storyforge-remote").rglob("*.dir"))
+    assert run.printed("push") == "No DVC remote: download what you want to keep.\n"
     assert default.git("status", "--short", "notebooks") == ""

@@ -1,6 +1,8 @@
 """Pushing to a remote and pulling in another clone, through real servers on loopback."""
 
 import asyncio
+import hashlib
+import re
 import secrets
 import shutil
 import threading
@@ -12,6 +14,7 @@ import asyncssh
 import pytest
 from cheroot.wsgi import Server
 from moto.server import ThreadedMotoServer
+from pipeline import Repository
 from wsgidav.wsgidav_app import WsgiDAVApp
 
 PASSWORD = secrets.token_hex(16)  # in no file of the repository
@@ -102,31 +105,56 @@ def webdav(tmp_path) -> Iterator[Remote]:
         thread.join()
 
 
-@pytest.mark.parametrize("kind", ["s3", "ssh", "webdav"])
-def test_pushed_run_is_whole_in_another_clone(kind, built, tmp_path, request):
-    remote = request.getfixturevalue(kind)
-    here = built.clone(tmp_path / "here", cache=True)
+def connected(here: Repository, remote: Remote) -> Repository:
     here.dvc("remote", "add", "--default", "store", remote.url)
     for key, value in remote.shared.items():
         here.dvc("remote", "modify", "store", key, value)
     for key, value in remote.local.items():
         here.dvc("remote", "modify", "--local", "store", key, value)
     here.commit("A remote")
+    return here
+
+
+@pytest.mark.parametrize("kind", ["s3", "ssh", "webdav"])
+def test_pushed_run_is_whole_in_another_clone(kind, built, tmp_path, request):
+    remote = request.getfixturevalue(kind)
+    here = connected(built.clone(tmp_path / "here", cache=True), remote)
     here.dvc("push")
 
     there = here.clone(tmp_path / "there")
     there.run("git", "grep", "--quiet", PASSWORD, status=1)
     shutil.copy(here.root / ".dvc" / "config.local", there.root / ".dvc")
-    there.dvc("pull")
+    said = there.run("storyforge", "pull")
+    assert said.splitlines()[-1].startswith("verified and checked out: data/raw, ")
     assert there.digest("models/tuned") == here.digest("models/tuned") != {}
     assert there.repro() == []
     assert there.git("status", "--short") == ""
 
 
-def test_adapter_pulled_from_the_default_remote_evaluates_to_the_same_numbers(built, tmp_path):
-    built.clone(tmp_path / "here", cache=True).dvc("push")
-    there = built.clone(tmp_path / "there")
-    there.dvc("pull")
+def test_a_tampered_object_of_a_server_is_refused(s3, built, tmp_path):
+    """A folder as remote is tried in tests/commands/test_pull.py, in each way."""
+    here = connected(built.clone(tmp_path / "here", cache=True), s3)
+    here.dvc("push")
+    names = urllib.request.urlopen(f"{s3.shared['endpointurl']}/storyforge").read().decode()
+    weights = hashlib.md5(here.digest("models/tuned")["adapter_model.safetensors"]).hexdigest()
+    (key,) = re.findall(rf"<Key>(dvc/files/md5/{weights[:2]}/{weights[2:]})</Key>", names)
+    forged = urllib.request.Request(f"{s3.shared['endpointurl']}/storyforge/{key}", b"forged", method="PUT")
+    urllib.request.urlopen(forged).close()
+
+    there = here.clone(tmp_path / "there")
+    shutil.copy(here.root / ".dvc" / "config.local", there.root / ".dvc")
+    said = there.run("storyforge", "pull", "models/tuned", status=1).splitlines()[-1]
+    assert said.startswith("error: remote store: models/tuned/adapter_model.safetensors has other bytes")
+    assert not (there.root / "models" / "tuned").exists()
+
+
+def test_a_pulled_adapter_evaluates_to_the_same_numbers(built, tmp_path):
+    here = built.clone(tmp_path / "here", cache=True)
+    here.dvc("remote", "add", "--default", "store", str(tmp_path / "store"))
+    here.commit("A remote")
+    here.dvc("push")
+    there = here.clone(tmp_path / "there")
+    there.run("storyforge", "pull")
     there.dvc("repro", "--force", "--single-item", "evaluate")
     assert there.git("status", "--short") == ""
     assert there.repro() == []

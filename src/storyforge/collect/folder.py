@@ -20,6 +20,7 @@ from storyforge.collect.rows import listed
 from storyforge.core.archives import MAX_RATIO
 from storyforge.core.cache import is_inside
 from storyforge.core.errors import UserError
+from storyforge.core.text import printable
 
 TEXTS = (".md", ".markdown", ".txt", ".text", ".fountain")
 LINES = (".jsonl", ".ndjson")
@@ -132,14 +133,12 @@ def listing(folder: Path) -> Listing:
             unread(found.not_read)
             or "put .docx, .odt, .rtf, .epub, .html, .md, .txt, .jsonl or .csv files there"
         )
-        raise UserError(f"{folder}: no story: {said}, or take collect.folder out of params.yaml")
+        raise UserError(
+            f"{folder}: no story: {said} (and run `make stories`, for experiments with --temp or --queue), "
+            "or take collect.folder out of params.yaml"
+        )
     found.files = dict(sorted(found.files.items()))
     return found
-
-
-def printable(name: str) -> str:
-    """A file's name, with what is of no encoding written out."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 def unread(not_read: Counter[str]) -> str:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from storyforge.collect import reading
 from storyforge.collect.accounts import Counts, Reject, left, own_account, reject_of
-from storyforge.collect.folder import Listing, listing, printable, require_reader
+from storyforge.collect.folder import Listing, listing, require_reader
 from storyforge.collect.folder import records as own_records
 from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, Source
 from storyforge.core import assets

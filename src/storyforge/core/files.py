@@ -3,14 +3,19 @@
 Every file is written beside its place, synced and renamed, so a reader never meets half of one.
 """
 
+import errno
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from functools import cache
+from glob import escape
+from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, BinaryIO, NoReturn, TypeVar, get_origin, get_type_hints
 
 from ruamel.yaml import YAML
@@ -32,40 +37,84 @@ def dumps(value: Any) -> str:
 @contextmanager
 def published(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at `path` whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
+    with _workplace(path) as place:
+        with (place / "new").open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(place / "new", path)
         sync(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}: nothing was written there") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager
 def published_folder(path: Path) -> Iterator[Path]:
-    """A directory that appears at `path` whole, in place of an older one, or not at all."""
-    beside, old = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.old")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        sync_folder(beside)
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            os.replace(path, old)
-        os.replace(beside, path)
+    """A directory that appears at `path` whole, in place of an older one, or not at all.
+
+    Of several writers the last one to finish wins; their files never mix.
+    """
+    with _workplace(path) as place:
+        (place / "new").mkdir()
+        yield place / "new"
+        sync_folder(place / "new")
+        for number in count():  # again where another writer was faster
+            try:
+                os.replace(place / "new", path)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+            with suppress(FileNotFoundError):
+                os.replace(path, place / f"old{number}")
         sync(path.parent)
+
+
+@contextmanager
+def _workplace(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for one writer alone, gone afterwards. What killed writers left goes first."""
+    place = lock = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _recover(path)
+        while lock is None or not place.exists():  # _recover of another writer may come before the lock
+            place = Path(mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+            with suppress(FileNotFoundError):
+                lock = (place / "lock").open("wb")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}: nothing was written there") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if place:
+            _discard(place)
+        if lock:
+            lock.close()
+
+
+def _recover(path: Path) -> None:
+    """Remove the folders of killed writers: a lock dies with its owner. An old result in one comes back."""
+    for place in path.parent.glob(f".{escape(path.name)}.*.part"):
+        try:
+            lock = (place / "lock").open("rb+")
+        except OSError:  # killed before it had a lock; or not ours
+            with suppress(OSError):
+                place.rmdir()
+            continue
+        with lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old = sorted(place.glob("old*"))
+            if old and not os.path.lexists(path):
+                os.replace(old[-1], path)
+            _discard(place)
+
+
+def _discard(place: Path) -> None:
+    """The lock goes last: a folder without one is not known as ours."""
+    for each in place.glob("*"):
+        if each.name == "new" and each.is_file():
+            each.unlink()
+        elif each.name != "lock":
+            shutil.rmtree(each, ignore_errors=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
