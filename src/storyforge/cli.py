@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from storyforge.commands.options import Commands, More, Presets, Tuned, at_the_root
+from storyforge.commands.continuing import go_on
+from storyforge.commands.options import HELP_OPTIONS, Commands, More, Presets, Tuned, at_the_root, help_texts
 from storyforge.commands.pull import pull
 from storyforge.commands.terminal import aside, say
 from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 
-HELP_OPTIONS = ["-h", "--help"]
 app = typer.Typer(
     cls=Commands,
     rich_markup_mode=None,
@@ -263,17 +263,10 @@ def page() -> None:
     Example:
       storyforge page > docs/COMMANDS.md
     """
-    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
-    group = typer.main.get_command(app)
-    for name, each in {"": group, **group.commands}.items():
-        if not each.hidden:
-            title = f"storyforge {name}".strip()
-            context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
-            context.help_option_names = HELP_OPTIONS
-            parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
-    typer.echo("\n".join(parts), nl=False)
+    typer.echo(help_texts(app), nl=False)
 
 
+app.command("continue")(at_the_root(go_on))
 app.command()(at_the_root(pull))
 
 if __name__ == "__main__":

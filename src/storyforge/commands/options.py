@@ -15,6 +15,8 @@ from typer.exceptions import TyperException
 from storyforge.commands.terminal import complain
 from storyforge.core.errors import UserError
 
+HELP_OPTIONS = ["-h", "--help"]
+
 
 def instead(kind: type, *names: str, **more: Any) -> Any:
     """An option that replaces a value of params.yaml."""
@@ -60,6 +62,19 @@ def at_the_root(command: Callable[..., None]) -> Callable[..., None]:
         more = [Parameter(n, Parameter.KEYWORD_ONLY, default=None, annotation=a) for n, a in SAMPLING.items()]
         run.__signature__ = Signature([*own.values(), *more])
     return run
+
+
+def help_texts(app: typer.Typer) -> str:
+    """Markdown with the help of every command that is not hidden, 80 columns wide."""
+    parts = ["# The command line\n", "Made by `storyforge page > docs/COMMANDS.md`; a test compares them.\n"]
+    group = typer.main.get_command(app)
+    for name, each in {"": group, **group.commands}.items():
+        if not each.hidden:
+            title = f"storyforge {name}".strip()
+            context = typer.Context(each, info_name=title, terminal_width=80, max_content_width=80)
+            context.help_option_names = HELP_OPTIONS
+            parts.append(f"## {title}\n\n```\n{each.get_help(context)}\n```\n")
+    return "\n".join(parts)
 
 
 class Commands(TyperGroup):
