@@ -226,7 +226,7 @@ def test_no_general_text_is_an_error_that_names_the_file(workspace):
     ("prompt", "complaint"),
     [
         ("a" * 500, "^a prompt of 5.. tokens and a reply of 8 are more than the 512 tokens"),
-        ("\ud83d", "prompts.yaml: prompt 3: character 1 is half a character"),
+        ("\ud83d", "prompts.yaml: cannot be read: prompts: 3: prompt: character 1 is half a character"),
     ],
 )
 def test_a_prompt_that_no_writer_can_read_is_refused_before_anything_is_measured(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from preprocess.test_filters import STRICT
 
 from storyforge.core.records import Story
 from storyforge.core.words import words
@@ -21,7 +22,6 @@ from storyforge.preprocess.cleaning import (
 )
 from storyforge.preprocess.drafts import Draft, Profile, drafts
 from storyforge.preprocess.filters import judged
-from tests.preprocess.test_filters import STRICT
 
 # Characters that faults are made of, so that random text meets the rules.
 MESS = (

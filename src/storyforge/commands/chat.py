@@ -13,8 +13,7 @@ from storyforge.commands.terminal import aside, complain, say
 from storyforge.commands.writers import Writers, indented, sampling
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
-from storyforge.core.files import published
-from storyforge.core.records import whole
+from storyforge.core.files import published, whole
 from storyforge.report.page import plain
 
 if TYPE_CHECKING:

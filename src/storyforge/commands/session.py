@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from storyforge.commands.writers import Writers, how_it_ended, indented, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.records import Prompt, whole
+from storyforge.core.files import whole
+from storyforge.core.records import Prompt
 from storyforge.core.text import one_line
 from storyforge.evaluate.prompts import HELD_OUT
 from storyforge.report.page import plain

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.files import read_jsonl
-from storyforge.core.records import Exchange, Prompt, read_prompts, whole
+from storyforge.core.files import read_jsonl, whole
+from storyforge.core.records import Exchange, Prompt, read_prompts
 from storyforge.core.text import printable
 from storyforge.evaluate.prompts import AskedParams, fitting_prompts
 

@@ -200,11 +200,34 @@ def read_yaml(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         if sum(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)) > MOST_ALIASES:
             raise UserError(f"{path}: cannot be read: it has more than {MOST_ALIASES} aliases (*name)")
-        value = YAML(typ="safe").load(text)
-        json.dumps(value, default=str, ensure_ascii=False).encode()  # fails on half of a surrogate pair
-        return value
+        return _whole(YAML(typ="safe").load(text), f"{path}: cannot be read")
     except (OSError, YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {_brief(error)}") from None
+
+
+def whole(text: str, where: str) -> str:
+    r"""The text with surrogate pairs, as JSON and YAML may spell them (\ud83d\ude00), joined to characters.
+
+    UserError, which begins with `where`, for half a pair: no tokenizer and no file takes it.
+    """
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError as error:
+        place = error.start // 2 + 1
+        raise UserError(
+            f"{where}: character {place} is half a character or not UTF-8: write it anew"
+        ) from None
+
+
+def _whole(value: Any, where: str) -> Any:
+    """The same with `whole` texts; `where` grows by keys and numbers."""
+    if isinstance(value, str):
+        return whole(value, where)
+    if isinstance(value, list):
+        return [_whole(part, f"{where}: {number}") for number, part in enumerate(value, 1)]
+    if isinstance(value, dict):
+        return {_whole(key, where): _whole(part, f"{where}: {key}") for key, part in value.items()}
+    return value
 
 
 def _brief(error: Exception) -> str:

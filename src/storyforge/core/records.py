@@ -45,20 +45,6 @@ class Prompt:
     prompt: str
 
 
-def whole(text: str, where: str) -> str:
-    r"""The text with surrogate pairs, as JSON and YAML may spell them (\ud83d\ude00), joined to characters.
-
-    UserError, which begins with `where`, for half a pair: no tokenizer and no file takes it.
-    """
-    try:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-    except UnicodeDecodeError as error:
-        place = error.start // 2 + 1
-        raise UserError(
-            f"{where}: character {place} is half a character or not UTF-8: write it anew"
-        ) from None
-
-
 def read_prompts(path: Path) -> list[Prompt]:
     """UserError names the entry that is no prompt, or whose id stands twice."""
     content = read_yaml(path)
@@ -71,9 +57,6 @@ def read_prompts(path: Path) -> list[Prompt]:
             prompt = None
         if prompt is None or not all(isinstance(word, str) and word.strip() for word in entry.values()):
             raise UserError(f"{path}: prompt {number} must have the texts id, kind and prompt, and no others")
-        prompt = Prompt(
-            *(whole(word, f"{path}: prompt {number}") for word in (prompt.id, prompt.kind, prompt.prompt))
-        )
         if prompt.id in prompts:
             raise UserError(f"{path}: prompt {number}: the id {prompt.id!r} stands twice")
         prompts[prompt.id] = prompt
