@@ -3,13 +3,14 @@
 import secrets
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import streamlit as st
 
 from storyforge.commands import session
+from storyforge.commands.continuing import joined
 from storyforge.commands.repository import enter
 from storyforge.commands.session import MAX_CHARACTERS, MAX_TOKENS, Reply, Request
 from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
@@ -59,17 +60,29 @@ def page() -> None:
         return
     values = {key: min(getattr(params, key), most) for key, (_, _, most, *_) in SLIDERS.items()}
     values |= {"seed": params.seed, "preset": first, "prompt": presets[first].prompt, "writers": [TUNED]}
-    for key, value in (values | {"requests": []}).items():
+    for key, value in (values | {"requests": [], "draft": "", "drafts": []}).items():
         st.session_state.setdefault(key, value)
+    if (longer := st.session_state.pop("longer", None)) is not None:  # before the page has its text area
+        st.session_state.draft = longer
     # Both are removed before the request is answered: if that fails, the next click starts from an idle page.
     request, error = st.session_state.pop("request", None), st.session_state.pop("error", None)
-    controls(ready, presets, busy=request is not None)
+    going = st.session_state.pop("going", None)
+    asking, drafting = st.tabs(["From a prompt", "Go on from a text"])
+    with asking:
+        controls(ready, presets, busy=request is not None)
+    with drafting:
+        draft(busy=going is not None)
     if error:
         st.error(error)
     if request:
         answer(ready, request)
         st.rerun()
-    history(st.session_state.requests)
+    if going is not None:
+        with drafting:
+            go_on(ready, going)
+        st.rerun()
+    with asking:
+        history(st.session_state.requests)
 
 
 def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> None:
@@ -112,16 +125,23 @@ def submit(ready: Writers, presets: Mapping[str, Prompt]) -> None:
         state.error = str(error)
 
 
+@contextmanager
+def my_turn() -> Iterator[None]:
+    """There is one model: the others wait, and see how many are before them."""
+    note = st.empty()
+    with queue().place() as ahead:
+        while count := ahead():
+            note.info(f"{count} before you: your story begins when theirs are written.")
+            time.sleep(POLL_S)
+        note.empty()
+        yield
+
+
 def answer(ready: Writers, request: Request) -> None:
     """Interrupted by a click, a closed page or an error, it is kept as far as it went."""
     requests = st.session_state.requests  # now: an interrupted script may not read its state any more
-    note = st.empty()
     try:
-        with queue().place() as ahead:
-            while count := ahead():
-                note.info(f"{count} before you: your story begins when theirs are written.")
-                time.sleep(POLL_S)
-            note.empty()
+        with my_turn():
             places = show(request, "now")
             with closing(session.answer(ready, request)) as grown:
                 for name in grown:
@@ -132,6 +152,49 @@ def answer(ready: Writers, request: Request) -> None:
         if any(reply != Reply() for reply in request.replies.values()):
             requests.insert(0, request)
             del requests[session.MAX_REQUESTS :]
+
+
+def draft(*, busy: bool) -> None:
+    """A text that a person and the tuned writer write by turns."""
+    label = "The story so far: change it as you like; the last page is read"
+    st.text_area(label, key="draft", max_chars=session.MAX_DRAFT, height=420, disabled=busy)
+    off = {"disabled": busy or not st.session_state.drafts}
+    with st.container(horizontal=True):
+        st.button("Go on", type="primary", on_click=begin, disabled=busy)
+        st.button("Try this part again", on_click=again, **off)
+        st.button("Undo", on_click=undo, **off)
+        st.button("Stop", key="stop", disabled=not busy)
+
+
+def begin() -> None:
+    """Noted here, since a text area that is switched off for the time of writing has no value."""
+    st.session_state.going = st.session_state.draft
+    st.session_state.drafts.append(st.session_state.draft)
+
+
+def again() -> None:
+    st.session_state.going = st.session_state.drafts[-1]
+    st.session_state.seed = secrets.randbelow(10_000)
+
+
+def undo() -> None:
+    st.session_state.draft = st.session_state.drafts.pop()
+
+
+def go_on(ready: Writers, text: str) -> None:
+    """Interrupted by a click or an error, what was written until then is kept."""
+    state, place, reply = st.session_state, (st.empty(), st.empty()), Reply()
+    try:
+        with my_turn():
+            changes = {key: state[key] for key in (*SLIDERS, "seed")}
+            with closing(session.continued(ready, text, changes)) as grown:
+                for reply in grown:
+                    draw(place, reply)
+    except UserError as error:
+        state.error = str(error)
+        state.drafts.pop()
+    finally:
+        state.longer = joined(text, reply.text) if reply.text else text
 
 
 def show(request: Request, key: str) -> dict[str, tuple]:

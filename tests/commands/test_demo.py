@@ -268,3 +268,25 @@ def test_in_a_browser_a_stopped_story_is_kept(clone, older, tmp_path):
         page.click("Download all as Markdown")  # it comes once nothing is being written
         assert page.js("document.body.innerText.includes('tokens …')")
         assert page.js("document.body.innerText.includes('not begun')")
+
+
+def test_a_text_is_written_on_tried_again_and_undone(demo, adapter):
+    page = demo.run()
+    page.text_area(key="draft").set_value("A boat came in.")
+    first = click(page, "Go on").text_area(key="draft").value
+    assert not page.exception
+    assert first.startswith("A boat came in.\n\n") and len(first) > len("A boat came in.\n\n\n")
+    second = click(page, "Go on").text_area(key="draft").value
+    assert second.startswith(first.rstrip()) and len(second) > len(first)
+    other = click(page, "Try this part again").text_area(key="draft").value
+    assert other.startswith(first.rstrip()) and other != second
+    assert click(page, "Undo").text_area(key="draft").value == first
+    assert click(page, "Undo").text_area(key="draft").value == "A boat came in."
+    assert next(button for button in page.button if button.label == "Undo").disabled
+
+
+def test_a_text_that_is_empty_is_said_and_can_be_begun(demo, adapter):
+    page = click(demo.run(), "Go on")
+    assert [error.value for error in page.error] == ["no text: write a first sentence"]
+    page.text_area(key="draft").set_value("A boat came in.")
+    assert len(click(page, "Go on").text_area(key="draft").value) > len("A boat came in.")

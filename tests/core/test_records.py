@@ -261,7 +261,9 @@ def test_a_surrogate_pair_is_a_character_and_half_of_one_an_error(tmp_path):
     file.write_text('prompts: [{id: a, kind: x, prompt: "A \\ud83d\\ude00."}]')
     assert read_prompts(file) == [Prompt("a", "x", "A \U0001f600.")]
     file.write_text('prompts: [{id: a, kind: x, prompt: T}, {id: b, kind: x, prompt: "A \\ude00."}]')
-    with pytest.raises(UserError, match=r"p.yaml: cannot be read: prompts: 2: prompt: character 3 is half a character"):
+    with pytest.raises(
+        UserError, match=r"p.yaml: cannot be read: prompts: 2: prompt: character 3 is half a character"
+    ):
         read_prompts(file)
 
 

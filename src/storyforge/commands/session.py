@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from storyforge.commands.writers import Writers, how_it_ended, indented, sampling
+from storyforge.commands.continuing import passage
+from storyforge.commands.writers import TUNED, Delta, Writers, how_it_ended, indented, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 from storyforge.core.files import whole
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_WRITERS = 3  # side by side
 MAX_CHARACTERS = 2000  # of a prompt
+MAX_DRAFT = 200_000  # characters of a text that is written on
 MAX_TOKENS = 600  # of a reply
 MAX_SECONDS = 180.0  # for all writers of a request together
 MAX_VISITORS = 6  # one is served, the others wait
@@ -71,16 +73,34 @@ def answer(writers: Writers, request: Request) -> Iterator[str]:
     ids, _ = writers.encoded(request.prompt.prompt, params)
     seed = sample_seed(request.prompt.id, 0, params.seed)
     for name, reply in request.replies.items():
-        with closing(writers.stream(name, ids, params, seed)) as stream:
-            for delta in stream:
-                late = time.monotonic() > deadline
-                reply.text += delta.text
-                reply.end = f"{delta.tokens} tokens{f', stopped after {MAX_SECONDS:g} s' if late else ' …'}"
-                yield name
-                if late:
-                    return
-        reply.end = how_it_ended(delta.tokens, delta.ended)
-        yield name
+        for _ in _grown(reply, writers.stream(name, ids, params, seed), deadline):
+            yield name
+        if time.monotonic() > deadline:
+            return
+
+
+def continued(writers: Writers, text: str, changes: Mapping[str, Any]) -> Iterator[Reply]:
+    """The tuned writer's next passage of a text, given each time it has grown; at most MAX_SECONDS."""
+    if not text.strip():
+        raise UserError("no text: write a first sentence")
+    params = request(Prompt(TUNED, TUNED, TUNED), [TUNED], changes).params
+    stream = passage(writers, TUNED, whole(text, "the text"), params, params.seed)
+    reply = Reply()
+    for _ in _grown(reply, stream, time.monotonic() + MAX_SECONDS):
+        yield reply
+
+
+def _grown(reply: Reply, stream: Iterator[Delta], deadline: float) -> Iterator[None]:
+    with closing(stream):
+        for delta in stream:
+            late = time.monotonic() > deadline
+            reply.text += delta.text
+            reply.end = f"{delta.tokens} tokens{f', stopped after {MAX_SECONDS:g} s' if late else ' …'}"
+            yield
+            if late:
+                return
+    reply.end = how_it_ended(delta.tokens, delta.ended)
+    yield
 
 
 class Queue:
