@@ -22,35 +22,6 @@ def written(**measures):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said", "unsaid"),
-    [
-        (
-            0.2,
-            0.4,
-            "**better** than the base, by 0.300 nats per token (95 % interval 0.200 to 0.400)",
-            "No clear",
-        ),
-        (-0.1, 0.4, "No clear difference on stories", "better"),
-        (0.0, 0.4, "No clear difference on stories", "better"),
-        (-0.4, 0.0, "No clear difference on stories", "worse"),
-    ],
-)
-def test_a_claim_is_no_stronger_than_its_interval(low, high, said, unsaid):
-    claimed = findings.claim({**GAIN, "low": low, "high": high}, "stories")
-    assert said in claimed and unsaid not in claimed
-
-
-def test_a_loss_is_told_as_worse():
-    claimed = findings.claim({**GAIN, "nats_per_token": -0.3, "low": -0.4, "high": -0.2}, "stories")
-    assert "**worse** than the base, by 0.300 nats per token (95 % interval 0.200 to 0.400)" in claimed
-
-
-def test_one_group_makes_no_claim():
-    claimed = findings.claim({**GAIN, "low": None, "high": None, "groups": 1}, "stories")
-    assert "better" not in claimed and "Fewer than three groups give no interval" in claimed
-
-
-@pytest.mark.parametrize(
     ("low", "high", "said"),
     [
         (0.05, 0.2, "matters **more**"),

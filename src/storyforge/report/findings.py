@@ -45,46 +45,20 @@ def contains_zero(gap: Row) -> bool:
     return gap["low"] <= 0 <= gap["high"]
 
 
-def claim(gain: Row, text: str) -> str:
-    """What an improvement's interval allows to be said of how the tuned writer predicts `text`."""
-    value, low, high = gain["nats_per_token"], gain["low"], gain["high"]
-    if low is None:
-        return (
-            f"Tuning saves {value:+.3f} nats per token on {text}. Fewer than three groups give no "
-            "interval, so this says nothing about other texts."
-        )
-    if contains_zero(gain):
-        return (
-            f"No clear difference on {text}: tuning saves {value:+.3f} nats per token, and the 95 % interval "
-            f"({low:+.3f} to {high:+.3f}) contains 0."
-        )
-    word, near, far = ("better", low, high) if low > 0 else ("worse", -high, -low)
-    return (
-        f"The tuned writer predicts {text} **{word}** than the base, by {abs(value):.3f} nats per token "
-        f"(95 % interval {near:.3f} to {far:.3f})."
-    )
-
-
 def summary(details: Row) -> str:
-    """The findings, each with what it rests on."""
-    gain, general = details["improvement"], details["general"]["improvement"]
-    groups = f"{gain['groups']:,} {'group' if gain['groups'] == 1 else 'groups'}"
-    points = {
-        "Held-out stories": claim(gain, f"{details['stories']:,} held-out stories of {groups}"),
-        "General text": claim(general, f"{general['groups']} short texts of other kinds"),
-        "The prompt": of_prompts(details["prompt_use"]) if details["prompt_use"] else "",
-        "Its own writing": of_writing(details["writing"]),
-    }
-    return "\n".join(f"- **{name}.** {said}" for name, said in points.items() if said)
+    """What was found beside the verdict."""
+    prompt = f"- **The prompt.** {of_prompts(details['prompt_use'])}\n" if details["prompt_use"] else ""
+    return f"{prompt}- **Its own writing.** {of_writing(details['writing'])}"
 
 
 def of_prompts(use: Row) -> str:
     gap, shares = use["shuffled_cost_gain"], [use[writer]["own_prompt_first"] for writer in WRITERS]
     base, tuned, chance = (f"{100 * share:.0f} %" for share in (*shares, use["chance"]))
     said = (
-        f"Of {use['stories']} stories, each read under its own prompt and under others, {base} are likeliest "
-        f"under their own for the base and {tuned} for the tuned writer (by chance {chance}). Another prompt "
-        f"costs the tuned writer {gap['value']:+.3f} nats per token more than it costs the base"
+        f"{use['stories']} stories were scored under their own prompt and under prompts of other stories. "
+        f"Their own made {base} of them likeliest for the base, and {tuned} for the tuned writer (by chance: "
+        f"{chance}). Another prompt costs the tuned writer {gap['value']:+.3f} nats per token more than it "
+        "costs the base"
     )
     if gap["low"] is None:
         return f"{said}; fewer than three groups give no interval."
