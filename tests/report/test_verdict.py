@@ -2,7 +2,6 @@ import pytest
 
 from storyforge.report.verdict import advice, learned, lost, too_strong, verdict
 
-
 TESTED = "predicting stories that it was not trained on (96 held-out stories of 6 groups)"
 
 
