@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storyforge.report.page import BREAK, plain, quoted, table
+from storyforge.report.page import cell, plain, quoted, table
 
 Row = Mapping[str, Any]
 WRITERS = ("base", "tuned")
@@ -80,17 +80,12 @@ def of_writing(writing: Row) -> str:
         for writer in WRITERS
     }
     beyond = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in outside.items() if names)
-    counted = f"{len(moved)} of {len(tested)} measures"
+    said = f"Clear differences between the writers: {len(moved)} of {len(tested)} measures"
     if moved:
-        one = len(moved) == 1
-        verb, intervals = (
-            ("differs", "its 95 % interval does") if one else ("differ", "their 95 % intervals do")
+        said += (
+            f" ({', '.join(moved)}), with 95 % intervals that do not contain 0; one in twenty would by chance"
         )
-        said = f"{counted} {verb} between the writers: {intervals} not contain 0 ({', '.join(moved)})."
-        said += " By chance alone, about one in twenty would."
-    else:
-        said = f"{counted} clearly differ between the writers: each 95 % interval contains 0."
-    return f"{said} Means outside the human range (1st to 99th percentile): {beyond or 'none'}."
+    return f"{said}. Means outside the human range (1st to 99th percentile): {beyond or 'none'}."
 
 
 def several(parts: Mapping[str, Row]) -> Mapping[str, Row]:
@@ -166,17 +161,21 @@ def pairs(rows: Sequence[Row]) -> str:
 
 
 def _answer(written: Row) -> str:
-    end = "ended by itself" if written["ended"] else "cut"
-    return f"{plain(written['text'], BREAK) or '*nothing*'}{BREAK}{BREAK}*{written['tokens']} tokens, {end}*"
+    return cell(
+        written["text"], f"{written['tokens']} tokens, {'ended by itself' if written['ended'] else 'cut'}"
+    )
 
 
 def limits(details: Row) -> str:
-    groups = details["improvement"]["groups"]
+    gain = details["improvement"]
+    rest = "Fewer than three groups are held out, so the losses have no intervals. The figures"
+    if gain["low"] is not None:
+        out = f"each of the {gain['groups']} held-out groups in turn"
+        rest = f"The intervals of the losses come from leaving out {out}. They"
     return f"""\
 - A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
   these texts.
-- The intervals of the losses come from leaving out each of the {groups} held-out groups in turn. They do not
-  cover other training seeds, corpora or settings: this is one training run.
+- {rest} do not cover other training seeds, corpora or settings: this is one training run.
 - Stories are held out by group: a play, a prompt, a book. The base may still have read them when it was
   trained.
 - On another machine class the last digits may differ: the same bytes are promised for one class only."""
