@@ -134,7 +134,9 @@ def test_the_page_is_the_markdown(made):
 
 def test_the_report_begins_with_what_was_found_and_explains_its_terms(made):
     head = (made / "report.md").read_text().split("\n## ")[0]
-    said = "Tuning made Small-Base better at predicting stories that it was not trained on, by 0.300 nats"
+    said = (
+        "Tuning made Small-Base better at predicting stories that it was not trained on (160 held-out stories"
+    )
     assert head.startswith(f"# Small-Base, tuned to tell stories\n\n- **Learned.** {said}")
     assert head.index("- **Lost.** ") < head.index("- **Next.** ") < head.index("A LoRA adapter")
     for term in ("LoRA (Hu et al. 2021)", "the adapter, which", "nats per token: the negative natural"):

@@ -2,6 +2,8 @@ import pytest
 
 from storyforge.report.verdict import advice, learned, lost, too_strong, verdict
 
+TESTED = "predicting stories that it was not trained on (96 held-out stories of 6 groups)"
+
 
 def gain(value, low, high, groups=6):
     return {"nats_per_token": value, "low": low, "high": high, "groups": groups}
@@ -24,6 +26,7 @@ NONE, MUCH, LITTLE, MAYBE = (
 def details(improvement=BETTER, general=BETTER, copied=NONE):
     measures = {} if copied is None else {"copied_8": copied}
     return {
+        "stories": 96,
         "improvement": improvement,
         "general": {"improvement": general},
         "writing": {"measures": measures},
@@ -33,15 +36,22 @@ def details(improvement=BETTER, general=BETTER, copied=NONE):
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (BETTER, "Tuning made SmolLM better at predicting stories that it was not trained on, by 0.300 nats"),
-        (WORSE, "Tuning made SmolLM worse at predicting stories that it was not trained on, by 0.300 nats"),
+        (
+            BETTER,
+            f"Tuning made SmolLM better at {TESTED}, by 0.300 nats per token (95 % interval 0.200 to 0.400).",
+        ),
+        (
+            WORSE,
+            f"Tuning made SmolLM worse at {TESTED}, by 0.300 nats per token (95 % interval 0.200 to 0.400).",
+        ),
         (OPEN, "does not show whether tuning made SmolLM better or worse"),
         (gain(0.1, 0.0, 0.2), "does not show whether"),
-        (FEW, "those held out are of 1 group, and an interval needs three"),
+        (gain(-0.1, -0.2, 0.0), "does not show whether"),
+        (FEW, "(96 held-out stories of 1 group): an interval needs three groups"),
     ],
 )
 def test_what_was_learned_is_no_stronger_than_its_interval(found, said):
-    assert said in learned("SmolLM", found)
+    assert said in learned("SmolLM", details(found))
 
 
 @pytest.mark.parametrize("found", [OPEN, FEW])

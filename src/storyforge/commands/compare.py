@@ -11,7 +11,7 @@ from storyforge.commands.terminal import console, say
 from storyforge.commands.writers import Writers, how_it_ended
 from storyforge.core.records import Prompt
 from storyforge.core.text import printable
-from storyforge.report.page import BREAK, plain, quoted
+from storyforge.report.page import cell, plain, quoted
 from storyforge.report.page import table as markdown_table
 
 if TYPE_CHECKING:
@@ -60,13 +60,11 @@ def page(answers: Sequence[Answers], params: "SamplingParams") -> str:
     """Markdown with a column for each writer; in none of their texts, names or prompts is anything markup."""
     settings = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in params.model_dump().items())
     parts = ["# Writers side by side", f"Same prompts, seeds and settings for all: {settings}."]
-    for answer in answers:
-        cells = [
-            f"{plain(text, BREAK) or '*nothing*'}{BREAK}{BREAK}*{end}*" for text, end in answer.texts.values()
-        ]
+    for prompt, texts in ((each.prompt, each.texts) for each in answers):
+        cells = [cell(text, end) for text, end in texts.values()]
         parts += [
-            f"## {plain(answer.prompt.kind.capitalize())}",
-            quoted(answer.prompt.prompt),
-            markdown_table([*map(plain, answer.texts)], [cells]),
+            f"## {plain(prompt.kind.capitalize())}",
+            quoted(prompt.prompt),
+            markdown_table([*map(plain, texts)], [cells]),
         ]
     return "\n\n".join(parts) + "\n"

@@ -41,7 +41,7 @@ def run(recipe: str | None, steps: int | None, price: float | None, *, as_json: 
             raise UserError(f"--recipe {recipe}: no such recipe or file; recipes/ has: {known}")
         found, show = plan(file, price), show_planned
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found, indent=2))  # in ASCII: safe for a terminal too
     else:
         show(found)
 

@@ -7,6 +7,7 @@ from string import Template
 from storyforge.report import findings, provenance
 from storyforge.report.page import code, plain
 from storyforge.report.provenance import Provenance
+from storyforge.report.verdict import changes
 
 HUB_DATASET = re.compile(r"hub:datasets/([\w.-]+/[\w.-]+)")
 METRICS = {
@@ -44,7 +45,7 @@ def card(of: Provenance, details: findings.Row, template: str) -> str:
         system=code(model["system"]),
         converted=converted if model["origin"].startswith("package:") else "",
         units=findings.UNITS,
-        summary=findings.summary(details),
+        summary=f"{changes(plain(of.base), details)}\n{findings.summary(details)}",
         losses=findings.losses(details),
         limits=findings.limits(details),
         licences="\n".join(licences),

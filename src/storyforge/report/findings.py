@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storyforge.report.page import BREAK, plain, quoted, table
+from storyforge.report.page import cell, plain, quoted, table
 
 Row = Mapping[str, Any]
 WRITERS = ("base", "tuned")
@@ -45,46 +45,20 @@ def contains_zero(gap: Row) -> bool:
     return gap["low"] <= 0 <= gap["high"]
 
 
-def claim(gain: Row, text: str) -> str:
-    """What an improvement's interval allows to be said of how the tuned writer predicts `text`."""
-    value, low, high = gain["nats_per_token"], gain["low"], gain["high"]
-    if low is None:
-        return (
-            f"Tuning saves {value:+.3f} nats per token on {text}. Fewer than three groups give no "
-            "interval, so this says nothing about other texts."
-        )
-    if contains_zero(gain):
-        return (
-            f"No clear difference on {text}: tuning saves {value:+.3f} nats per token, and the 95 % interval "
-            f"({low:+.3f} to {high:+.3f}) contains 0."
-        )
-    word, near, far = ("better", low, high) if low > 0 else ("worse", -high, -low)
-    return (
-        f"The tuned writer predicts {text} **{word}** than the base, by {abs(value):.3f} nats per token "
-        f"(95 % interval {near:.3f} to {far:.3f})."
-    )
-
-
 def summary(details: Row) -> str:
-    """The findings, each with what it rests on."""
-    gain, general = details["improvement"], details["general"]["improvement"]
-    groups = f"{gain['groups']:,} {'group' if gain['groups'] == 1 else 'groups'}"
-    points = {
-        "Held-out stories": claim(gain, f"{details['stories']:,} held-out stories of {groups}"),
-        "General text": claim(general, f"{general['groups']} short texts of other kinds"),
-        "The prompt": of_prompts(details["prompt_use"]) if details["prompt_use"] else "",
-        "Its own writing": of_writing(details["writing"]),
-    }
-    return "\n".join(f"- **{name}.** {said}" for name, said in points.items() if said)
+    """What was found beside the verdict."""
+    prompt = f"- **The prompt.** {of_prompts(details['prompt_use'])}\n" if details["prompt_use"] else ""
+    return f"{prompt}- **Its own writing.** {of_writing(details['writing'])}"
 
 
 def of_prompts(use: Row) -> str:
     gap, shares = use["shuffled_cost_gain"], [use[writer]["own_prompt_first"] for writer in WRITERS]
     base, tuned, chance = (f"{100 * share:.0f} %" for share in (*shares, use["chance"]))
     said = (
-        f"Of {use['stories']} stories, each read under its own prompt and under others, {base} are likeliest "
-        f"under their own for the base and {tuned} for the tuned writer (by chance {chance}). Another prompt "
-        f"costs the tuned writer {gap['value']:+.3f} nats per token more than it costs the base"
+        f"{use['stories']} stories were scored under their own prompt and under prompts of other stories. "
+        f"Their own made {base} of them likeliest for the base, and {tuned} for the tuned writer (by chance: "
+        f"{chance}). Another prompt costs the tuned writer {gap['value']:+.3f} nats per token more than it "
+        "costs the base"
     )
     if gap["low"] is None:
         return f"{said}; fewer than three groups give no interval."
@@ -106,17 +80,12 @@ def of_writing(writing: Row) -> str:
         for writer in WRITERS
     }
     beyond = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in outside.items() if names)
-    counted = f"{len(moved)} of {len(tested)} measures"
+    said = f"Clear differences between the writers: {len(moved)} of {len(tested)} measures"
     if moved:
-        one = len(moved) == 1
-        verb, intervals = (
-            ("differs", "its 95 % interval does") if one else ("differ", "their 95 % intervals do")
+        said += (
+            f" ({', '.join(moved)}), with 95 % intervals that do not contain 0; one in twenty would by chance"
         )
-        said = f"{counted} {verb} between the writers: {intervals} not contain 0 ({', '.join(moved)})."
-        said += " By chance alone, about one in twenty would."
-    else:
-        said = f"{counted} clearly differ between the writers: each 95 % interval contains 0."
-    return f"{said} Means outside the human range (1st to 99th percentile): {beyond or 'none'}."
+    return f"{said}. Means outside the human range (1st to 99th percentile): {beyond or 'none'}."
 
 
 def several(parts: Mapping[str, Row]) -> Mapping[str, Row]:
@@ -192,17 +161,21 @@ def pairs(rows: Sequence[Row]) -> str:
 
 
 def _answer(written: Row) -> str:
-    end = "ended by itself" if written["ended"] else "cut"
-    return f"{plain(written['text'], BREAK) or '*nothing*'}{BREAK}{BREAK}*{written['tokens']} tokens, {end}*"
+    return cell(
+        written["text"], f"{written['tokens']} tokens, {'ended by itself' if written['ended'] else 'cut'}"
+    )
 
 
 def limits(details: Row) -> str:
-    groups = details["improvement"]["groups"]
+    gain = details["improvement"]
+    rest = "Fewer than three groups are held out, so the losses have no intervals. The figures"
+    if gain["low"] is not None:
+        out = f"each of the {gain['groups']} held-out groups in turn"
+        rest = f"The intervals of the losses come from leaving out {out}. They"
     return f"""\
 - A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
   these texts.
-- The intervals of the losses come from leaving out each of the {groups} held-out groups in turn. They do not
-  cover other training seeds, corpora or settings: this is one training run.
+- {rest} do not cover other training seeds, corpora or settings: this is one training run.
 - Stories are held out by group: a play, a prompt, a book. The base may still have read them when it was
   trained.
 - On another machine class the last digits may differ: the same bytes are promised for one class only."""

@@ -56,6 +56,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"| {drawn[0]} |", f"|{'---|' * len(head)}", *(f"| {row} |" for row in drawn[1:])])
 
 
+def cell(text: str, end: str) -> str:
+    """A writer's text and how it ended, as a table's cell."""
+    return f"{plain(text, BREAK) or '*nothing*'}{BREAK}{BREAK}*{plain(end)}*"
+
+
 def page(title: str, text: str, pictures: Mapping[str, bytes], style: str) -> str:
     """One HTML file that needs no other, from Markdown; `pictures` are PNGs by name, `style` is CSS."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")

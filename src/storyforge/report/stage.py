@@ -115,7 +115,7 @@ def main(
         (folder / "report.html").write_text(page(f"{of.base}, tuned", text, drawn, style), encoding="utf-8")
         (folder / "report.md").write_text(text, encoding="utf-8")
         (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
-    found = learned(of.base, details["improvement"])
+    found = learned(of.base, details)
     print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
 
 

@@ -7,7 +7,6 @@ from storyforge.report.findings import Row, contains_zero, has_interval, shown
 
 LEAST_COPIED = 0.01  # share of copied eights; where the whole interval is above, it is more than set phrases
 LEAST_LOST = 0.05  # nats per token of general text; where the whole interval is worse, it is worth mending
-STORIES = "predicting stories that it was not trained on"
 WEAKER = (
     "train for fewer steps (`train.max_steps`, `train.epochs`), at a lower `train.learning_rate`, or on more "
     "stories"
@@ -16,22 +15,24 @@ WEAKER = (
 
 def verdict(base: str, details: Row) -> str:
     """A list in Markdown."""
-    points = {
-        "Learned": learned(base, details["improvement"]),
-        "Lost": lost(details),
-        "Next": advice(details),
-    }
-    return "\n".join(f"- **{name}.** {said}" for name, said in points.items())
+    return f"{changes(base, details)}\n- **Next.** {advice(details)}"
 
 
-def learned(base: str, gain: Row) -> str:
-    unknown = f"This run does not show whether tuning made {base} better or worse at {STORIES}"
+def changes(base: str, details: Row) -> str:
+    """The verdict without its advice, as the model card has it."""
+    return f"- **Learned.** {learned(base, details)}\n- **Lost.** {lost(details)}"
+
+
+def learned(base: str, details: Row) -> str:
+    gain, text = details["improvement"], "predicting stories that it was not trained on"
+    groups = f"{gain['groups']:,} {'group' if gain['groups'] == 1 else 'groups'}"
+    tested = f"{text} ({details['stories']:,} held-out stories of {groups})"
+    unknown = f"This run does not show whether tuning made {base} better or worse at {tested}"
     if gain["low"] is None:
-        groups = f"{gain['groups']} {'group' if gain['groups'] == 1 else 'groups'}"
-        return f"{unknown}: those held out are of {groups}, and an interval needs three."
+        return f"{unknown}: an interval needs three groups."
     if contains_zero(gain):
         return f"{unknown}: {_around_zero(gain)}."
-    return f"Tuning made {base} {'better' if gain['low'] > 0 else 'worse'} at {STORIES}{_by(gain)}."
+    return f"Tuning made {base} {'better' if gain['low'] > 0 else 'worse'} at {tested}{_by(gain)}."
 
 
 def lost(details: Row) -> str:
