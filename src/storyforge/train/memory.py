@@ -44,10 +44,13 @@ class Budget:
     def __enter__(self) -> "Budget":
         if int(os.environ.get("RANK", 0)):
             return self
+        # A killed process cannot say so: it left `running_since` in the note, with the kernel's counts then.
         # The first count that both processes had. After a restart `now` is the smaller one: no kill.
         now, before = _kernel_kills(), self.note["running_since"] or {}
         common = next((name for name in now if name in before), None)
         if common and now[common] > before[common]:
+            # A kill may have hit us by chance, when others filled the memory. Two without a checkpoint between
+            # them mean that this budget does not fit, and that the run would be killed there for ever.
             # At another checkpoint the run has got on with this budget, and the count begins again.
             checkpoint = newest(self.work)
             step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -72,6 +75,7 @@ class Budget:
         # With several processes it ends here: the note is written, and the next start reads it.
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the others wait for this one's gradient
             raise UserError("out of memory in one of several processes: run the same command again")
+        # Without it the half would meet memory that is full of what the failed step left to the allocator.
         clear_device_cache(garbage_collection=True)
 
     def halve(self, reason: str) -> None:
@@ -104,11 +108,12 @@ def _kernel_kills(root: Path = Path("/")) -> dict[str, int]:
     The cgroup's count leaves out what happens in other containers, but a new container begins a new one.
     Cgroups are told apart by their inode, which is not used again.
     """
+    # Most telling first: who compares takes the first count that both processes had.
     own = next(memory_cgroups(root), None)
     files = [own / name for name in ("memory.events", "memory.oom_control")] if own else []
     found = {}
     for file in (*files, root / "proc/vmstat"):
-        with suppress(OSError):
+        with suppress(OSError):  # of another version, or the top, which counts nothing
             counts = dict(line.split() for line in file.read_text().splitlines())
             if "oom_kill" in counts:
                 found[f"{file.name} {file.parent.stat().st_ino}"] = int(counts["oom_kill"])
