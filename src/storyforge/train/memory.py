@@ -49,8 +49,8 @@ class Budget:
         now, before = _kernel_kills(), self.note["running_since"] or {}
         common = next((name for name in now if name in before), None)
         if common and now[common] > before[common]:
-            # A kill may have hit us by chance, when others filled the memory. Two without a checkpoint between
-            # them mean that this budget does not fit, and that the run would be killed there for ever.
+            # One kill may be chance: others filled the memory. Two without a checkpoint between them mean that
+            # this budget does not fit, and that the run would be killed there for ever.
             # At another checkpoint the run has got on with this budget, and the count begins again.
             checkpoint = newest(self.work)
             step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -58,7 +58,7 @@ class Budget:
             self.note |= {"kills": kills, "step": step}
             if kills >= MOST_KILLS:
                 self.halve(f"killed for memory {kills} times at step {step}")
-        # Set while this process runs: only a kill leaves it standing.
+        # Set while this process runs: only a kill, which leaves no time for `__exit__`, leaves it standing.
         self.note["running_since"] = now
         write_json(self.work / NOTE, self.note)
         return self
