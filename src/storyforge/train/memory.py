@@ -49,8 +49,8 @@ class Budget:
         now, before = _kernel_kills(), self.note["running_since"] or {}
         common = next((name for name in now if name in before), None)
         if common and now[common] > before[common]:
-            # One kill may be chance: others filled the memory. Two without a checkpoint between them mean that
-            # this budget does not fit, and that the run would be killed there for ever.
+            # One kill may be chance: other programs filled the memory. Two without a checkpoint between them
+            # mean that this budget does not fit, and that the run would be killed there for ever.
             # At another checkpoint the run has got on with this budget, and the count begins again.
             checkpoint = newest(self.work)
             step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -87,6 +87,7 @@ class Budget:
                 "true, lower train.max_tokens, or on CUDA set model.quantization: nf4"
             )
         # Noted at once: should this process be killed next, the one after begins with half all the same.
+        # Halves reach any fit within a factor of two, and machines that halve as often agree in their bits.
         half = self.tokens // 2
         tqdm.write(
             f"{reason} with {self.tokens} tokens at once: going on from the last checkpoint with {half}"
