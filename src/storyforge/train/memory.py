@@ -33,6 +33,7 @@ class Budget:
 
     def __init__(self, work: Path, tokens: int, longest: int):
         self.work, self.longest = work, longest
+        # `kills` for memory at the checkpoint of `step`; `running_since`: what the kernel had counted by then.
         self.note = {"micro_batch_tokens": tokens, "kills": 0, "step": 0, "running_since": None}
         with suppress(OSError, ValueError):  # none yet, or damaged: begin as if there were none
             self.note |= json.loads((work / NOTE).read_bytes())
@@ -86,12 +87,12 @@ class Budget:
                 f"{reason} with a single story of {self.longest} tokens: set train.gradient_checkpointing: "
                 "true, lower train.max_tokens, or on CUDA set model.quantization: nf4"
             )
-        # Noted at once: should this process be killed next, the one after begins with half all the same.
         # Halves reach any fit within a factor of two, and machines that halve as often agree in their bits.
         half = self.tokens // 2
         tqdm.write(
             f"{reason} with {self.tokens} tokens at once: going on from the last checkpoint with {half}"
         )
+        # Noted at once: should this process be killed next, the one after begins with half all the same.
         self.note |= {"micro_batch_tokens": half, "kills": 0}
         write_json(self.work / NOTE, self.note)
 
