@@ -33,7 +33,7 @@ class Budget:
 
     def __init__(self, work: Path, tokens: int, longest: int):
         self.work, self.longest = work, longest
-        # `kills` for memory at the checkpoint of `step`; `running_since`: what the kernel had counted by then.
+        # `kills` for memory at the checkpoint of `step`; `running_since`: what the kernel had counted then.
         self.note = {"micro_batch_tokens": tokens, "kills": 0, "step": 0, "running_since": None}
         with suppress(OSError, ValueError):  # none yet, or damaged: begin as if there were none
             self.note |= json.loads((work / NOTE).read_bytes())
