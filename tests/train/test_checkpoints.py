@@ -1,13 +1,26 @@
 import fcntl
 import json
 import os
+import re
+import sys
+from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
 from storyforge.core.errors import UserError
 from storyforge.train import checkpoints
-from storyforge.train.checkpoints import discard, hashes, newest, run_key, save, sources, work_directory
+from storyforge.train.checkpoints import (
+    discard,
+    explain_start,
+    hashes,
+    newest,
+    packages,
+    run_key,
+    save,
+    sources,
+    work_directory,
+)
 
 
 def write(text):
@@ -191,5 +204,51 @@ def test_the_key_is_of_everything_it_is_given():
 
 def test_the_code_of_a_run_is_the_files_of_ours_that_are_loaded():
     files = hashes(sources(), checkpoints.PACKAGE)
-    assert {"core/records.py", "train/checkpoints.py"} <= files.keys()
+    assert {"core/files.py", "train/checkpoints.py"} <= files.keys()
     assert all(len(digest) == 64 for digest in files.values())
+
+
+def test_every_package_that_models_are_computed_with_is_in_the_key():
+    """By the imports of model, engine and train; these two read and show."""
+    code = [
+        file for name in ("model", "engine", "train") for file in (checkpoints.PACKAGE / name).glob("*.py")
+    ]
+    tops = set(re.findall(r"^ *(?:from|import) (\w+)", "\n".join(map(Path.read_text, code)), re.MULTILINE))
+    outside = tops - sys.stdlib_module_names - {"storyforge", "pydantic", "tqdm"}
+    names = {name.replace("_", "-") for name in outside} - {"liger-kernel"}  # in the machine class
+    assert {"torch", "peft"} < names and names <= packages().keys()
+
+
+def other(root, key, step, parts):
+    """The work of another run."""
+    (root / key).mkdir()
+    explain_start(root / key, parts)
+    save(root / key, step, write("theirs"))
+
+
+def test_a_fresh_start_says_which_checkpoints_do_not_fit_and_why(tmp_path, capsys):
+    parts = {"params": {"train": {"seed": 1, "lora": {"r": 4}}}, "files": {"a.py": "0" * 64}, "processes": 1}
+    other(tmp_path, "one", 3, parts | {"files": {"a.py": "1" * 64}})
+    other(tmp_path, "two", 4, parts | {"params": {"train": {"seed": 2, "lora": {"r": 4}}}, "machine": {}})
+    other(tmp_path, "own", 5, {})
+    (tmp_path / "two" / "run.json").write_text("{")
+    (tmp_path / "none").mkdir()
+    capsys.readouterr()
+    (tmp_path / "new").mkdir()
+    explain_start(tmp_path / "new", parts)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and said.startswith("starts from the base: ")
+    assert f"{tmp_path}/one/step-00000003, with another files.a.py; " in said
+    assert f"{tmp_path}/two/step-00000004, whose run.json cannot be read\n" in said
+    more = "params.train.lora.r absent → 4, params.train.seed absent → 1, and 1 more"
+    assert f"{tmp_path}/own/step-00000005, with another files.a.py, {more}; " in said
+
+
+def test_a_resumed_run_and_one_alone_say_nothing_of_others(tmp_path, capsys):
+    (tmp_path / "alone").mkdir()
+    explain_start(tmp_path / "alone", {"seed": 1})
+    save(tmp_path / "alone", 3, write("ours"))
+    other(tmp_path, "another", 3, {"seed": 2})
+    capsys.readouterr()
+    explain_start(tmp_path / "alone", {"seed": 1})
+    assert capsys.readouterr().out == ""

@@ -153,7 +153,7 @@ def test_a_package_that_computes_nothing_leaves_an_interrupted_run_its_checkpoin
         patched.setattr(stage, "save_adapter", crash)
         workspace()
     said = capsys.readouterr().out
-    assert f"with another packages.accelerate {accelerate.__version__} → 9.0\n" in said
+    assert f'with another packages.accelerate "{accelerate.__version__}" → "9.0"\n' in said
     monkeypatch.undo()
     monkeypatch.chdir(workspace.folder)
     monkeypatch.setenv("STORYFORGE_CHECKPOINT_DIR", str(workspace.folder / "checkpoints"))

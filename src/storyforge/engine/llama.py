@@ -32,6 +32,7 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def fused(model) -> "Fused | None":
     """The engine for this model, made once; None where machine, model or adapters need transformers."""
+    # Keyed by the object: a base and PEFT's wrapper of it are two models, with an engine each.
     if model not in _known:
         _known[model] = Fused(model) if _fits(model) else None
     found = _known[model]
@@ -50,10 +51,12 @@ def _fits(model) -> bool:
     config, weight = causal.config, causal.get_input_embeddings().weight
     if config.model_type != "llama" or weight.device.type != "cpu" or weight.dtype != BF16:
         return False
+    # 4-bit weights have no layout here. Checkpointing is asked for where memory is short: tapes keep much.
     if getattr(config, "quantization_config", None) or causal.is_activation_checkpointing:
         return False
     attention = causal.model.layers[0].self_attn
     widths = (config.hidden_size, config.intermediate_size, attention.head_dim)
+    # What kernels.c has written out: SwiGLU, no biases, and heads that are whole vectors wide.
     usual = (
         config.hidden_act == "silu"
         and config.attention_dropout == 0
@@ -72,6 +75,7 @@ def _adapted(modules: Iterable) -> list:
 
 
 def _plain_lora(layer) -> bool:
+    # A second adapter adds to the first, variants (DoRA) divide by a norm, dropout draws: left to autograd.
     only = list(layer.lora_A) == ["default"] and not (layer.lora_variant or layer.merged_adapters)
     bias = only and layer.lora_B["default"].bias
     return only and bias is None and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
@@ -117,6 +121,7 @@ class Fused:
         self.embedding = causal.get_input_embeddings().weight.detach()
         self.head = Adapted([causal.get_output_embeddings()])
         self.last_norm = causal.model.norm.weight.detach().float()
+        # Side by side where layers share an input: q, k, v → (width, q + 2 kv); gate, up → (width, 2 inner).
         self.layers = [
             Layer(
                 Adapted([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]),
@@ -151,6 +156,7 @@ class Fused:
 
     def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
         lengths = [len(story) for story in stories]
+        # Positions begin at 0 in each story, so the longest one's angles serve all.
         # (1, longest, head) each, both halves alike: the kernels take the first half.
         cosine, sine = self.rotary(torch.zeros(1), torch.arange(max(lengths))[None])
         half = slice(self.heads.width // 2)
@@ -159,6 +165,7 @@ class Fused:
 
     def forward(self, laid: Laid, tapes: list[Tape] | None) -> Tensor:
         """(tokens, width) before the last norm; `tapes` is filled with what backward needs of each layer."""
+        # The optimiser changes A and B, in float32; the kernels read copies of them, in bfloat16.
         if self.layers[0].qkv.active:
             for layer in self.layers:
                 for part in layer:
@@ -167,6 +174,7 @@ class Fused:
         # the kernel of the next norm: one pass over memory where there would be two.
         h, delta = self.embedding[laid.ids], None
         for layer in self.layers:
+            # x: (tokens, width), what the three projections share.
             h, x = self.norm(h, delta, layer.norms[0])
             # (tokens, q heads | k heads | v heads): one product for three; rotation happens in `attend`.
             qkv, low_qkv = layer.qkv(x)
@@ -178,6 +186,7 @@ class Fused:
             activation = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
             kernels.call("swiglu", gate_up, activation, *activation.shape)
             delta, low_down = layer.down(activation)
+            # The activation is not kept: (tokens, inner) is the widest tensor, and cheap to compute again.
             if tapes is not None:
                 lows = (low_qkv, low_o, low_gate_up, low_down)
                 tapes.append(Tape(h, x, qkv, shares, mixed, h2, x2, gate_up, lows))
@@ -203,6 +212,7 @@ class Fused:
         nll, dx = torch.empty(len(x)), torch.empty_like(x)
         for start in range(0, len(x), CHUNK):
             part = slice(start, start + CHUNK)
+            # A chunk's logits are read while they lie in the cache, and never all in memory.
             # (chunk, vocabulary); the kernel turns it into scale · (softmax − one-hot) in place.
             logits = product(x[part], self.head.weight)
             kernels.call("cross_entropy", logits, targets[part], nll[part], *logits.shape, scale or 0.0)

@@ -32,7 +32,7 @@ PARTS = "run.json"  # what the key of a work directory is made of
 COMPUTING = re.compile(
     "torch|triton|nvidia-.*|bitsandbytes|numpy|transformers|tokenizers|safetensors|accelerate|peft"
 )
-SHOWN = 3  # differences between two runs, in a line
+SHOWN, LONG = 3, 40  # differences between two runs in a line; characters of a value that is not shown there
 KEPT = 2  # checkpoints that rotation leaves: one to fall back on
 REMEMBERED = 4  # unfinished runs of other keys that keep their checkpoints, by last use
 WAIT_S = 30  # for a run that was told to end and saves a last checkpoint
@@ -106,15 +106,11 @@ def explain_start(work: Path, parts: Mapping[str, Any]) -> None:
     """
     with suppress(OSError):  # without it a later line knows less; a full disk is reported by what needs it
         (work / PARTS).write_text(dumps(parts), encoding="utf-8")
-    if newest(work):
+    if _checkpoints(work):
         return
-    others = {
-        left[0]: other
-        for other in work.parent.glob("[!.]*")
-        if other != work and (left := _checkpoints(other))
-    }
+    others = sorted(folder for folder in work.parent.glob("[!.]*") if _checkpoints(folder))
     if others:
-        said = "; ".join(f"{left}, {_differing(other, parts)}" for left, other in sorted(others.items()))
+        said = "; ".join(f"{_checkpoints(other)[0]}, {_differing(other, parts)}" for other in others)
         print(f"starts from the base: the checkpoints that lie there are of other runs: {said}")
 
 
@@ -124,25 +120,22 @@ def _differing(other: Path, parts: Mapping[str, Any]) -> str:
         theirs, ours = dict(_leaves(json.loads((other / PARTS).read_bytes()))), dict(_leaves(parts))
     except (OSError, ValueError, RecursionError):
         return f"whose {PARTS} cannot be read"
-    names = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    # Hashes and Python's version are named alone: their values tell nobody anything.
-    shown = [
-        f"{name} {theirs.get(name)} → {ours.get(name)}"
-        if name.startswith(("params", "packages", "machine"))
-        else name
-        for name in names[:SHOWN]
-    ]
-    more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return f"with another {', '.join([*shown, *more])}"
+    said = []
+    for name in sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)):
+        before, now = theirs.get(name, "absent"), ours.get(name, "absent")
+        # Hashes and Python's version are too long, and tell nobody anything.
+        said.append(f"{name} {before} → {now}" if max(len(before), len(now)) < LONG else name)
+    more = [f"and {len(said) - SHOWN} more"] if len(said) > SHOWN else []
+    return f"with another {', '.join(said[:SHOWN] + more)}"
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted path → value of what nested mappings hold."""
-    if not isinstance(value, Mapping):
-        yield path, value
-        return
-    for name, inner in value.items():
-        yield from _leaves(inner, f"{path}.{name}" if path else name)
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted path → JSON of what nested mappings hold."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{path}.{name}" if path else name)
+    else:
+        yield path, dumps(value)
 
 
 def discard(folder: Path) -> None:

@@ -33,6 +33,7 @@ class Budget:
 
     def __init__(self, work: Path, tokens: int, longest: int):
         self.work, self.longest = work, longest
+        # `kills` for memory at the checkpoint of `step`; `running_since`: what the kernel had counted then.
         self.note = {"micro_batch_tokens": tokens, "kills": 0, "step": 0, "running_since": None}
         with suppress(OSError, ValueError):  # none yet, or damaged: begin as if there were none
             self.note |= json.loads((work / NOTE).read_bytes())
@@ -44,10 +45,13 @@ class Budget:
     def __enter__(self) -> "Budget":
         if int(os.environ.get("RANK", 0)):
             return self
+        # A killed process cannot say so: it left `running_since` in the note, with the kernel's counts then.
         # The first count that both processes had. After a restart `now` is the smaller one: no kill.
         now, before = _kernel_kills(), self.note["running_since"] or {}
         common = next((name for name in now if name in before), None)
         if common and now[common] > before[common]:
+            # One kill may be chance: other programs filled the memory. Two without a checkpoint between them
+            # mean that this budget does not fit, and that the run would be killed there for ever.
             # At another checkpoint the run has got on with this budget, and the count begins again.
             checkpoint = newest(self.work)
             step = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
@@ -55,7 +59,7 @@ class Budget:
             self.note |= {"kills": kills, "step": step}
             if kills >= MOST_KILLS:
                 self.halve(f"killed for memory {kills} times at step {step}")
-        # Set while this process runs: only a kill leaves it standing.
+        # Set while this process runs: only a kill, which leaves no time for `__exit__`, leaves it standing.
         self.note["running_since"] = now
         write_json(self.work / NOTE, self.note)
         return self
@@ -72,6 +76,7 @@ class Budget:
         # With several processes it ends here: the note is written, and the next start reads it.
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # the others wait for this one's gradient
             raise UserError("out of memory in one of several processes: run the same command again")
+        # Without it the half would meet memory that is full of what the failed step left to the allocator.
         clear_device_cache(garbage_collection=True)
 
     def halve(self, reason: str) -> None:
@@ -82,11 +87,12 @@ class Budget:
                 f"{reason} with a single story of {self.longest} tokens: set train.gradient_checkpointing: "
                 "true, lower train.max_tokens, or on CUDA set model.quantization: nf4"
             )
-        # Noted at once: should this process be killed next, the one after begins with half all the same.
+        # Halves reach any fit within a factor of two, and machines that halve as often agree in their bits.
         half = self.tokens // 2
         tqdm.write(
             f"{reason} with {self.tokens} tokens at once: going on from the last checkpoint with {half}"
         )
+        # Noted at once: should this process be killed next, the one after begins with half all the same.
         self.note |= {"micro_batch_tokens": half, "kills": 0}
         write_json(self.work / NOTE, self.note)
 
@@ -104,11 +110,12 @@ def _kernel_kills(root: Path = Path("/")) -> dict[str, int]:
     The cgroup's count leaves out what happens in other containers, but a new container begins a new one.
     Cgroups are told apart by their inode, which is not used again.
     """
+    # Most telling first: who compares takes the first count that both processes had.
     own = next(memory_cgroups(root), None)
     files = [own / name for name in ("memory.events", "memory.oom_control")] if own else []
     found = {}
     for file in (*files, root / "proc/vmstat"):
-        with suppress(OSError):
+        with suppress(OSError):  # of another version, or the top, which counts nothing
             counts = dict(line.split() for line in file.read_text().splitlines())
             if "oom_kill" in counts:
                 found[f"{file.name} {file.parent.stat().st_ino}"] = int(counts["oom_kill"])
