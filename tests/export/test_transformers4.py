@@ -46,9 +46,7 @@ def exported(request, tmp_path):
         [chat], eos_token=chat.stops[-1], bos_token=begin, extra_special_tokens=["<|more|>"]
     )
     torch.manual_seed(4)
-    model = tiny.llama(len(fast), initializer_range=0.3, rope_parameters=rope)
-    for weight in model.parameters():
-        weight.data = weight.data.bfloat16()
+    model = tiny.rounded(tiny.llama(len(fast), initializer_range=0.3, rope_parameters=rope), torch.bfloat16)
     encoder = Encoder(fast, chat, "Tell a story.")
     sampling = SamplingParams(
         seed=1, max_new_tokens=20, temperature=0.8, top_p=0.9, min_p=0.1, repetition_penalty=1.1
