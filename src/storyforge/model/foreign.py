@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from storyforge.core.errors import UserError
+from storyforge.core.files import read_json
 
 # Keys by which transformers runs code that came with a model, or fetches some.
 CODE = re.compile(r"auto_map|_?(attn|experts)_implementation(_internal)?")
@@ -78,7 +79,7 @@ def lora_config(path: Path) -> LoraConfig:
     """What adapter_config.json says; UserError where the base could not be read beside such an adapter."""
     usual = LoraConfig(task_type="CAUSAL_LM").to_dict()
     with readable(path):
-        given: dict[str, Any] = dict(json.loads(path.read_bytes()))
+        given: dict[str, Any] = dict(read_json(path))
         for key, value in given.items():
             known = INITIAL if key == "init_lora_weights" else (None, False, [], {}, usual.get(key))
             if key not in ANY and value not in known:

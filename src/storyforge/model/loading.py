@@ -45,6 +45,7 @@ FILES = (
     "tokenizer*.json",
 )
 
+STATED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"}  # what servers look for
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is missing is never asked of a hub
 modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own progress bar does not obey `quiet`
 
@@ -143,9 +144,11 @@ def save_adapter(
 ) -> None:
     """An adapter folder whose bytes depend on the weights and the params alone.
 
-    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine.
+    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine. Keys that
+    an older PEFT refuses are left out where they say what is usual.
     """
-    config = model.peft_config["default"].to_dict()
+    given, usual = model.peft_config["default"].to_dict(), LoraConfig().to_dict()
+    config = {key: value for key, value in given.items() if key in STATED or value != usual[key]}
     config |= {
         "base_model_name_or_path": params.name,
         "revision": params.origin.revision,
@@ -166,7 +169,7 @@ def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default
     settings, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
     for file in (settings, weights):
         if not file.is_file():
-            raise UserError(f"{file}: there is no such file: give the folder of a whole adapter")
+            raise UserError(f"{file}: there is no such file: run `dvc repro`, or give a whole adapter")
     config = lora_config(settings)
     if config.base_model_name_or_path != params.name:
         raise UserError(
