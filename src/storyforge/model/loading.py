@@ -144,8 +144,8 @@ def save_adapter(
 ) -> None:
     """An adapter folder whose bytes depend on the weights and the params alone.
 
-    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine. Keys that
-    an older PEFT refuses are left out where they say what is usual.
+    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine. Keys
+    that an older PEFT refuses are left out where they say what is usual.
     """
     given, usual = model.peft_config["default"].to_dict(), LoraConfig().to_dict()
     config = {key: value for key, value in given.items() if key in STATED or value != usual[key]}
