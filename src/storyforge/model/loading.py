@@ -34,7 +34,14 @@ from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
 from storyforge.model.device import DTYPES, device, precision
 from storyforge.model.encoding import Encoder
-from storyforge.model.foreign import lora_config, readable, require_no_code, require_same, tensors
+from storyforge.model.foreign import (
+    lora_config,
+    readable,
+    require_no_code,
+    require_same,
+    tensor_count,
+    tensors,
+)
 from storyforge.model.params import LoraParams, ModelParams
 
 FILES = (
@@ -68,12 +75,19 @@ def base_config(params: ModelParams) -> PretrainedConfig:
     """The base's architecture; no weights are read."""
     folder = base_dir(params)
     with quiet(), readable(folder):
-        return AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+        config = AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+        if (layers := config.num_hidden_layers) > (stored := tensor_count(folder)):
+            # Said before they are all made.
+            raise UserError(
+                f"{folder / 'config.json'}: {layers:,} layers, where {stored:,} tensors are stored"
+            )
+    return config
 
 
 def stored_base(params: ModelParams, **options):
     """The model with the weights of its folder; UserError where one is missing, strange or not finite."""
     folder = base_dir(params)
+    base_config(params)
     with quiet(), readable(folder):
         for path in sorted(folder.glob("*.safetensors")):
             for _ in tensors(path):
