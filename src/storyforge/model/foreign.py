@@ -55,9 +55,11 @@ def tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def tensor_count(folder: Path) -> int:
-    """How many tensors its safetensors files hold."""
-    count = 0
-    for path in folder.glob("*.safetensors"):
+    """How many tensors its safetensors files hold; UserError where there is none."""
+    count, paths = 0, sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise UserError(f"{folder}: holds no *.safetensors file: choose a model that has some")
+    for path in paths:
         with readable(path), safe_open(path, "pt") as file:
             count += len(file.keys())
     return count
