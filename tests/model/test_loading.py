@@ -208,6 +208,15 @@ def test_a_converted_gguf_holds_exactly_the_files_dequantised_values(tmp_path):
     assert_converted(tmp_path / "m.gguf", tmp_path / "converted", heads=4, kv_heads=2)
 
 
+def test_loading_and_converting_draw_no_progress_bar(tmp_path, model_params, capfd):
+    letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
+    write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
+    capfd.readouterr()
+    loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
+    load_base(model_params)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.fixture
 def from_gguf(tmp_path, monkeypatch, model_params):
     """Params whose base is a GGUF file of a package, and a cache of its own."""
