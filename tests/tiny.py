@@ -42,3 +42,10 @@ def llama(vocab_size: int, **changes):
         "max_position_embeddings": 512,
     }
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **usual | changes)).eval()
+
+
+def rounded(model, dtype):
+    """Its weights in another precision; `model.to` would round its rotary angles too."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model

@@ -138,6 +138,14 @@ def test_two_adapters_of_one_name_are_told_apart(adapter, older):
     assert list(names) == ["tuned", "older.1", "run-2/older.1"]
 
 
+def test_adapters_of_one_name_in_folders_of_one_name_are_all_shown(adapter, older):
+    copies = [shutil.copytree(older, older.parent / place / "run" / "older.1") for place in ("a", "b", "c")]
+    names = named(adapter, [older, *copies])
+    assert list(names) == ["tuned", "older.1", "run/older.1", "b/run/older.1", "c/run/older.1"]
+    assert list(names.values()) == [adapter, older, *copies]
+    assert Writers(names).names == ("base", *names)
+
+
 def test_sample_writes_the_story_to_stdout_and_the_rest_to_stderr(adapter, storyforge):
     first, second = (storyforge("sample", "A duel.", "--seed", "5") for _ in range(2))
     assert first.stdout == second.stdout != storyforge("sample", "A duel.", "--seed", "6").stdout

@@ -1,4 +1,4 @@
-"""transformers 4, on which servers build, reads what was exported: the same tokens, angles and logits."""
+"""transformers 4 and PEFT 0.10, on which servers build, read what was written: the same tokens and logits."""
 
 import json
 import subprocess
@@ -7,18 +7,28 @@ import sys
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from storyforge.export import merging
 from storyforge.model.chat import FORMATS
 from storyforge.model.encoding import Encoder
+from storyforge.model.loading import adapter_weights, save_adapter
 from storyforge.sampling.generate import SamplingParams
 
 PLAIN = {"rope_type": "default", "rope_theta": 100_000.0}
 SCALED = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0}
 SCALED |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
-OLDER = ("transformers==4.57.6", "tokenizers==0.22.2", "huggingface_hub==0.36.2")
+OLDER = ("peft==0.10.0", "transformers==4.57.6", "tokenizers==0.22.2", "huggingface_hub==0.36.2")
 TALK = [{"role": "user", "content": "Of rain, and <|im_end|> of 猫."}]
+ADAPTED = """
+import sys, torch, peft, transformers
+from safetensors.torch import save_file
+assert peft.__version__ == "0.10.0" and transformers.__version__.startswith("4.")
+base = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])
+model = peft.PeftModel.from_pretrained(base, sys.argv[2]).eval()
+save_file({"logits": model(torch.arange(400)[None] % 256).logits[0].detach().contiguous()}, sys.argv[3])
+"""
 READ = """
 import json, sys, torch, transformers
 from safetensors.torch import save_file
@@ -46,9 +56,7 @@ def exported(request, tmp_path):
         [chat], eos_token=chat.stops[-1], bos_token=begin, extra_special_tokens=["<|more|>"]
     )
     torch.manual_seed(4)
-    model = tiny.llama(len(fast), initializer_range=0.3, rope_parameters=rope)
-    for weight in model.parameters():
-        weight.data = weight.data.bfloat16()
+    model = tiny.rounded(tiny.llama(len(fast), initializer_range=0.3, rope_parameters=rope), torch.bfloat16)
     encoder = Encoder(fast, chat, "Tell a story.")
     sampling = SamplingParams(
         seed=1, max_new_tokens=20, temperature=0.8, top_p=0.9, min_p=0.1, repetition_penalty=1.1
@@ -86,25 +94,35 @@ def older(tmp_path_factory):
     return site
 
 
+def by_older(older, tmp_path, script, *arguments):
+    """What a script under the older libraries printed, and the tensors it saved."""
+    command = [sys.executable, "-c", script, *map(str, arguments), str(tmp_path / "read")]
+    path = {"PYTHONPATH": str(older), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=path)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, load_file(tmp_path / "read")
+
+
 @pytest.mark.slow
 def test_transformers_4_makes_the_same_of_it(exported, older, tmp_path):
-    from safetensors.torch import load_file
-
     folder, model, encoder, _ = exported
-    script = [sys.executable, "-c", READ, str(folder), json.dumps(TALK), str(tmp_path / "read")]
-    path = {"PYTHONPATH": str(older), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
-    done = subprocess.run(script, capture_output=True, text=True, env=path)
-    assert done.returncode == 0, done.stderr
+    said, read = by_older(older, tmp_path, READ, folder, json.dumps(TALK))
     stops = sorted(encoder.stops, key=lambda stop: (stop != encoder.end_of_turn, stop))
-    assert json.loads(done.stdout) == [
+    assert json.loads(said) == [
         "PreTrainedTokenizerFast",
         "torch.bfloat16",
         encoder.end_of_turn,
         stops,
         0.1,
     ]
-    read = load_file(tmp_path / "read")
     theirs = encoder.tokenizer.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
     assert read["ids"].tolist() == theirs
     logits = model.float()(torch.arange(400)[None] % 256).logits[0]
     assert torch.allclose(read["logits"], logits, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_peft_0_10_reads_an_adapter(older, tuned, model_params, tiny_model_dir, tmp_path):
+    save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
+    _, read = by_older(older, tmp_path, ADAPTED, tiny_model_dir, tmp_path / "a")
+    assert torch.allclose(read["logits"], tuned(torch.arange(400)[None] % 256).logits[0], atol=1e-4)

@@ -135,6 +135,23 @@ def test_what_would_change_the_base_or_is_unknown_is_refused(changes, foreign, b
         load_adapter(base, adapter, model_params)
 
 
+@pytest.mark.parametrize("key", ["r", "lora_alpha", "target_modules", "peft_type"])
+def test_an_adapter_that_leaves_its_size_to_peft_is_refused(key, foreign, base, model_params):
+    path = foreign() / SETTINGS
+    settings = json.loads(path.read_text())
+    del settings[key]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=f"says no {key}: PEFT would take its own"):
+        load_adapter(base, path.parent, model_params)
+
+
+def test_more_layers_than_weights_are_refused_before_they_are_made(folder, model_params):
+    edit(folder / "config.json", num_hidden_layers=10**9)
+    for load in (load_encoder, load_base):
+        with pytest.raises(UserError, match="1,000,000,000 layers, where 20 tensors are stored"):
+            load(at(model_params, folder))
+
+
 @pytest.mark.parametrize("file", [WEIGHTS, SETTINGS])
 def test_an_adapter_without_a_file_is_refused_and_no_hub_is_asked(
     file, foreign, base, model_params, monkeypatch
@@ -206,7 +223,7 @@ def test_base_weights_that_do_not_fit_are_refused(damage, folder, model_params):
 
 def test_a_base_without_weights_is_refused(folder, model_params):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="cannot be read: .*no file named model.safetensors"):
+    with pytest.raises(UserError, match="base: holds no \\*.safetensors file"):
         load_base(at(model_params, folder))
 
 

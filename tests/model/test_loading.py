@@ -73,6 +73,23 @@ def test_the_adapter_names_its_base_by_name_not_by_path(tuned, model_params, tmp
     assert model_params.origin.name not in config
 
 
+def test_an_adapter_says_nothing_that_older_readers_refuse(tuned, model_params, tmp_path):
+    save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert {name.rpartition(".")[2] for name in config.pop("target_modules")} >= {"q_proj", "down_proj"}
+    assert config == {
+        "base_model_name_or_path": "tests/tiny-llama",
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": 8,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": 4,
+        "revision": None,
+        "task_type": "CAUSAL_LM",
+    }
+
+
 def test_an_adapter_of_another_base_is_refused(tuned, model_params, tmp_path):
     save_adapter(tmp_path / "a", tuned, adapter_weights(tuned), model_params)
     other = model_params.model_copy(update={"name": "tests/another"})
@@ -189,6 +206,15 @@ def test_a_converted_gguf_holds_exactly_the_files_dequantised_values(tmp_path):
     write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
     loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
     assert_converted(tmp_path / "m.gguf", tmp_path / "converted", heads=4, kv_heads=2)
+
+
+def test_loading_and_converting_draw_no_progress_bar(tmp_path, model_params, capfd):
+    letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
+    write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
+    capfd.readouterr()
+    loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
+    load_base(model_params)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.fixture

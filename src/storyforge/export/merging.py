@@ -14,6 +14,7 @@ from storyforge.core.files import read_json, write_json
 from storyforge.export.templates import jinja
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
+from storyforge.model.foreign import readable
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, base_config, load_adapter, quiet, stored_base
 from storyforge.sampling.generate import SamplingParams, write
@@ -37,8 +38,9 @@ def merged(adapter: Path, params: ModelParams):
     """
     base = stored_base(params, dtype="auto")
     stored = base.dtype
-    # PEFT's progress bar does not look whether anybody is there.
-    model = load_adapter(base, adapter, params).merge_and_unload(sys.stderr.isatty(), safe_merge=True)
+    tuned = load_adapter(base, adapter, params)
+    with quiet(), readable(adapter):  # PEFT's progress bar does not look whether anybody is there
+        model = tuned.merge_and_unload(sys.stderr.isatty(), safe_merge=True)
     # Not `model.to`: it would round the rotary angles too, and the GGUF file holds what they are then.
     for weight in model.parameters():
         weight.data = weight.data.to(stored if stored.itemsize == 2 else torch.bfloat16)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from storyforge.core.errors import UserError
+from storyforge.core.files import read_json
 
 # Keys by which transformers runs code that came with a model, or fetches some.
 CODE = re.compile(r"auto_map|_?(attn|experts)_implementation(_internal)?")
@@ -22,6 +23,7 @@ ANY = frozenset(
     "inference_mode layers_pattern layers_to_transform lora_alpha lora_bias lora_dropout modules_to_save "
     "peft_version r rank_pattern revision target_modules trainable_token_indices use_dora use_rslora".split()
 )
+REQUIRED = ("peft_type", "r", "lora_alpha", "target_modules")
 # These leave the base as it is; pissa, olora, corda, loftq and others subtract from its weights.
 INITIAL = (True, False, "gaussian", "eva", "orthogonal")
 SHOWN = 300  # characters of a library's message
@@ -52,6 +54,17 @@ def tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
+def tensor_count(folder: Path) -> int:
+    """How many tensors its safetensors files hold; UserError where there is none."""
+    count, paths = 0, sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise UserError(f"{folder}: holds no *.safetensors file: choose a model that has some")
+    for path in paths:
+        with readable(path), safe_open(path, "pt") as file:
+            count += len(file.keys())
+    return count
+
+
 def require_same(path: Path, differences: Mapping[str, Collection]) -> None:
     """UserError names the tensors that are missing, unexpected or of another shape than the model's."""
     found = [
@@ -78,7 +91,11 @@ def lora_config(path: Path) -> LoraConfig:
     """What adapter_config.json says; UserError where the base could not be read beside such an adapter."""
     usual = LoraConfig(task_type="CAUSAL_LM").to_dict()
     with readable(path):
-        given: dict[str, Any] = dict(json.loads(path.read_bytes()))
+        given: dict[str, Any] = read_json(path)
+        if not isinstance(given, dict):
+            raise UserError(f"{path}: is no JSON object: run `dvc repro`, or give a whole adapter")
+        if absent := [key for key in REQUIRED if given.get(key) is None]:
+            raise UserError(f"{path}: says no {absent[0]}: PEFT would take its own")
         for key, value in given.items():
             known = INITIAL if key == "init_lora_weights" else (None, False, [], {}, usual.get(key))
             if key not in ANY and value not in known:

@@ -34,7 +34,14 @@ from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
 from storyforge.model.device import DTYPES, device, precision
 from storyforge.model.encoding import Encoder
-from storyforge.model.foreign import lora_config, readable, require_no_code, require_same, tensors
+from storyforge.model.foreign import (
+    lora_config,
+    readable,
+    require_no_code,
+    require_same,
+    tensor_count,
+    tensors,
+)
 from storyforge.model.params import LoraParams, ModelParams
 
 FILES = (
@@ -45,6 +52,7 @@ FILES = (
     "tokenizer*.json",
 )
 
+STATED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"}  # what servers look for
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is missing is never asked of a hub
 modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own progress bar does not obey `quiet`
 
@@ -67,12 +75,19 @@ def base_config(params: ModelParams) -> PretrainedConfig:
     """The base's architecture; no weights are read."""
     folder = base_dir(params)
     with quiet(), readable(folder):
-        return AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+        config = AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+        if (layers := config.num_hidden_layers) > (stored := tensor_count(folder)):
+            # Said before they are all made.
+            raise UserError(
+                f"{folder / 'config.json'}: {layers:,} layers, where {stored:,} tensors are stored"
+            )
+    return config
 
 
 def stored_base(params: ModelParams, **options):
     """The model with the weights of its folder; UserError where one is missing, strange or not finite."""
     folder = base_dir(params)
+    base_config(params)
     with quiet(), readable(folder):
         for path in sorted(folder.glob("*.safetensors")):
             for _ in tensors(path):
@@ -143,9 +158,11 @@ def save_adapter(
 ) -> None:
     """An adapter folder whose bytes depend on the weights and the params alone.
 
-    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine.
+    PEFT's own file lists `target_modules` in hash order and names the base by its path on this machine. Keys
+    that an older PEFT refuses are left out where they say what is usual.
     """
-    config = model.peft_config["default"].to_dict()
+    given, usual = model.peft_config["default"].to_dict(), LoraConfig().to_dict()
+    config = {key: value for key, value in given.items() if key in STATED or value != usual[key]}
     config |= {
         "base_model_name_or_path": params.name,
         "revision": params.origin.revision,
@@ -166,7 +183,7 @@ def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default
     settings, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
     for file in (settings, weights):
         if not file.is_file():
-            raise UserError(f"{file}: there is no such file: give the folder of a whole adapter")
+            raise UserError(f"{file}: there is no such file: run `dvc repro`, or give a whole adapter")
     config = lora_config(settings)
     if config.base_model_name_or_path != params.name:
         raise UserError(
