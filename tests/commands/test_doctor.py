@@ -22,6 +22,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.hub import listed
 from storyforge.core.origins import Origin
 
+ROOT = Path(__file__).parents[2]
 LOCK = "schema: '2.0'\nstages:\n" + "".join(
     f"  {name}:\n    cmd: make {name}\n    params:\n      params.yaml:\n        {name}:\n          size: 3\n"
     f"    outs:\n    - path: {name}.txt\n      hash: md5\n      md5: {'a' * 32}\n      size: 299\n"
@@ -156,6 +157,30 @@ def test_a_killed_experiment_is_cleared_away(copy, ran):
     assert mend(doctor.branch).text == "main"
     assert mend(doctor.experiments).text == "no leftovers"
     assert doctor.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
+
+
+@pytest.fixture
+def make(copy, ran):
+    """`make repro` in the clone, which is set up: its status and what it prints."""
+    for name in ("requirements.txt", "constraints.txt"):
+        (copy / name).touch()
+    shutil.copy(ROOT / "Makefile", copy)
+    programs = Path(sys.executable).parent
+    command = ["make", f"BIN={programs}", "-o", f"{programs}/.ready", "repro"]
+    options = {"env": {**ran.env, "PYTHONPATH": str(ROOT / "src")}, "cwd": copy, "text": True}
+    return lambda: subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+
+@pytest.mark.parametrize("kept", [0, 5])
+def test_make_repro_names_a_lock_file_that_was_cut_short(copy, make, kept):
+    whole = (copy / "dvc.lock").read_text()
+    (copy / "dvc.lock").write_text(whole[:kept])
+    done = make()
+    assert done.returncode
+    assert "dvc.lock is empty, cut short or not YAML: git checkout -- dvc.lock\n" in done.stdout
+    (copy / "dvc.lock").write_text(whole)
+    done = make()
+    assert done.returncode == 0 and "wrong" not in done.stdout
 
 
 def wait_for(condition) -> None:
