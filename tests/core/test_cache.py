@@ -121,6 +121,19 @@ def test_no_name_leads_out_of_the_cache(root, name):
         place("blobs", name)
 
 
+def test_without_a_home_folder_one_line_asks_for_a_cache(monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "STORYFORGE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        UserError, match="^no home folder: set STORYFORGE_CACHE to a folder"
+    ):
+        place("blobs")
+
+
 ONE_NUMBER = """
 import os, sys, time
 os.getpid = lambda: 1
