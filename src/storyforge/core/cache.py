@@ -113,7 +113,7 @@ def unusable(error: Exception) -> UserError:
     return UserError(f"{cache_dir()}: {NO_SPACE if NO_SPACE in why else why}: {remedy}")
 
 
-def damaged(changed_only: bool = False) -> Iterator[tuple[Path, str]]:
+def damaged(*, changed_only: bool = False) -> Iterator[tuple[Path, str]]:
     """Every cached file that does not have the digest it had when it was made, and why; hashes all of them.
 
     `changed_only` hashes those alone whose size or date is another. The record of a damaged file is removed,
