@@ -15,8 +15,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## print these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Where DVC fails, what is wrong with the clone is said too, a dvc.lock that was cut short among it.
 repro: setup ## run whatever stages are out of date
-	$(BIN)/dvc repro
+	@$(BIN)/dvc repro || { status=$$?; $(BIN)/storyforge doctor < /dev/null | grep '^wrong' >&2; exit $$status; }
 
 test: dev ## the test suite, offline
 	$(BIN)/pytest $(PARALLEL) --durations=25

@@ -75,6 +75,8 @@ class Hub:
             if self.list_faults:
                 return self.list_faults.pop(0)(self, request, b"")
             return send(request, json.dumps(self._tree()).encode(), {"Content-Type": "application/json"})
+        if path == f"/api/{kind}{self.name}/auth-check":
+            return self._gated(request) or send(request, b"")
         if path.startswith("/api/"):
             missing = "RevisionNotFound" if f"{self.name}/tree/" in path else "RepoNotFound"
             return send(request, b"", {"X-Error-Code": missing}, status=404)
@@ -84,9 +86,14 @@ class Hub:
         self.requests.append((file, {key.lower(): value for key, value in request.headers.items()}))
         if self.faults:
             return self.faults.pop(0)(self, request, self.files[file])
-        if self.token and request.headers["Authorization"] != f"Bearer {self.token}":
-            return send(request, b"gated", {"X-Error-Code": "GatedRepo"}, status=401)
-        send_body(request, self.files[file])
+        self._gated(request) or send_body(request, self.files[file])
+
+    def _gated(self, request: BaseHTTPRequestHandler) -> bool:
+        """Whether the request was refused for its token."""
+        refused = bool(self.token) and request.headers["Authorization"] != f"Bearer {self.token}"
+        if refused:
+            send(request, b"gated", {"X-Error-Code": "GatedRepo"}, status=401)
+        return refused
 
     def _tree(self) -> list[dict]:
         return [

@@ -8,18 +8,21 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx2
 import pytest
 import torch
-from huggingface_hub import HfApi, errors
+from hub import NOWHERE, Hub, isolate
 from pipeline import Repository
 from ruamel.yaml import YAML
 
 from storyforge.commands import doctor
 from storyforge.commands.doctor import Finding
 from storyforge.commands.repository import is_orphan
+from storyforge.core.assets import content
 from storyforge.core.errors import UserError
+from storyforge.core.hub import listed
+from storyforge.core.origins import Origin
 
+ROOT = Path(__file__).parents[2]
 LOCK = "schema: '2.0'\nstages:\n" + "".join(
     f"  {name}:\n    cmd: make {name}\n    params:\n      params.yaml:\n        {name}:\n          size: 3\n"
     f"    outs:\n    - path: {name}.txt\n      hash: md5\n      md5: {'a' * 32}\n      size: 299\n"
@@ -46,7 +49,7 @@ def repository(tmp_path, monkeypatch, environment) -> Repository:
 def mend(check) -> Finding:
     """What the check says after its own remedy."""
     finding = check()
-    assert finding.mend and not finding.by_hand
+    assert finding.remedy and not finding.by_hand
     return doctor.mended(finding, check)
 
 
@@ -104,7 +107,7 @@ def test_nothing_of_a_run_at_work_is_touched(repository):
         busy.stdout.readline()
         for check in ("rwlock", "branch", "experiments"):
             finding = getattr(doctor, check)()
-            assert finding.mend == () and str(busy.pid) in finding.text
+            assert finding.remedy == "" and str(busy.pid) in finding.text
     finally:
         busy.kill()
         busy.communicate()
@@ -154,6 +157,30 @@ def test_a_killed_experiment_is_cleared_away(copy, ran):
     assert mend(doctor.branch).text == "main"
     assert mend(doctor.experiments).text == "no leftovers"
     assert doctor.UNFINISHED.isdisjoint(repository.git("for-each-ref").replace("/", " ").split())
+
+
+@pytest.fixture
+def make(copy, ran):
+    """`make repro` in the clone, which is set up: its status and what it prints."""
+    for name in ("requirements.txt", "constraints.txt"):
+        (copy / name).touch()
+    shutil.copy(ROOT / "Makefile", copy)
+    programs = Path(sys.executable).parent
+    command = ["make", f"BIN={programs}", "-o", f"{programs}/.ready", "repro"]
+    options = {"env": {**ran.env, "PYTHONPATH": str(ROOT / "src")}, "cwd": copy, "text": True}
+    return lambda: subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+
+
+@pytest.mark.parametrize("kept", [0, 5])
+def test_make_repro_names_a_lock_file_that_was_cut_short(copy, make, kept):
+    whole = (copy / "dvc.lock").read_text()
+    (copy / "dvc.lock").write_text(whole[:kept])
+    done = make()
+    assert done.returncode
+    assert "dvc.lock is empty, cut short or not YAML: git checkout -- dvc.lock\n" in done.stdout
+    (copy / "dvc.lock").write_text(whole)
+    done = make()
+    assert done.returncode == 0 and "wrong" not in done.stdout
 
 
 def wait_for(condition) -> None:
@@ -213,7 +240,9 @@ def test_a_gpu_is_missed_where_params_ask_for_one(repository, monkeypatch, asked
     ask(repository, **asked)
     (repository.root / "params.yaml").open("a").write("# my recipe\n")
     finding = doctor.device()
-    assert finding.state == state and not finding.mend  # never a command that gives up what is in params.yaml
+    assert (
+        finding.state == state and not finding.remedy
+    )  # never a command that gives up what is in params.yaml
 
 
 def test_without_a_c_compiler_training_is_slower(repository, monkeypatch):
@@ -237,7 +266,7 @@ def test_broken_links_and_leftovers_of_editors_are_named(repository):
     assert doctor.stories() == Finding(
         "note",
         "data/my-stories/#s1.txt#, data/my-stories/.s1.txt.swp, data/my-stories/s1.txt~: left by an editor",
-        (("rm", *(f"data/my-stories/{name}" for name in ("#s1.txt#", ".s1.txt.swp", "s1.txt~"))),),
+        "rm 'data/my-stories/#s1.txt#' data/my-stories/.s1.txt.swp 'data/my-stories/s1.txt~'",
         by_hand=True,
     )
     (folder / ".#s1.txt").symlink_to("me@here.1234")
@@ -246,10 +275,13 @@ def test_broken_links_and_leftovers_of_editors_are_named(repository):
 
 
 def test_a_good_experiment_leaves_nothing_to_repair(copy, ran):
-    """DVC keeps EXEC_HEAD after it."""
+    """DVC keeps EXEC_HEAD after it, EXEC_APPLY once it was applied."""
     repository = Repository(copy, ran.env)
     repository.dvc("exp", "run", "--force")
     assert "EXEC_HEAD" in repository.git("for-each-ref")
+    (name,) = repository.dvc("exp", "list", "--name-only").split()[-1:]
+    repository.dvc("exp", "apply", name)
+    assert "EXEC_APPLY" in repository.git("for-each-ref")
     for check in ("rwlock", "lock", "branch", "experiments", "params", "data"):
         assert getattr(doctor, check)().state == "ok", check
 
@@ -267,45 +299,117 @@ def test_a_clone_that_was_not_built_is_built_not_pulled_or_pushed(copy, ran, tmp
 
 def test_a_gpu_that_torch_cannot_use_is_pointed_out(repository, monkeypatch):
     monkeypatch.setattr(doctor, "NVIDIA", repository.root)
-    monkeypatch.setattr(doctor, "version", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr(doctor.repository, "installed", lambda name: "2.13.0+cpu")
     ask(repository, quantization="none")
     finding = doctor.device()
     assert finding.state == "wrong" and finding.remedy == "pip install torch==2.13.0" and finding.by_hand
 
 
-def refused(error):
-    def auth_check(self, name, token):
-        raise error
-
-    return auth_check
+GATED = f"hub:owner/gated@{'0' * 40}"
+REFUSED = f"{GATED}: access is refused: accept the licence on its page and set HF_TOKEN"
 
 
-NO = httpx2.Response(403, request=httpx2.Request("GET", "http://localhost"))
+@pytest.fixture
+def asks(repository, monkeypatch):
+    """A hub on loopback that gates its model, and params that ask for it."""
+    isolate(monkeypatch, repository.root / "cache")
+    with Hub(
+        {"config.json": b"{}"}, name="owner/gated", token="mine", revision="0" * 40
+    ).running() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+        ask(repository, origin=GATED)
+        yield stand_in
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "text"),
+    ("token", "state", "text"),
     [
-        (lambda self, name, token: None, "ok", "may be read"),
-        (refused(errors.GatedRepoError("no", response=NO)), "wrong", "is gated and no token is set: accept"),
-        (refused(errors.RepositoryNotFoundError("no", response=NO)), "wrong", "is not on the hub"),
-        (refused(ConnectionError("no network")), "note", "the hub cannot be asked (no network)"),
+        ("mine", "ok", "owner/gated may be read"),
+        (
+            "another's",
+            "wrong",
+            f"{GATED}: access is refused: accept the licence on its page and set HF_TOKEN",
+        ),
+        (None, "wrong", f"{GATED}: access is refused: accept the licence on its page and set HF_TOKEN"),
     ],
 )
-def test_gated_weights_ask_for_a_token(repository, monkeypatch, answer, state, text):
-    monkeypatch.setattr(HfApi, "auth_check", answer)
-    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    monkeypatch.setenv("STORYFORGE_CACHE", str(repository.root / "cache"))
-    ask(repository, origin=f"hub:owner/gated@{'0' * 40}")
+def test_gated_weights_ask_for_a_token(asks, monkeypatch, token, state, text):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
     finding = doctor.hub()
-    assert finding.state == state and text in finding.text
+    assert (finding.state, finding.text[: len(text)]) == (state, text)
+    assert "\n" not in finding.text
 
 
-def test_a_model_in_the_cache_needs_no_token(repository, monkeypatch):
-    monkeypatch.setenv("STORYFORGE_CACHE", str(repository.root / "cache"))
-    (repository.root / "cache" / "snapshots" / f"owner--gated@{'0' * 40}").mkdir(parents=True)
-    ask(repository, origin=f"hub:owner/gated@{'0' * 40}")
-    assert doctor.hub().text == "owner/gated is in the cache"
+def test_a_hub_that_cannot_be_asked_is_a_note(asks, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    finding = doctor.hub()
+    assert finding.state == "note" and "the hub cannot be asked" in finding.text
+
+
+def test_no_token_goes_over_an_open_line(asks, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "mine")
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    finding = doctor.hub()
+    assert "only https is trusted" in finding.text
+
+
+def test_a_model_in_the_cache_needs_no_token_and_may_be_pinned(asks, repository, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "mine")
+    listed(Origin.parse(GATED))
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    finding, pin = doctor.hub(), content(Origin.parse(GATED), [])
+    assert finding == Finding(
+        "note", f"owner/gated is not pinned: write sha256: {pin} under model in params.yaml"
+    )
+    ask(repository, origin=GATED, sha256=pin)
+    assert doctor.hub() == Finding("ok", "owner/gated is in the cache")
+
+
+def test_a_file_of_the_cache_that_has_changed_is_named(asks, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "mine")
+    kept = listed(Origin.parse(GATED))
+    assert doctor.fetched().state == "ok"
+    kept.chmod(0o644)
+    kept.write_text("{}")
+    finding = doctor.fetched()
+    assert finding.state == "note" and f"{kept}: its digest was" in finding.text
+
+
+def test_without_git_dvc_cannot_work_and_one_command_helps(repository):
+    """The repository came as a ZIP."""
+    shutil.rmtree(repository.root / ".git")
+    assert [name for name, check in doctor.CHECKS.items() if doctor.outcome(check).state == "wrong"][:1] == [
+        "surroundings"
+    ]
+    assert doctor.branch().state == "ok"
+    assert mend(doctor.surroundings).state == "ok"
+
+
+def test_a_path_with_braces_is_named(repository, monkeypatch):
+    assert doctor.surroundings().state == "ok"
+    inside = repository.root / "a{b}"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    finding = doctor.surroundings()
+    assert finding.state == "wrong" and f"{inside}: DVC fails where a path has braces" in finding.text
+
+
+@pytest.mark.parametrize("missing", ["HOME", "USER"])
+def test_without_a_home_or_a_name_dvc_cannot_work(repository, monkeypatch, missing):
+    """As in a container with `--user 1234`: the user is in no list of users."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("USER", "me")
+    assert doctor.surroundings().state == "ok"
+    monkeypatch.delenv(missing)
+    assert doctor.surroundings().text.startswith("no home or no user name: set HOME")
 
 
 def test_a_full_disk_is_wrong(repository, monkeypatch):
@@ -343,7 +447,7 @@ def test_a_process_that_trains_is_left_alone(holder):
 def test_an_orphan_with_the_lock_is_ended(holder, monkeypatch):
     monkeypatch.setattr(doctor, "is_orphan", lambda process: process.pid == holder.pid)
     finding = doctor.processes()
-    assert (finding.state, finding.mend) == ("wrong", (("kill", str(holder.pid)),))
+    assert (finding.state, finding.remedy) == ("wrong", f"kill {holder.pid}")
     assert mend(doctor.processes) == Finding("ok", "none holds a checkpoint")
 
 
@@ -375,8 +479,8 @@ def fake(*findings):
 
 @pytest.fixture
 def checks(monkeypatch, repository):
-    broken = Finding("wrong", "a file too many", (("rm", "surplus"),))
-    by_hand = Finding("note", "to be run again", (("dvc", "repro"),), by_hand=True)
+    broken = Finding("wrong", "a file too many", "rm surplus")
+    by_hand = Finding("note", "to be run again", "dvc repro", by_hand=True)
     (repository.root / "surplus").write_text("")
     fine, gone = Finding("ok", "fine"), Finding("ok", "gone")
     found = {"one": fake(fine), "two": fake(broken, gone), "three": fake(by_hand)}
@@ -399,7 +503,7 @@ def test_fix_mends_what_it_can_and_says_so(checks, repository, storyforge):
 
 
 def test_a_remedy_that_fails_is_told(repository):
-    finding = Finding("wrong", "broken", (("git", "no-such-verb"),))
+    finding = Finding("wrong", "broken", "git no-such-verb")
     assert "`git no-such-verb` failed" in doctor.mended(finding, lambda: finding).text
 
 

@@ -3,13 +3,16 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pipeline import Repository
 from ruamel.yaml import YAML
 
+from storyforge.commands.repository import output
 from storyforge.commands.verify import cache_dir, verify
+from storyforge.core.errors import UserError
 
 CACHE = Path(".dvc/cache")
 
@@ -197,3 +200,52 @@ def test_the_lock_names_what_is_hashed(copy):
     YAML(typ="safe").dump(lock, copy / "dvc.lock")
     assert [fault.what for fault in verify(CACHE).faults] == ["single.bin: missing in the cache", "wrong"]
     assert json.loads((copy / "number.json").read_bytes()) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("path", "../outside"), ("path", "/etc/hosts"), ("md5", "../../../x"), ("md5", "A" * 32)],
+)
+def test_a_lock_file_that_leads_out_of_the_clone_is_one_line(copy, storyforge, key, value):
+    lock = YAML(typ="safe").load(copy / "dvc.lock")
+    next(out for out in lock["stages"]["make"]["outs"] if out["path"] == "single.bin")[key] = value
+    YAML(typ="safe").dump(lock, copy / "dvc.lock")
+    said = storyforge("verify", status=1).stderr
+    assert said.startswith("error: dvc.lock: ") and repr(value) in said and said.count("\n") == 1
+
+
+def test_a_list_that_leads_out_of_its_folder_is_one_line(copy, storyforge):
+    """What somebody who may write to a remote can make of it; the lock file names that list."""
+    listed = next(file for file in cached() if file.suffix == ".dir")
+    rows = json.dumps([{"md5": "a" * 32, "relpath": "../../src/sitecustomize.py"}], sort_keys=True).encode()
+    md5 = hashlib.md5(rows).hexdigest()
+    hostile = CACHE / "files/md5" / md5[:2] / f"{md5[2:]}.dir"
+    hostile.parent.mkdir(exist_ok=True)
+    hostile.write_bytes(rows)
+    lock = (copy / "dvc.lock").read_text()
+    (copy / "dvc.lock").write_text(lock.replace(f"{listed.parent.name}{listed.name}", f"{md5}.dir"))
+    said = storyforge("verify", status=1).stderr
+    assert "the list of folder: '../../src/sitecustomize.py' leads out" in said and said.count("\n") == 1
+
+
+def test_no_remedy_deletes_an_output(copy):
+    """DVC replaces it itself: a folder with a person's own files in it would go with it."""
+    flip(copy / "folder" / "0.txt")
+    flip(copy / "single.bin")
+    (copy / "folder" / "deep" / "1.txt").unlink()
+    remedies = [fault.remedy for fault in verify(CACHE).faults]
+    pairs = [("folder/0.txt", "folder"), ("folder/deep/1.txt", "folder"), ("single.bin", "single.bin")]
+    assert remedies == [f"touch -c {path} && dvc checkout --force {out}" for path, out in pairs]
+
+
+def test_a_clone_without_git_is_verified(copy, storyforge):
+    """The repository came as a ZIP."""
+    shutil.rmtree(copy / ".git")
+    assert storyforge("verify").stdout.startswith("205 files, ")
+
+
+def test_a_command_that_fails_is_quoted_with_its_error_not_its_last_line():
+    """As DVC ends: an error, then an invitation to ask for support."""
+    script = "import sys; sys.exit('ERROR: no home\\n\\nHaving any troubles?')"
+    with pytest.raises(UserError, match="`: ERROR: no home$"):
+        output(sys.executable, "-c", script)

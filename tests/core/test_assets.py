@@ -566,6 +566,17 @@ def test_what_pip_brings_is_verified_again(monkeypatch):
     assert parts() == []
 
 
+def test_a_disk_that_is_full_for_pip_is_named_not_the_index(package, small_disk, monkeypatch):
+    """The wheel itself fits: pip needs as much again for a temporary file, on the disk of the cache."""
+    file, data = hub.wheel("large", {"large/noise.bin": os.urandom(300_000)})
+    monkeypatch.setenv("STORYFORGE_CACHE", str(small_disk))
+    with hub.package_index({file: data}) as url:
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+        with pytest.raises(UserError, match="small: No space left on device: make room, or set") as caught:
+            archive(Origin.parse("package:large==1.0"), hub.sha256(data))
+    assert "\n" not in str(caught.value) and parts() == []
+
+
 def test_package_without_a_sha256_is_not_fetched():
     with pytest.raises(UserError, match="package:tales==1.0: a package needs its sha256"):
         archive(Origin.parse("package:tales==1.0"), None)

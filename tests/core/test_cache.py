@@ -8,11 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hub
 import pytest
 
 from storyforge.core import cache
+from storyforge.core.assets import snapshot
 from storyforge.core.cache import damaged, obtained, place
 from storyforge.core.errors import UserError
+from storyforge.core.origins import Origin
 
 STRANGER = 4242  # a user id that owns nothing here
 
@@ -40,7 +43,7 @@ def of_another(monkeypatch):
         pytest.skip("only root becomes another user")
     folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
     folder.chmod(0o755)
-    monkeypatch.setenv("STORYFORGE_CACHE", str(folder / "cache"))
+    hub.isolate(monkeypatch, folder / "cache")
     obtained(place("converted", "base"), fill)
     os.seteuid(STRANGER)
     yield folder / "cache"
@@ -50,6 +53,16 @@ def of_another(monkeypatch):
 
 def test_a_complete_cache_of_another_user_serves(of_another):
     assert (obtained(place("converted", "base"), never) / "config").read_bytes() == b"c"
+
+
+def test_a_hub_model_in_the_cache_of_another_needs_no_network(of_another, monkeypatch):
+    os.seteuid(0)
+    with hub.Hub({"deep/model.safetensors": b"w" * 1000, "config.json": b"{}"}).running() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+        origin = Origin.parse(stand_in.origin)
+        snapshot(origin, ["*"])
+    os.seteuid(STRANGER)
+    assert (snapshot(origin, ["*"]) / "deep" / "model.safetensors").read_bytes() == b"w" * 1000
 
 
 def test_what_its_records_do_not_vouch_for_is_hashed_each_time(of_another):
@@ -119,6 +132,17 @@ def test_an_error_that_is_not_the_disks_is_not_hidden(root):
 def test_no_name_leads_out_of_the_cache(root, name):
     with pytest.raises(UserError, match="leads out of"):
         place("blobs", name)
+
+
+def test_without_a_home_folder_one_line_asks_for_a_cache(monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "STORYFORGE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="^no home folder: set STORYFORGE_CACHE to a folder"):
+        place("blobs")
 
 
 ONE_NUMBER = """

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -95,14 +97,15 @@ def not_cached() -> set[Path]:
 
 
 def output(*command: str, timeout_s: float = 60) -> str:
-    """What a command prints, without the spaces around it; UserError is its last word on stderr."""
+    """What a command prints, without the spaces around it; UserError is its error or its last word."""
     try:
         done = run(*command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise UserError(f"`{' '.join(command)}` has not answered in {timeout_s:.0f} s") from None
     if done.returncode:
         words = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise UserError(f"`{' '.join(command)}`: {words[-1] if words else f'status {done.returncode}'}")
+        said = next((line for line in words if line.startswith("ERROR")), words[-1] if words else "")
+        raise UserError(f"`{' '.join(command)}`: {said or f'status {done.returncode}'}")
     return done.stdout.strip()
 
 
@@ -182,3 +185,25 @@ def changed_params() -> list[str]:
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
+
+
+def other_packages() -> list[str]:
+    """Each package that is not installed as pinned in requirements.txt and constraints.txt."""
+    other = []
+    for file in map(Path, ("requirements.txt", "constraints.txt")):
+        lines = [line.partition("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]
+        for pin in (Requirement(line) for line in lines if "==" in line):
+            found, needed = installed(pin.name), file.name == "requirements.txt"
+            if not found and needed and (not pin.marker or pin.marker.evaluate()):
+                other.append(f"{pin.name} is not installed")
+            elif found and not pin.specifier.contains(found):  # torch 2.13.0+cpu is torch 2.13.0
+                other.append(f"{pin.name} {found}, not {str(pin.specifier).removeprefix('==')}")
+    return other
+
+
+def installed(name: str) -> str | None:
+    """Its version."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

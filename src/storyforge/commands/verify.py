@@ -7,21 +7,24 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
 import typer
 from tqdm import tqdm
 
-from storyforge.commands.repository import Output, output, outputs
+from storyforge.commands.repository import HASH, Output, output, outputs
 from storyforge.commands.terminal import say
 from storyforge.core import cache as assets
+from storyforge.core.cache import is_inside
 from storyforge.core.errors import UserError
 
-# Never `dvc pull`: where that fails, it deletes the output it could not bring.
+# Never `dvc pull`: where that fails, it deletes the output it could not bring. Nothing is deleted here but
+# objects of DVC's cache, by their hash: DVC itself replaces a file once its date is another.
 FETCH = "dvc fetch {out} || dvc repro {stage}"
-RESTORE = "rm -rf {path} && {{ dvc fetch {out} && dvc checkout --force {out} || dvc repro {stage}; }}"
-CHECKOUT = "rm -rf {path} && dvc checkout --force {out}"
+CHECKOUT = "touch -c {path} && dvc checkout --force {out}"
+RESTORE = "touch -c {path} && dvc fetch {out} && dvc checkout --force {out} || dvc repro {stage}"
 FROM_GIT = "git checkout -- {out} || dvc repro {stage}"
 COPY = "mkdir -p {shelf} && cp {path} {kept}"
 COMMIT = "dvc commit {stage}"  # writes the list of a folder's files
@@ -57,6 +60,8 @@ def cache_dir() -> Path:
 def verify(cache: Path) -> "Hashes":
     """All outputs of dvc.lock, their objects in DVC's cache, and the cache of fetched files."""
     wanted = outputs()
+    for out in wanted:
+        _require_inside(str(out.path), out.md5, "dvc.lock")
     total = sum(out.size * (1 + out.cached) for out in wanted)
     with tqdm(total=total, desc="verify", unit="B", unit_scale=True, disable=None, leave=False) as bar:
         hashes = Hashes(cache, bar)
@@ -75,9 +80,11 @@ class Hashes(dict[Path, str | None]):
     faults: list[Fault]
 
     def __init__(self, cache: Path, bar: tqdm):
-        from dvc.repo import Repo  # half a second
+        from dvc.fs import localfs  # half a second
+        from dvc.ignore import DvcIgnoreFilter
 
-        self.cache, self.bar, self.dvc = cache, bar, Repo()
+        self.cache, self.bar = cache, bar
+        self.find = partial(DvcIgnoreFilter(localfs, str(Path.cwd())).find, localfs)
         self.files, self.bytes = 0, 0
 
     def __missing__(self, path: Path) -> str | None:
@@ -96,8 +103,8 @@ class Hashes(dict[Path, str | None]):
 
     def names(self, folder: Path) -> list[str]:
         """Relative paths of all files in it that .dvcignore does not exclude."""
-        found = self.dvc.dvcignore.find(self.dvc.fs, str(folder))
-        return sorted(Path(path).relative_to(folder).as_posix() for path in found)
+        found = self.find(str(folder.absolute()))
+        return sorted(Path(path).relative_to(folder.absolute()).as_posix() for path in found)
 
     def object(self, md5: str) -> Path:
         """Where DVC's cache keeps the file, or the list of a folder's files."""
@@ -110,12 +117,20 @@ def _faults(out: Output, hashes: Hashes) -> Iterator[Fault]:
         yield from _pair(out, out.path, out.md5, hashes)  # a folder without its list is hashed as a whole
         return
     listing = {entry["relpath"]: entry["md5"] for entry in json.loads(listed.read_bytes())}
+    for name, md5 in listing.items():
+        _require_inside(name, md5, f"{listed}, the list of {out.path}")
     if not out.path.is_dir():
         yield Fault(out.path, "missing", f"dvc checkout --force {quote(str(out.path))}")
+    for name in sorted(set(hashes.names(out.path)) - listing.keys()):  # first: DVC's checkout deletes them
+        yield Fault(out.path / name, "not in dvc.lock", f"rm -f {quote(str(out.path / name))}")
     for name, md5 in listing.items():
         yield from _pair(out, out.path / name, md5, hashes)
-    for name in sorted(set(hashes.names(out.path)) - listing.keys()):
-        yield Fault(out.path / name, "not in dvc.lock", f"rm -f {quote(str(out.path / name))}")
+
+
+def _require_inside(name: str, md5: str, where: str) -> None:
+    """UserError for what a hostile lock file or list would have DVC write, or a remedy delete, elsewhere."""
+    if not is_inside(name) or not HASH.fullmatch(str(md5)):
+        raise UserError(f"{where}: {name!r} leads out of its folder, or {md5!r:.80} is no hash")
 
 
 def _pair(out: Output, path: Path, md5: str, hashes: Hashes) -> Iterator[Fault]:

@@ -1,5 +1,7 @@
 """Wheels: fetched by pip, read in place by allow-listed name, never installed or unpacked."""
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 from pathlib import Path
 
-from storyforge.core.cache import digest, is_inside
+from storyforge.core.cache import NO_SPACE, digest, is_inside
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
 
@@ -31,7 +33,12 @@ def pip_download(origin: Origin, sha256: str, part: Path) -> None:
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"]
         command = [sys.executable, "-m", "pip", "download", *options, "-r", str(pinned), "-d", str(work)]
         bar = None if sys.stderr.isatty() else subprocess.DEVNULL
-        done = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True, errors="replace")
+        env = {**os.environ, "TMPDIR": str(work)}  # one disk to have room on, the cache's
+        done = subprocess.run(
+            command, stdout=bar, stderr=subprocess.PIPE, text=True, errors="replace", env=env
+        )
+        if NO_SPACE in (done.stderr or ""):  # pip may have left a part of the wheel
+            raise OSError(errno.ENOSPC, NO_SPACE)
         wheels, refused = list(work.glob("*.whl")), re.search(r"Got\s+([0-9a-f]{64})", done.stderr or "")
         came = digest(wheels[0]) if wheels else refused and refused[1]
         if came and came != sha256:

@@ -36,7 +36,10 @@ def cache_dir() -> Path:
     """$STORYFORGE_CACHE, else storyforge/ under $XDG_CACHE_HOME or ~/.cache."""
     if own := os.environ.get("STORYFORGE_CACHE"):
         return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "storyforge"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "storyforge"
+    except RuntimeError:  # in a container whose user is in no list of users
+        raise UserError("no home folder: set STORYFORGE_CACHE to a folder you may write to") from None
 
 
 def is_inside(name: str) -> bool:
@@ -110,7 +113,7 @@ def unusable(error: Exception) -> UserError:
     return UserError(f"{cache_dir()}: {NO_SPACE if NO_SPACE in why else why}: {remedy}")
 
 
-def damaged(changed_only: bool = False) -> Iterator[tuple[Path, str]]:
+def damaged(*, changed_only: bool = False) -> Iterator[tuple[Path, str]]:
     """Every cached file that does not have the digest it had when it was made, and why; hashes all of them.
 
     `changed_only` hashes those alone whose size or date is another. The record of a damaged file is removed,
