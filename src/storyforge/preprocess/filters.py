@@ -5,15 +5,14 @@ The rule's name is the function's. Bounds are the profile's; their sources stand
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable
 
 import numpy as np
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from storyforge.preprocess import repetition
 from storyforge.preprocess.cleaning import CONTROL_TOKEN, HARMLESS, unescaped
 from storyforge.preprocess.drafts import WORD, Draft, Profile
+from storyforge.preprocess.english import english
 
 Rule = Callable[[Draft, Profile], str | None]
 
@@ -30,9 +29,10 @@ ENDING = re.compile(
 SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,9}\s*\Z")  # of a letter: Best,⏎Your son
 # A sentence may lack its stop; it does not end in one of these. What is cut off mostly does, or in a comma.
 DANGLING = frozenset(
-    "a an the and or but nor of to in at for with from by as into onto upon than then when while if because so"
-    " who which whose where is was were be been am are his its their my your our this these those not no very"
-    " i he she they we has had have would could should will can may might must do does did just about like".split()
+    "a an the and or but nor of to in at for with from by as into onto upon than then when while if because"
+    " so who which whose where is was were be been am are his its their my your our this these those not no"
+    " very i he she they we has had have would could should will can may might must do does did just about"
+    " like".split()
 )
 THREAD = re.compile(  # a prompt that asks for talk
     r"meet ?(?:and|&|'?n'?|\+) ?greet|free[ -]?write\b|\bleave a (?:story|comment)|introduce yourself"
@@ -50,26 +50,8 @@ GENERATOR = re.compile(
     re.IGNORECASE,
 )
 PROMOTION = re.compile(r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|sub ?reddit|upvote|subscribe to my")
-PROMOTED = (
-    "http",
-    "www.",
-    "r/",
-    "u/",
-    "patreon",
-    "reddit",
-    "upvote",
-    "subscribe",
-)  # what PROMOTION looks for
+PROMOTED = ("http", "www.", "r/", "u/", "patreon", "reddit", "upvote", "subscribe")  # in what it looks for
 LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
-# Words hardly any English sentence does without, and that no other language of its script has in number.
-# Early modern ones too: the plays are English.
-FUNCTION_WORDS = frozenset(
-    "the of and to in that it is was for with as his her she he they you at by be this had not are but from"
-    " have or which were their my your our we them would there been what when who will if so"
-    " thou thee thy hath doth i'll it's don't i'm".split()
-)
-PLAINLY_ENGLISH = 0.25  # share of function words; English prose has 0.35 to 0.5, French or German below 0.05
-ENOUGH = 2000  # characters for the classifier, which reads 0.25 MB a second
 MARKED = frozenset({"NSFW", "NSFL"})
 MARK = re.compile(r"(?<!\bnot )(?<!\bnon-)\bNSF[WL]\b", re.IGNORECASE)
 EXPLICIT = frozenset(
@@ -131,19 +113,6 @@ def foreign(draft: Draft, profile: Profile) -> str | None:
     if profile.min_english is None:
         return None
     return _below(english(draft.text, draft.words), profile.min_english, "sure to be English")
-
-
-def english(text: str, words: Sequence[str]) -> float:
-    """Probability from 0 to 1; 1 without asking the classifier where function words abound."""
-    if words and sum(word in FUNCTION_WORDS for word in words) >= PLAINLY_ENGLISH * len(words):
-        return 1.0
-    language, probability = _classifier().classify(text[:ENOUGH])
-    return float(probability) if language == "en" else 0.0
-
-
-@cache
-def _classifier() -> LanguageIdentifier:
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def short(draft: Draft, profile: Profile) -> str | None:
