@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storyforge.preprocess.drafts import Draft, Profile
+from storyforge.core.records import Story
+from storyforge.preprocess.drafts import Draft, Profile, drafts
 from storyforge.preprocess.filters import RULES, judged
 
 STRICT = dict(
@@ -183,3 +184,30 @@ def test_reasons_say_what_was_seen_in_the_order_of_the_rules():
 @given(st.text())
 def test_no_text_is_too_odd(text):
     judged(draft(text), Profile(**STRICT))
+
+
+NOVEL = "\n\n".join(f"{TALE} It was night {number} of the storm, and she counted." for number in range(40))
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [("control_token", "[INST]"), ("removed", '"I am a bot," it said.'), ("unsafe", "NSFW!")],
+)
+@pytest.mark.parametrize("place", [0, 20])
+def test_a_rule_judges_the_passage_it_stands_in(rule, said, place):
+    nights = NOVEL.split("It was night")
+    nights[place] = f"{said} {nights[place]}" if place == 0 else f"{nights[place]}\n\n{said}\n\n"
+    story = Story("x", "own", "g", None, "It was night".join(nights), "none")
+    profile = Profile(**(STRICT | {"longer": "passages", "max_repetition": None}))
+    found = drafts(story, profile)
+    hit = [number for number, draft in enumerate(found) if said in draft.text]
+    dropped = [number for number, draft in enumerate(found) if rule in judged(draft, profile)]
+    assert len(found) > 5 and len(hit) == 1
+    assert dropped == hit or rule == "unsafe" and place and not dropped  # a mark stands at the head
+
+
+def test_no_passage_costs_the_whole_text():
+    """A rule that read the whole text for each passage would be quadratic: 119 seconds for 6 MB."""
+    story = Story("x", "own", "g", None, NOVEL, "none")
+    made = drafts(story, Profile(**(STRICT | {"longer": "passages"})))
+    assert sum(len(draft.raw) for draft in made) <= 1.1 * len(NOVEL)

@@ -209,6 +209,8 @@ def generated(draft: Draft, profile: Profile) -> str | None:
 
 def shouting(draft: Draft, profile: Profile) -> str | None:
     """Words in capitals, of four letters or more so that initials and I do not count."""
+    if profile.max_capitals is None:
+        return None
     long_words = [word for word in draft.tokens if len(word) > 3]
     share = sum(map(str.isupper, long_words)) / max(1, len(long_words))
     return _above(share, profile.max_capitals, "of the words are in capitals")
@@ -216,12 +218,16 @@ def shouting(draft: Draft, profile: Profile) -> str | None:
 
 def list_shape(draft: Draft, profile: Profile) -> str | None:
     """Gopher quality: bullet lines, numbered ones as well."""
+    if profile.max_list_lines is None:
+        return None
     share = sum(bool(LIST_ITEM.match(line)) for line in draft.lines) / max(1, len(draft.lines))
     return _above(share, profile.max_list_lines, "of the lines are list items")
 
 
 def short_lines(draft: Draft, profile: Profile) -> str | None:
     """FineWeb: at most 67 % of lines of 30 characters or less; beyond that it is verse, chat or code."""
+    if profile.max_short_lines is None:
+        return None
     share = sum(len(line) <= 30 for line in draft.lines) / max(1, len(draft.lines))
     return _above(share, profile.max_short_lines, "of the lines have 30 characters or less")
 
