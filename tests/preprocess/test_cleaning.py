@@ -267,6 +267,10 @@ def test_full_tokens(tokens, prose):
         ("`` The first speaks on.", '"The first speaks on.'),
         ("# 1 of # 2", "#1 of #2"),
         ("the year of'75, many of'em, and I read'Come", "the year of '75, many of 'em, and I read 'Come"),
+        (
+            "The'down' button read'5', the 9th'no', told me to'wait, look",
+            "The 'down' button read '5', the 9th 'no', told me to 'wait, look",
+        ),
         ("eight o' clock and nine o’ clock", "eight o'clock and nine o’clock"),
     ],
 )

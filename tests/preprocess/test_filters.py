@@ -144,6 +144,7 @@ def test_every_rule_is_shown_to_fire():
         ("unfinished", draft(TALE + "\n\nMay 3rd")),
         ("unfinished", draft(TALE + "\n\n12/5/11")),
         ("tag", draft(own_prompt="You meet a greeter who writes for free.")),
+        ("promotion", draft(TALE + " Her joke had ninety upvotes on reddit, and then a hundred upvotes.")),
         ("generated", draft("Here is the story of a goose, as short as it is true. " + TALE)),
         ("generated", draft("Sure, it was possible, said the keeper. " + TALE)),
         ("unsafe", draft(prompt="Two rivals share a tent, not NSFW please.")),

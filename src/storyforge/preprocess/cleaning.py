@@ -65,12 +65,12 @@ QUOTE = re.compile(r"(``|''|\")")
 LONE = re.compile(
     r"'(?:(?<=(?<![\w'])[a-z]{3}')|(?<=[a-z]{4}')"
     r"|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)')|(?<=[.,!?]'))"
-    r"(?:(?=[A-Z][a-z]+\b(?!'))|(?=\d\d\b)|(?=(?:em|im|til|cause|bout)\b))"
+    r"(?:(?=[A-Z][a-z]+\b(?!'))|(?<= \w\w')(?=[a-z]{4})|(?=\d\d\b)|(?=(?:em|im|til|cause|bout)\b))"
 )
 STUCK = re.compile(
     r"'(?!(?:s|t|m|d|re|ve|ll)\b)(?:(?<=[,;:?!…]')(?=[A-Za-z])"
-    r"|(?:(?<=[a-z]{3}')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)'))"
-    r"(?=[A-Za-z][^'\n]{0,150}'(?!\w)))"
+    r"|(?:(?<=[A-Za-z][a-z]{2}')|(?<=\dth')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)'))"
+    r"(?=\w[^'\n]{0,150}'(?!\w)))"
 )
 CLOCK = re.compile(r"\b([oO])(['’]) clock\b")
 CLOSING, OPENING = ",;:?!%)]}…”", "([{“‘$£€"  # no space before, none after

@@ -49,7 +49,10 @@ GENERATOR = re.compile(
     r"|\b(?:story|tale) (?:using|with|that uses) (?:the|these|your) words",
     re.IGNORECASE,
 )
-PROMOTION = re.compile(r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|sub ?reddit|upvote|subscribe to my")
+PROMOTION = re.compile(
+    r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|\bmy sub ?reddit"
+    r"|upvote (?:this|if|me|my)\b|please upvote|subscribe to my"
+)
 PROMOTED = ("http", "www.", "r/", "u/", "patreon", "reddit", "upvote", "subscribe")  # in what it looks for
 LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
 MARKED = frozenset({"NSFW", "NSFL"})
