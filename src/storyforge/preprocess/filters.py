@@ -31,8 +31,7 @@ SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,9}\s*\Z")  #
 DANGLING = frozenset(
     "a an the and or but nor of to in at for with from by as into onto upon than then when while if because"
     " so who which whose where is was were be been am are his its their my your our this these those not no"
-    " very i he she they we has had have would could should will can may might must do does did just about"
-    " like".split()
+    " very i he she they we has had have would could should will can may might must do does did like".split()
 )
 THREAD = re.compile(  # a prompt that asks for talk
     r"meet ?(?:and|&|'?n'?|\+) ?greet|free[ -]?write\b|\bleave a (?:story|comment)|introduce yourself"
