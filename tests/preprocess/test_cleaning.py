@@ -170,7 +170,7 @@ def nested(opening: str, closing: str) -> Callable[[int], str]:
 REPEATED = (
     "a¦A¦.¦*¦_¦[¦(¦-¦>¦#¦^¦\\¦1¦'¦\"¦`¦<¦&¦从¦\ufffd¦\u0301¦\U0001f1e6¦a-¦a'¦a@¦a\u200d¦👩\u200d¦&#¦<|¦"
     "~~a¦â€¦Ã\u0080¦Ãƒâ€šÃ‚¦http:¦www.¦&#x41;¦-LRB-¦[WP]¦&#99999¦ .¦ ,¦ 's¦ n't¦a 'b¦abc'd ¦``¦*a ¦"
-    "*a\n¦_a ¦[a](¦[a](http¦[a](http(¦http://a? ¦-- ¦the rain ¦the rain came down\n¦Edit: hope you ¦"
+    "*a\n¦_a ¦[a](¦[a](http¦[a](http(¦http: //a? ¦-- ¦the rain ¦the rain came down\n¦Edit: hope you ¦"
     "(hope you) \n¦my first ¦.\nA a¦[ a ¦[a] ¦(more inside ¦(more in a ¦> ¦# ¦sex six-year ¦sex\n\n¦"
     "a\n\n¦***\n¦x\n***\n¦It was so. ¦\"a\" ¦thanks for ¦{WP} ¦(WP) ¦'a ' ¦A. ¦to be cont¦- ¦"
     "[X-Post from ¦(nsfw ¦o' clock¦T*he ¦\na\n b"
@@ -211,10 +211,10 @@ def test_work_grows_with_the_text_and_no_faster(way):
     for hostile in HOSTILE:
         short, long = (
             hostile(length) if callable(hostile) else hostile * (length // len(hostile))
-            for length in (6_000, 24_000)
+            for length in (4_000, 16_000)
         )
         assert any(
-            (quadruple := cost(way, long)) < 0.02 or quadruple < 9 * cost(way, short) for _ in range(3)
+            (quadruple := cost(way, long)) < 0.01 or quadruple < 9 * cost(way, short) for _ in range(3)
         ), repr(short[:40])
 
 
@@ -266,9 +266,10 @@ def test_full_tokens(tokens, prose):
         ("I gave my life! ``, he said. `` Really?''", 'I gave my life!", he said. "Really?"'),
         ("`` The first speaks on.", '"The first speaks on.'),
         ("# 1 of # 2", "#1 of #2"),
+        ("the year of'75, many of'em, and I read'Come", "the year of '75, many of 'em, and I read 'Come"),
         (
-            "the year of'75, as many of'em as I read'Come here and",
-            "the year of '75, as many of 'em as I read 'Come here and",
+            "The'down' button read'5', the 9th'no', told me to'wait, look",
+            "The 'down' button read '5', the 9th 'no', told me to 'wait, look",
         ),
         ("eight o' clock and nine o’ clock", "eight o'clock and nine o’clock"),
     ],

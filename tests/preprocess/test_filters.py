@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storyforge.preprocess.drafts import Draft, Profile
-from storyforge.preprocess.filters import RULES, english, judged
+from storyforge.core.records import Story
+from storyforge.preprocess.drafts import Draft, Profile, drafts
+from storyforge.preprocess.filters import RULES, judged
 
 STRICT = dict(
     form="prose",
@@ -143,6 +144,7 @@ def test_every_rule_is_shown_to_fire():
         ("unfinished", draft(TALE + "\n\nMay 3rd")),
         ("unfinished", draft(TALE + "\n\n12/5/11")),
         ("tag", draft(own_prompt="You meet a greeter who writes for free.")),
+        ("promotion", draft(TALE + " Her joke had ninety upvotes on reddit, and then a hundred upvotes.")),
         ("generated", draft("Here is the story of a goose, as short as it is true. " + TALE)),
         ("generated", draft("Sure, it was possible, said the keeper. " + TALE)),
         ("unsafe", draft(prompt="Two rivals share a tent, not NSFW please.")),
@@ -185,30 +187,28 @@ def test_no_text_is_too_odd(text):
     judged(draft(text), Profile(**STRICT))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "The old man went down to the sea, and he sat there until it was dark.",
-        "Thou hast thy will, and so shall he that doth thee wrong have his.",
-        "Rain. Mud. Horses steaming under torches; nobody speaking, everybody cold.",
-    ],
-)
-def test_english_is_english(text):
-    assert english(text, text.lower().split()) >= 0.8
+NOVEL = "\n\n".join(f"{TALE} It was night {number} of the storm, and she counted." for number in range(40))
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "Il pleuvait depuis trois jours et personne ne savait où était passé le facteur du village.",
-        "Es regnete seit drei Tagen, und niemand wusste, wohin der Briefträger gegangen war.",
-        "Llovía desde hacía tres días y nadie sabía adónde había ido el cartero del pueblo.",
-        "Дождь шёл три дня, и никто не знал, куда делся почтальон.",
-    ],
+    ("rule", "said"),
+    [("control_token", "[INST]"), ("removed", '"I am a bot," it said.'), ("unsafe", "NSFW!")],
 )
-def test_another_language_is_not(text):
-    assert english(text, text.lower().split()) < 0.8
+@pytest.mark.parametrize("place", [0, 20])
+def test_a_rule_judges_the_passage_it_stands_in(rule, said, place):
+    nights = NOVEL.split("It was night")
+    nights[place] = f"{said} {nights[place]}" if place == 0 else f"{nights[place]}\n\n{said}\n\n"
+    story = Story("x", "own", "g", None, "It was night".join(nights), "none")
+    profile = Profile(**(STRICT | {"longer": "passages", "max_repetition": None}))
+    found = drafts(story, profile)
+    hit = [number for number, draft in enumerate(found) if said in draft.text]
+    dropped = [number for number, draft in enumerate(found) if rule in judged(draft, profile)]
+    assert len(found) > 5 and len(hit) == 1
+    assert dropped == hit or rule == "unsafe" and place and not dropped  # a mark stands at the head
 
 
-def test_nothing_does_not_crash():
-    assert 0 <= english("", []) <= 1
+def test_no_passage_costs_the_whole_text():
+    """A rule that read the whole text for each passage would be quadratic: 119 seconds for 6 MB."""
+    story = Story("x", "own", "g", None, NOVEL, "none")
+    made = drafts(story, Profile(**(STRICT | {"longer": "passages"})))
+    assert sum(len(draft.raw) for draft in made) <= 1.1 * len(NOVEL)

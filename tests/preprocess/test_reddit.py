@@ -106,6 +106,8 @@ STORY = ["The rain had stopped.", "", '"Come in," she said.', "", "He never did.
         "I will post more tonight if anyone wants it.",
         "I'll probably upload the rest tomorrow.",
         "Can you guess the twist?",
+        "I could definitely write way more, but there's no time.",
+        "Best I got:",
         "Trigger warning for drowning.",
         "TW: drowning",
         "Based on a true story.",

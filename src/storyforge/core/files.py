@@ -231,5 +231,5 @@ def _whole(value: Any, where: str) -> Any:
 
 
 def _brief(error: Exception) -> str:
-    """On one line, and no longer than one can read."""
-    return " ".join(str(error)[:300].split())
+    """On one line, no longer than one can read, and fit to be printed."""
+    return " ".join(str(error)[:300].encode(errors="backslashreplace").decode().split())

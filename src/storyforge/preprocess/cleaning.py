@@ -65,12 +65,12 @@ QUOTE = re.compile(r"(``|''|\")")
 LONE = re.compile(
     r"'(?:(?<=(?<![\w'])[a-z]{3}')|(?<=[a-z]{4}')"
     r"|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)')|(?<=[.,!?]'))"
-    r"(?:(?=[A-Z][a-z]+\b(?!'))|(?=\d\d\b)|(?=(?:em|im|til|cause|bout)\b))"
+    r"(?:(?=[A-Z][a-z]+\b(?!'))|(?<= \w\w')(?=[a-z]{4})|(?=\d\d\b)|(?=(?:em|im|til|cause|bout)\b))"
 )
 STUCK = re.compile(
     r"'(?!(?:s|t|m|d|re|ve|ll)\b)(?:(?<=[,;:?!…]')(?=[A-Za-z])"
-    r"|(?:(?<=[a-z]{3}')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)'))"
-    r"(?=[A-Za-z][^'\n]{0,150}'(?!\w)))"
+    r"|(?:(?<=[A-Za-z][a-z]{2}')|(?<=\dth')|(?<=\.')|(?<= a')|(?<= (?:an|as|at|be|by|in|is|it|my|of|or|to)'))"
+    r"(?=\w[^'\n]{0,150}'(?!\w)))"
 )
 CLOCK = re.compile(r"\b([oO])(['’]) clock\b")
 CLOSING, OPENING = ",;:?!%)]}…”", "([{“‘$£€"  # no space before, none after
@@ -189,7 +189,9 @@ def indented(text: str) -> str:
 
 
 def _one_space(line: str) -> str:
-    return " ".join(line.split()) if line.isascii() else ORDINARY_SPACE.sub(" ", line)
+    if any(space in line for space in "\xa0\u202f\u3000"):
+        return ORDINARY_SPACE.sub(" ", line)
+    return " ".join(line.split())  # ten times as fast
 
 
 def detokenised(text: str) -> str:

@@ -29,9 +29,9 @@ ENDING = re.compile(
 SIGNATURE = re.compile(r"[.,!?…\"'”’]\n+\W?[A-Z]\S*(?: \S+){0,9}\s*\Z")  # of a letter: Best,⏎Your son
 # A sentence may lack its stop; it does not end in one of these. What is cut off mostly does, or in a comma.
 DANGLING = frozenset(
-    "a an the and or but nor of to in at for with from by as into onto upon than then when while if because so"
-    " who which whose where is was were be been am are his its their my your our this these those not no very"
-    " i he she they we has had have would could should will can may might must do does did just about like".split()
+    "a an the and or but nor of to in at for with from by as into onto upon than then when while if because"
+    " so who which whose where is was were be been am are his its their my your our this these those not no"
+    " very i he she they we has had have would could should will can may might must do does did like".split()
 )
 THREAD = re.compile(  # a prompt that asks for talk
     r"meet ?(?:and|&|'?n'?|\+) ?greet|free[ -]?write\b|\bleave a (?:story|comment)|introduce yourself"
@@ -48,17 +48,11 @@ GENERATOR = re.compile(
     r"|\b(?:story|tale) (?:using|with|that uses) (?:the|these|your) words",
     re.IGNORECASE,
 )
-PROMOTION = re.compile(r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|sub ?reddit|upvote|subscribe to my")
-PROMOTED = (
-    "http",
-    "www.",
-    "r/",
-    "u/",
-    "patreon",
-    "reddit",
-    "upvote",
-    "subscribe",
-)  # what PROMOTION looks for
+PROMOTION = re.compile(
+    r"https?:|www\.|(?<![\w/])/?[ru]/\w{3,}|patreon\b|\bmy sub ?reddit"
+    r"|upvote (?:this|if|me|my)\b|please upvote|subscribe to my"
+)
+PROMOTED = ("http", "www.", "r/", "u/", "patreon", "reddit", "upvote", "subscribe")  # in what it looks for
 LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
 MARKED = frozenset({"NSFW", "NSFL"})
 MARK = re.compile(r"(?<!\bnot )(?<!\bnon-)\bNSF[WL]\b", re.IGNORECASE)
@@ -217,6 +211,8 @@ def generated(draft: Draft, profile: Profile) -> str | None:
 
 def shouting(draft: Draft, profile: Profile) -> str | None:
     """Words in capitals, of four letters or more so that initials and I do not count."""
+    if profile.max_capitals is None:
+        return None
     long_words = [word for word in draft.tokens if len(word) > 3]
     share = sum(map(str.isupper, long_words)) / max(1, len(long_words))
     return _above(share, profile.max_capitals, "of the words are in capitals")
@@ -224,12 +220,16 @@ def shouting(draft: Draft, profile: Profile) -> str | None:
 
 def list_shape(draft: Draft, profile: Profile) -> str | None:
     """Gopher quality: bullet lines, numbered ones as well."""
+    if profile.max_list_lines is None:
+        return None
     share = sum(bool(LIST_ITEM.match(line)) for line in draft.lines) / max(1, len(draft.lines))
     return _above(share, profile.max_list_lines, "of the lines are list items")
 
 
 def short_lines(draft: Draft, profile: Profile) -> str | None:
     """FineWeb: at most 67 % of lines of 30 characters or less; beyond that it is verse, chat or code."""
+    if profile.max_short_lines is None:
+        return None
     share = sum(len(line) <= 30 for line in draft.lines) / max(1, len(draft.lines))
     return _above(share, profile.max_short_lines, "of the lines have 30 characters or less")
 

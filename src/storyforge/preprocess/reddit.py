@@ -100,6 +100,8 @@ ASIDE = _any(
     r"\b(?:good|great|many) (?:responses|replies|stories) already\b",
     r"\b(?:will|'ll|may|might|going to|gonna|can) (?:\w+ )?(?:post|upload|update) (?:some |a )?"
     r"(?:more|the (?:rest|next)|part|it|another|again|later|tomorrow|soon|if)\b",
+    r"\b(?:could|would|might) (?:\w+ )?(?:write|right) (?:\w+ )?more\b"
+    r"|^\W*(?:best|all) i (?:could|got|have)\b.{0,20}$",
     r"\bguess (?:the|what|which) (?:\w+ )?(?:twist|reference|movie|film|song|game|show|book|fandom)\b",
     r"\b(?:trigger|content) warnings?\b|^\W*(?:tw|cw)\W{0,2}:",
     r"^\W*(?:(?:this|it)(?: story)?(?: is|'s| was)? )?(?:\w+ly |kind of |sort of )?based (?:\w+ )?(?:up)?on\b"
