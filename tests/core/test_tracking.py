@@ -1,6 +1,9 @@
 """Real offline runs of W&B, read back from disk."""
 
+import json
 import subprocess
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from ruamel.yaml import YAML
@@ -87,8 +90,59 @@ def test_without_a_network_it_is_kept_for_later(nobody, monkeypatch, capfd):
     monkeypatch.setattr(tracking, "PATIENCE_S", 1)
     with tracked("train", {}, key="k") as track:
         track.log(1, {"loss": 3.0})
-    assert "W&B cannot be reached" in capfd.readouterr().err
+    assert "W&B cannot be used (" in capfd.readouterr().err
     assert [run["history"][0]["loss"] for run in offline_runs(nobody)] == [3.0]
+
+
+DELETED = "was previously created and deleted; try a new run name"  # W&B's words
+
+
+@pytest.fixture
+def server(nobody, monkeypatch):
+    """As much of W&B's server as a run needs; runs whose names are in the set were deleted there."""
+    deleted: set[str] = set()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+            query, given = asked.get("query", ""), asked.get("variables", {})
+            name, status = given.get("name"), 200
+            project = {"id": "p", "name": "storyforge", "entity": {"id": "e", "name": "me"}}
+            answer: dict = {}
+            if "mutation UpsertBucket" in query and name in deleted:
+                status, answer = 409, {"errors": [{"message": f"run {name} {DELETED}"}]}
+            elif "mutation UpsertBucket" in query:
+                bucket = {"id": "r", "name": name, "displayName": name, "project": project}
+                answer = {"data": {"upsertBucket": {"inserted": True, "bucket": bucket}}}
+            elif "RunResumeStatus" in query:
+                answer = {"data": {"model": {**project, "bucket": None}}}
+            elif "mutation CreateRunFiles" in query:
+                answer = {"data": {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": []}}}
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as listening:
+        Thread(target=listening.serve_forever).start()
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.server_port}")
+        yield deleted
+        listening.shutdown()
+
+
+def test_a_run_deleted_at_the_server_goes_on_under_a_new_id(nobody, server, monkeypatch, capfd):
+    monkeypatch.setattr(tracking, "PATIENCE_S", 4)
+    server.update({"k", "k-2"})
+    with tracked("train", {}, key="k") as track:
+        track.log(1, {"loss": 3.0})
+        assert track.run.id == "k-3" and not track.run.offline
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B: ")]
+    assert len(said) == 2 and said[1].endswith(f"run k-2 {DELETED}: the run is k-3 there")
 
 
 def test_what_cannot_be_a_key_is_said_in_one_line(nobody, monkeypatch):

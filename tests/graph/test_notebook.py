@@ -114,7 +114,7 @@ def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path
     """Not by the look of its line: a value on two lines, and the same key elsewhere, stay."""
     text = (
         "other:\n  max_steps: 1\ntrain:\n  max_steps: 120                # empty: all\n"
-        "  system: You are a storyteller. Write the piece you are asked for, and nothing\n    else.\n"
+        "  system: You are a storyteller. Write the piece you are asked for, and nothing \n    else.\n"
     )
     cell = next(cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.id == "recipe")
     code = cell.source.partition("\nif RECIPE")[0]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,15 +84,21 @@ def _begun(mode: str, **options: Any) -> Any:
     settings = wandb.Settings(
         console="off", save_code=False, disable_git=True, silent=True, init_timeout=PATIENCE_S
     )
-    try:
-        return wandb.init(mode=mode, settings=settings, **options)
-    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"W&B: {reason}: mend that, or set tracking.wandb: false") from None
-    except wandb.errors.CommError:
-        pass
-    print("W&B cannot be reached: this run is kept in wandb/, for `wandb sync`", file=sys.stderr)
-    wandb.teardown()  # it still holds the run's name
+    key = options["id"]
+    for number in count(2):
+        try:
+            return wandb.init(mode=mode, settings=settings, **options)
+        except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"W&B: {reason}: mend that, or set tracking.wandb: false") from None
+        except wandb.errors.CommError as error:
+            words = " ".join(str(error).partition("\n")[0].split())  # then comes advice on W&B's settings
+        wandb.teardown()  # it still holds the run's name
+        if "deleted" not in words or not key:
+            break
+        options["id"] = f"{key}-{number}"  # a deleted id is never free again
+        print(f"W&B: {words}: the run is {options['id']} there", file=sys.stderr)
+    print(f"W&B cannot be used ({words}): this run is kept in wandb/, for `wandb sync`", file=sys.stderr)
     return wandb.init(mode="offline", settings=settings, **options)
 
 
