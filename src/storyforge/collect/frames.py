@@ -154,8 +154,17 @@ def _fountain(framed: Framed) -> None:
         framed.about |= told({key: re.sub(r"[_*]", "", " ".join(value.split())) for key, value in entries})
         framed.text = framed.text[page.end() :]
         framed.taken["titles"] += 1
-    framed.text, cuts = re.subn(
-        r"/\*.*?\*/|\[\[.*?\]\]|^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.S | re.M
-    )
-    framed.taken["notes"] += cuts
+    framed.text, cuts = _without(framed.text, "/*", "*/")
+    framed.text, notes = _without(framed.text, "[[", "]]")
+    framed.text, outline = re.subn(r"^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.MULTILINE)
+    framed.taken["notes"] += cuts + notes + outline
     framed.text = re.sub(r"\n{3,}", "\n\n", framed.text)
+
+
+def _without(text: str, start: str, end: str) -> tuple[str, int]:
+    """What stands between the marks goes; how often. One that nothing ends stays."""
+    kept, at, cuts = [], 0, 0
+    while (begin := text.find(start, at)) >= 0 and (stop := text.find(end, begin + len(start))) >= 0:
+        kept.append(text[at:begin])
+        at, cuts = stop + len(end), cuts + 1
+    return "".join(kept) + text[at:], cuts

@@ -62,7 +62,7 @@ def _missing(row: dict[str, Any]) -> list:
         raise Unusable("no_text", "no turn of the conversation is an assistant's")
     if any(row.get(key) is not None for key in (*TEXTS, *(answer for _, answer in PAIRS))):
         raise Unusable("empty_text")
-    keys = ", ".join(str(key)[:40] for key in list(row)[:8]) or "none"
+    keys = ", ".join(str(key)[:40] for key in [key for key in row if not _empty(row[key])][:8]) or "none"
     raise Unusable("no_text", f"its keys are {keys}; wanted are {WANTED}")
 
 
