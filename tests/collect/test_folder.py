@@ -1,4 +1,4 @@
-"""One's own folder: every file is read, or named or counted with what to do; nothing in it ends in a traceback."""
+"""One's own folder: every file is read, or named or counted with what to do; none ends in a traceback."""
 
 import io
 import json
@@ -205,7 +205,7 @@ def test_text_of_doubtful_encoding_is_rejected_with_what_it_looks_like(own):
     own.put("good.txt", PROSE)
     own.put("s09.txt", CZECH.encode("cp1250"))
     own.collect()
-    assert own.rejects() == ["s09.txt is not UTF-8 (looks like Windows-1252): save it as UTF-8"]
+    assert own.rejects() == ["s09.txt is not UTF-8 (looks like Windows-1250): save it as UTF-8"]
     assert own.notes[0] == f"folder: rejected: {own.rejects()[0]}"
 
 
@@ -285,10 +285,10 @@ def test_share_of_rejects_is_of_the_bytes(own):
     own.max_reject_share = 0.2
     for number in range(5):
         own.put(f"{number}.txt", f"Short story {number}. " * 20)
-    own.put("novel.txt", b"\xff\xfe\xff" + b"a" * 99_999)
+    own.put("novel.txt", b"\xff\xfe\xff" + b"a" * 99_998)
     said = own.refused()
     assert said.startswith(
-        "folder: 1 of 6 records, 98% of the bytes, cannot be read, and collect.max_reject_share"
+        "folder: 1 of 6 records, 99% of the bytes, cannot be read, and collect.max_reject_share"
     )
     assert "novel.txt is damaged (its mark says UTF-16-LE): save it again" in said and "raise" not in said
 
