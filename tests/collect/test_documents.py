@@ -88,14 +88,14 @@ def test_rich_text_of_apples_programs_keeps_its_paragraphs(program):
 
 
 def test_page_in_another_encoding_is_read(program):
-    page = "<html><body><img src='x.png' alt='A picture'><p>“It’s the café,” she said – “again…”</p></body></html>".encode(
-        "cp1252"
-    )
-    assert converted(page, ".html", program)[0].decode().strip() == "“It’s the café,” she said – “again…”"
+    said = "“It’s the café,” she said – “again…”"
+    page = f"<html><body><img src='x.png' alt='A picture'><p>{said}</p></body></html>".encode("cp1252")
+    assert converted(page, ".html", program)[0].decode().strip() == said
 
 
 AO3 = """<html><head><title>The Well - Ann - Original</title></head><body>
-<div id="preface"><p><b>Posted originally on the <a href="x">Archive of Our Own</a> at <a href="x">x</a>.</b></p>
+<div id="preface"><p><b>Posted originally on the <a href="x">Archive of Our Own</a> at
+<a href="x">x</a>.</b></p>
 <div class="meta"><dl><dt>Rating:</dt><dd>General</dd></dl><h1>The Well</h1><div>by Ann</div>
 <p>Notes</p><blockquote><p>Thanks!</p></blockquote></div></div>
 <div id="chapters"><div class="meta group"><h2 class="heading">Chapter 1</h2><p>Chapter Notes</p></div>

@@ -3,7 +3,10 @@
 import io
 import json
 import random
+import shutil
 import zipfile
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -320,3 +323,29 @@ def test_every_limit_of_a_file_is_told(own, monkeypatch):
     own.put("a.json", json.dumps([{"text": "x" * 100}]))
     assert own.collect()["records"]["rejected"] == {"too_long": 1}
     assert own.rejects() == ["a.json is too large: cut it into several files, or save rows as .jsonl"]
+
+
+# --- the stories that come with the repository
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "my-stories"
+
+
+def test_examples_are_read_whole_as_thirteen_works(own):
+    shutil.copytree(EXAMPLES, own.root, dirs_exist_ok=True)
+    report = own.collect()
+    assert (report["stories"], report["works"], report["unread"]) == (17, 13, "")
+    assert (report["records"]["rejected"], report["files"]["left_out"]) == ({}, {"readme": 1})
+    groups = Counter(story.group for story in own.stories())
+    assert {group for group, count in groups.items() if count > 1} == {"night bus", "salt ferry"}
+    assert all(250 <= len(story.text.split()) <= 700 for story in own.stories())
+    assert all(
+        story.text[0].isupper() or story.meta["title"].startswith("Letters") for story in own.stories()
+    )
+    assert not any(
+        story.text.startswith(("Chapter", story.meta.get("title", "#"))) for story in own.stories()
+    )
+
+
+def test_examples_are_in_the_public_domain_and_say_so():
+    assert "CC0 1.0" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
