@@ -66,6 +66,8 @@ class Listing:
     def add(self, name: str, entry: Entry) -> None:
         path = PurePosixPath(name)
         kind = path.suffix.lower()
+        if path.name == ".gitkeep":
+            return  # keeps the folder in git
         if any(part.startswith((".", "__MACOSX")) for part in path.parts):
             self.left_out["hidden"] += 1
         elif path.name.startswith("~$"):
