@@ -126,7 +126,7 @@ Updated editions will replace the previous one.
 ARCHIVE = f"""The Well
 by Ann
 
-Posted originally on the Archive of Our Own at http://archiveofourown.org/works/1.
+Posted originally on the Archive of Our Own at http://archive.example/works/1.
 
 Rating: General Audiences
 Archive Warning: No Archive Warnings Apply
@@ -148,7 +148,7 @@ by Jane
 Category: Books
 Genre: Drama
 Words: 20
-Story URL: http://www.fanfiction.net/s/1/1/
+Story URL: http://fiction.example/s/1/1/
 Summary: A well.
 
 \tChapter 1
