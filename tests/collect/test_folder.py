@@ -105,6 +105,19 @@ def test_lock_hidden_and_readme_files_and_pictures_are_left_out_and_counted(own)
     assert own.notes == ["folder: left out: hidden 3, lock 1, picture 1, readme 2"]
 
 
+def test_a_project_that_is_a_folder_counts_as_one_file(own):
+    own.put("a.txt")
+    for name in (
+        "Novel.scriv/Files/Data/1/content.rtf",
+        "Novel.scriv/Files/Data/2/notes.rtf",
+        "b.pages/Index.zip",
+    ):
+        own.put(name, "{\\rtf1 x}")
+    own.put("c.zip", zipped({"New.scriv/Files/1.rtf": "x", "d.txt": "Another."}))
+    assert own.collect()["files"] == {"read": 2, "not_read": {".pages": 1, ".scriv": 2}, "left_out": {}}
+    assert "(compile a Scrivener project)" in own.notes[0]
+
+
 def test_link_to_a_folder_is_named_and_a_loop_is_not_followed(own, tmp_path):
     own.put("a.txt")
     (own.root / "loop").symlink_to(own.root)

@@ -177,6 +177,18 @@ def test_a_screenplay_keeps_its_lines_and_loses_what_nobody_prints():
     assert framed.taken["notes"] == 4
 
 
+def test_references_in_front_matter_are_not_multiplied():
+    names = "abcdefghijklmnopqrst"
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{last}'] * 9)}]\n"
+        for last, name in zip(names, names[1:], strict=False)
+    )
+    begin = time.process_time()
+    framed = unframed(f"---\n{bomb}title: *t\ntags: [one, *t, 2021-03-04]\n---\n{PROSE}", ".md")
+    assert framed.text == PROSE and framed.about == {"tags": ["one", "2021-03-04"]}
+    assert time.process_time() - begin < 5
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".fountain"])
 @pytest.mark.parametrize(
     "unit",

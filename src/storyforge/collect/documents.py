@@ -69,7 +69,10 @@ def converted(data: bytes, suffix: str, program: str) -> tuple[bytes, dict[str, 
     if len(done.stdout) > MAX_RECORD_BYTES:
         raise Unusable("too_long")
     about, _, text = done.stdout.partition(b"\n")
-    return text, json.loads(about)
+    try:
+        return text, json.loads(about)
+    except (ValueError, RecursionError):
+        raise Unusable("damaged", "its properties cannot be read") from None
 
 
 def _require_bounded(data: bytes) -> None:

@@ -6,6 +6,7 @@ Titles, authors, dates and tags are kept beside the story; the rest is taken off
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -14,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 from storyforge.collect.layout import BYLINE, MAX_TITLE, joined, without_headings
 
 MAX_FRONT_MATTER = 20_000  # characters
+MAX_VALUES = 100  # tags or authors
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 GUTENBERG_START = re.compile(
     r"^.{0,3}\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[^\n]*(?:\n[^\n]+)?\*{3} *$", re.MULTILINE
@@ -76,13 +78,22 @@ def unframed(text: str, suffix: str) -> Framed:
     return framed
 
 
-def known(value: Any) -> Any:
-    """A value of front matter or a document's properties as text, or a list of texts; None of any other."""
-    if isinstance(value, dict):  # as e-books have them: {text: …, type: …}
-        value = value.get("text")
+def known(value: Any) -> str | list[str] | None:
+    """A value of front matter or a document's properties as text, or as a list of texts; None of any other.
+
+    Lists in lists are not looked into: YAML's references can make a hundred bytes into a billion texts.
+    """
     if isinstance(value, list):
-        return [item for item in map(known, value) if isinstance(item, str)] or None
-    return str(value).strip() or None if value is not None and not isinstance(value, bool) else None
+        return [text for item in value[:MAX_VALUES] if isinstance(text := _scalar(item), str)] or None
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str | None:
+    value = (
+        value.get("text") if isinstance(value, dict) else value
+    )  # as e-books have names: {text: …, role: …}
+    plain = isinstance(value, str | int | float | date) and not isinstance(value, bool)
+    return str(value).strip() or None if plain else None
 
 
 def told(values: dict[str, Any]) -> dict[str, Any]:
