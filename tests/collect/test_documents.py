@@ -3,7 +3,9 @@
 import io
 import random
 import subprocess
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -110,11 +112,24 @@ def test_an_archives_frame_around_a_work_is_taken_off_and_a_novels_preface_is_no
     assert "Thanks!" in text.decode() and "frame" not in about
 
 
-def test_a_document_cannot_read_other_files(program, tmp_path):
-    (tmp_path / "secret.txt").write_text("secret words")
-    file = f"{tmp_path}/secret.txt"
-    page = f'<p>One.</p><iframe src="{file}"></iframe><object data="file://{file}">'
-    assert b"secret words" not in converted(page.encode(), ".html", program)[0]
+def test_a_page_fetches_nothing(program):
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        page = f'<p>One.</p><iframe src="{address}/a.html"></iframe><img src="{address}/b.png">'
+        assert converted(page.encode(), ".html", program)[0].strip() == b"One."
+        server.shutdown()
+    assert asked == []
 
 
 @pytest.mark.parametrize("suffix", [".docx", ".odt", ".epub", ".rtf", ".html"])

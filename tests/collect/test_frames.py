@@ -95,6 +95,11 @@ def test_chapter_headings_are_taken_off_and_counted(heads):
     assert framed.about == {}
 
 
+def test_a_long_list_of_numbers_is_no_list_of_chapters():
+    text = "\n\n".join(f"{number}\n\nHe ran." for number in range(1, 400))
+    assert unframed(f"Well, he ran.\n\n{text}", ".txt").text.endswith("399\n\nHe ran.")
+
+
 def test_wrapped_paragraphs_are_joined_and_verse_among_them_is_not():
     framed = unframed(f"{WRAPPED}\n\n    And the water was black,\n    And the water was deep.\n", ".txt")
     first, second, verse = framed.text.split("\n\n")
