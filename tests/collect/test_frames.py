@@ -95,6 +95,13 @@ def test_chapter_headings_are_taken_off_and_counted(heads):
     assert framed.about == {}
 
 
+def test_markdowns_escapes_are_read_in_markdown_alone():
+    framed = unframed("# **The Well\\!**\n\n“No\\!” she said \\- *now*.\n\n\\*\\*\\*\n\nC:\\new\n", ".md")
+    assert framed.text == "“No!” she said - *now*.\n\n***\n\nC:\\new"
+    assert (framed.about, framed.taken["escapes"]) == ({"title": "The Well!"}, 5)
+    assert unframed("“No\\!” she said.", ".txt").text == "“No\\!” she said."
+
+
 def test_a_long_list_of_numbers_is_no_list_of_chapters():
     text = "\n\n".join(f"{number}\n\nHe ran." for number in range(1, 400))
     assert unframed(f"Well, he ran.\n\n{text}", ".txt").text.endswith("399\n\nHe ran.")

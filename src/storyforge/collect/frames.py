@@ -42,6 +42,7 @@ TITLE_PAGE = re.compile(  # of a screenplay
     r"(?:[ \t]+\S.*\n)*)+)\n",
     re.IGNORECASE,
 )
+ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark 0.31, section 2.4
 MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
 ARCHIVE_END = re.compile(
     r"^(?:\W{0,4}(?:End Notes|Afterword)\W{0,4}\n(?:.*\n){0,40}?)?"
@@ -74,6 +75,11 @@ def unframed(text: str, suffix: str) -> Framed:
         framed.text, breaks = joined(framed.text)
         framed.taken.update(titles=bool(title), chapter_headings=headings, joined_lines=breaks)
         framed.about = {key: value for key, value in framed.about.items() if value}
+    if suffix in (".md", ".markdown"):  # Google Docs' Markdown has a backslash before every mark: "No\\!"
+        framed.text, framed.taken["escapes"] = ESCAPE.subn(r"\1", framed.text)
+        framed.about |= {
+            key: ESCAPE.sub(r"\1", framed.about[key]) for key in {"title", "author"} & framed.about.keys()
+        }
     framed.text = framed.text.strip("\n")
     return framed
 

@@ -53,7 +53,7 @@ def _title(lines: list[str]) -> tuple[str | None, str | None, int]:
     if len(lines) > 1 and re.fullmatch(r"=+ *", lines[1]) and first:
         used, title = 2, first
     elif marked := re.match(r"#[ \t]+(.*?)[ \t#]*$", first):
-        title = marked[1]
+        title = marked[1].strip("*_ ")
     elif len(first) <= MAX_TITLE and len(first.split()) <= MAX_TITLE_WORDS and _like_a_title(first):
         title = first.strip("*_ ")
     if not title or HEADING.match(title):
