@@ -189,6 +189,11 @@ def test_a_screenplay_keeps_its_lines_and_loses_what_nobody_prints():
     assert framed.taken["notes"] == 4
 
 
+def test_half_a_character_in_front_matter_is_no_title():
+    framed = unframed(f'---\ntitle: "\\ud800"\nauthor: Ann\n---\n{PROSE}', ".md")
+    assert (framed.text, framed.about) == (PROSE, {"author": "Ann"})
+
+
 def test_references_in_front_matter_are_not_multiplied():
     names = "abcdefghijklmnopqrst"
     bomb = "a: &a [x, x]\n" + "".join(

@@ -87,6 +87,11 @@ def test_row_without_a_text_is_told_the_keys_found_and_wanted(row, reason, detai
     assert str(caught.value) == reason and caught.value.detail.startswith(detail)
 
 
+def test_half_a_character_in_a_tag_is_a_reason():
+    with pytest.raises(Unusable, match="lone_surrogate"):
+        about({"text": "One.", "tags": ["\ud800"]})
+
+
 def test_json_holds_a_list_of_rows_or_of_texts_or_one_row():
     assert listed([{"text": "a"}, "b"]) == [{"text": "a"}, {"text": "b"}]
     assert listed({"data": [{"text": "a"}], "version": 1}) == [{"text": "a"}]

@@ -95,14 +95,15 @@ def known(value: Any) -> str | list[str] | None:
 
 
 def _scalar(value: Any) -> str | None:
-    value = (
-        value.get("text") if isinstance(value, dict) else value
-    )  # as e-books have names: {text: …, role: …}
-    plain = isinstance(value, str | int | float | date) and not isinstance(value, bool)
-    return str(value).strip() or None if plain else None
+    if isinstance(value, dict):
+        value = value.get("text")  # as e-books have names: {text: …, role: …}
+    if not isinstance(value, str | int | float | date) or isinstance(value, bool):
+        return None
+    text = str(value).strip()
+    return None if any("\ud800" <= letter <= "\udfff" for letter in text) else text or None
 
 
-def told(values: dict[str, Any]) -> dict[str, Any]:
+def properties(values: dict[str, Any]) -> dict[str, Any]:
     """Title, author, date and tags of front matter or a document's properties, and nothing else."""
     names = {"title": "title", "author": "author", "authors": "author", "creator": "author", "date": "date"}
     names |= {"tags": "tags", "keywords": "tags"}
@@ -121,7 +122,7 @@ def _front_matter(framed: Framed) -> None:
     except (YAMLError, ValueError, RecursionError):
         return
     if isinstance(values, dict):
-        framed.about |= told(values)
+        framed.about |= properties(values)
         framed.text = framed.text.lstrip("\n")[found.end() :]
         framed.taken["front_matter"] += 1
 
@@ -168,7 +169,9 @@ def _fountain(framed: Framed) -> None:
     page = TITLE_PAGE.match(framed.text)
     if page:
         entries = re.findall(r"^(\w[\w ]*?) *:[ \t]*((?:.*\n)(?:[ \t]+\S.*\n)*)", page[1], re.MULTILINE)
-        framed.about |= told({key: re.sub(r"[_*]", "", " ".join(value.split())) for key, value in entries})
+        framed.about |= properties(
+            {key: re.sub(r"[_*]", "", " ".join(value.split())) for key, value in entries}
+        )
         framed.text = framed.text[page.end() :]
         framed.taken["titles"] += 1
     framed.text, cuts = _without(framed.text, "/*", "*/")

@@ -36,7 +36,9 @@ def about(row: dict[str, Any]) -> dict[str, Any]:
     """Title, author, date and tags, where the row has them."""
     found = {key: row[key] for key in ABOUT if not _empty(row.get(key))}
     if isinstance(found.get("tags"), list):
-        found["tags"] = [tag for tag in found["tags"] if isinstance(tag, str)]
+        found["tags"] = [tag for tag in found["tags"] if isinstance(tag, str) and tag.strip()]
+        for tag in found["tags"]:
+            require_text(tag, "tags")
     return {
         key: value if key == "tags" and isinstance(value, list) else _text(found, key)
         for key, value in found.items()
