@@ -36,11 +36,14 @@ It shook its wings and flew away."""
         "- milk\n- bread\n\nThat was the list.",
         "He said she said that they said it again and again and then he said\nno.\n\nYes.",
         "# A title alone",
+        "The miller forgot the blue door while the town slept, and the money was gone.\n" * 8,
+        "“Where did you put the ladder?” she said, and he pointed at the barn door.\n"
+        "“There,” he said. “It has been there all the time you were away at sea.”\n" * 4,
     ],
 )
 def test_a_story_that_stands_alone_is_left_as_it_is(text):
     framed = unframed(text, ".txt")
-    assert (framed.text, framed.about, +framed.taken) == (text, {}, {})
+    assert (framed.text, framed.about, +framed.taken) == (text.rstrip("\n"), {}, {})
 
 
 def test_front_matter_goes_to_what_is_said_of_the_story():

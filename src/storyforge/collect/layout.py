@@ -20,6 +20,7 @@ MARKED = re.compile(r"^#{1,6}[ \t]+(?=.*\w)(?!(?:ACT|SCENE|INT|EXT)\b)(.*?)[ \t#
 BARE = re.compile(r"^[ \t]*(\d{1,3}|[IVXL]+)\.?[ \t]*$")
 SCENE = re.compile(r"^(?:INT|EXT|EST|INT\./EXT|I/E)[. ]", re.IGNORECASE)
 MIN_WIDTH, MAX_WIDTH, SLACK = 45, 100, 5  # characters of a line that a program has broken
+MIN_INNER = 0.5  # of those, before a small letter: else each line is a sentence or a speech of its own
 MIN_BREAKS = 3  # fewer may be chance
 MIN_WRAPPED = 0.7  # of the line breaks inside paragraphs: verse has few that fall where a program would break
 
@@ -113,7 +114,8 @@ def _roman(number: int) -> str:
 def joined(text: str) -> tuple[str, int]:
     """Paragraphs that a program broke into lines of one width, a line each; and how many breaks went.
 
-    Verse and lists stay: few of their lines end where the next word would not have fitted.
+    Verse, speeches and lists stay: few of their lines end where the next word would not have fitted, or most
+    begin with a capital.
     """
     lines = text.split("\n")
     inside = [n for n in range(len(lines) - 1) if lines[n].strip() and lines[n + 1].strip()]
@@ -128,7 +130,8 @@ def joined(text: str) -> tuple[str, int]:
         return full and not indented and not lines[n].endswith("  ")
 
     broken = {n for n in inside if wrapped(n)}
-    if len(broken) < max(MIN_BREAKS, MIN_WRAPPED * len(inside)):
+    inner = sum(lines[n + 1].lstrip()[0].islower() for n in broken)
+    if len(broken) < max(MIN_BREAKS, MIN_WRAPPED * len(inside)) or inner < MIN_INNER * len(broken):
         return text, 0
     whole = []
     for n, line in enumerate(lines):
