@@ -13,7 +13,7 @@ from storyforge.core.records import Story
 from storyforge.core.words import quantiles
 
 SAMPLES = 3
-REJECTS_TOLD = 5  # of a source, in the terminal; rejects.jsonl has all
+REJECTS_SHOWN = 5  # of a source, in the terminal; rejects.jsonl has all
 OPENING_CHARACTERS = 240
 REMEDIES = {  # of each reason for which a record holds no story
     "invalid_utf8": "is not UTF-8: save it as UTF-8",
@@ -85,7 +85,7 @@ class Counts:
         return self.kept + self.not_chosen + self.duplicates + self.rejected.total()
 
     def reject(self, reject: Reject) -> None:
-        if len(self.first_rejects) < REJECTS_TOLD:
+        if len(self.first_rejects) < REJECTS_SHOWN:
             self.first_rejects.append(str(reject))
         self.rejected[reject.reason] += 1
         self.rejected_bytes += reject.bytes

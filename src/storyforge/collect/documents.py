@@ -25,8 +25,8 @@ FORMATS = {
 }
 ZIPPED = ("docx", "odt", "epub")
 MAX_UNPACKED_BYTES = 512 << 20
-MAX_SECONDS = 60
-MAX_HEAP = "1g"  # GHC's -M; a novel of 150,000 words takes less than a tenth
+MAX_SECONDS = 180  # a novel of 100,000 words: 2 of a quiet processor, 10 beside other work
+MAX_HEAP = "1g"  # of pandoc's -M; that novel takes 170 MiB
 HERE = Path(__file__).parent
 
 # The RTF specification lets a backslash before a line break end a paragraph, as Apple's programs write it,
@@ -69,7 +69,10 @@ def converted(data: bytes, suffix: str, program: str) -> tuple[bytes, dict[str, 
     if len(done.stdout) > MAX_RECORD_BYTES:
         raise Unusable("too_long")
     about, _, text = done.stdout.partition(b"\n")
-    return text, json.loads(about)
+    try:
+        return text, json.loads(about)
+    except (ValueError, RecursionError):
+        raise Unusable("damaged", "its properties cannot be read") from None
 
 
 def _require_bounded(data: bytes) -> None:

@@ -26,6 +26,7 @@ TEXTS = (".md", ".markdown", ".txt", ".text", ".fountain")
 LINES = (".jsonl", ".ndjson")
 ROWS = (".json", ".csv")
 READ = (*TEXTS, *documents.FORMATS, *LINES, *ROWS, ".zip")
+BUNDLES = (".scriv", ".pages", ".rtfd")  # folders that a Mac shows as one file
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".css")  # what a saved web page brings along
 MAX_FILE_BYTES = 128 << 20  # of a .json or .csv file, and of a file in a .zip, which are held whole
 MAX_MEMBERS, MAX_UNPACKED_BYTES = 10_000, 1 << 30  # of a .zip
@@ -63,12 +64,18 @@ class Listing:
     files: dict[str, Entry] = field(default_factory=dict)
     not_read: Counter[str] = field(default_factory=Counter)  # by suffix, or "link to a folder"
     left_out: Counter[str] = field(default_factory=Counter)  # hidden, lock and README files, pictures
+    bundles: set[str] = field(default_factory=set)
 
     def add(self, name: str, entry: Entry) -> None:
         path = PurePosixPath(name)
         kind = path.suffix.lower()
+        if path.name == ".gitkeep":
+            return  # keeps the folder in git
         if any(part.startswith((".", "__MACOSX")) for part in path.parts):
             self.left_out["hidden"] += 1
+        elif bundle := next((name for name in map(str, path.parents) if name.lower().endswith(BUNDLES)), ""):
+            self.not_read[PurePosixPath(bundle).suffix.lower()] += bundle not in self.bundles
+            self.bundles.add(bundle)
         elif path.name.startswith("~$"):
             self.left_out["lock"] += 1
         elif path.stem.lower() == "readme":
@@ -151,6 +158,7 @@ def unread(not_read: Counter[str]) -> str:
     many, were = ("file", "was") if not_read.total() == 1 else ("files", "were")
     links = any(kind.startswith("link") for kind in not_read)
     remedy = "save them as .docx, .odt or .txt" + (" (a PDF as text)" if ".pdf" in not_read else "")
+    remedy += " (compile a Scrivener project)" if ".scriv" in not_read else ""
     remedy += "; copy the linked folder itself" if links else ""
     return f"{not_read.total()} {many} {were} not read: {kinds}: {remedy}"
 

@@ -6,6 +6,7 @@ Titles, authors, dates and tags are kept beside the story; the rest is taken off
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -14,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 from storyforge.collect.layout import BYLINE, MAX_TITLE, joined, without_headings
 
 MAX_FRONT_MATTER = 20_000  # characters
+MAX_VALUES = 100  # tags or authors
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 GUTENBERG_START = re.compile(
     r"^.{0,3}\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[^\n]*(?:\n[^\n]+)?\*{3} *$", re.MULTILINE
@@ -40,6 +42,7 @@ TITLE_PAGE = re.compile(  # of a screenplay
     r"(?:[ \t]+\S.*\n)*)+)\n",
     re.IGNORECASE,
 )
+ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark 0.31, section 2.4
 MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
 ARCHIVE_END = re.compile(
     r"^(?:\W{0,4}(?:End Notes|Afterword)\W{0,4}\n(?:.*\n){0,40}?)?"
@@ -72,20 +75,35 @@ def unframed(text: str, suffix: str) -> Framed:
         framed.text, breaks = joined(framed.text)
         framed.taken.update(titles=bool(title), chapter_headings=headings, joined_lines=breaks)
         framed.about = {key: value for key, value in framed.about.items() if value}
+    if suffix in (".md", ".markdown"):  # Google Docs' Markdown has a backslash before every mark: "No\\!"
+        framed.text, framed.taken["escapes"] = ESCAPE.subn(r"\1", framed.text)
+        framed.about |= {
+            key: ESCAPE.sub(r"\1", framed.about[key]) for key in {"title", "author"} & framed.about.keys()
+        }
     framed.text = framed.text.strip("\n")
     return framed
 
 
-def known(value: Any) -> Any:
-    """A value of front matter or a document's properties as text, or a list of texts; None of any other."""
-    if isinstance(value, dict):  # as e-books have them: {text: …, type: …}
-        value = value.get("text")
+def known(value: Any) -> str | list[str] | None:
+    """A value of front matter or a document's properties as text, or as a list of texts; None of any other.
+
+    Lists in lists are not looked into: YAML's references can make a hundred bytes into a billion texts.
+    """
     if isinstance(value, list):
-        return [item for item in map(known, value) if isinstance(item, str)] or None
-    return str(value).strip() or None if value is not None and not isinstance(value, bool) else None
+        return [text for item in value[:MAX_VALUES] if isinstance(text := _scalar(item), str)] or None
+    return _scalar(value)
 
 
-def told(values: dict[str, Any]) -> dict[str, Any]:
+def _scalar(value: Any) -> str | None:
+    if isinstance(value, dict):
+        value = value.get("text")  # as e-books have names: {text: …, role: …}
+    if not isinstance(value, str | int | float | date) or isinstance(value, bool):
+        return None
+    text = str(value).strip()
+    return None if any("\ud800" <= letter <= "\udfff" for letter in text) else text or None
+
+
+def properties(values: dict[str, Any]) -> dict[str, Any]:
     """Title, author, date and tags of front matter or a document's properties, and nothing else."""
     names = {"title": "title", "author": "author", "authors": "author", "creator": "author", "date": "date"}
     names |= {"tags": "tags", "keywords": "tags"}
@@ -104,7 +122,7 @@ def _front_matter(framed: Framed) -> None:
     except (YAMLError, ValueError, RecursionError):
         return
     if isinstance(values, dict):
-        framed.about |= told(values)
+        framed.about |= properties(values)
         framed.text = framed.text.lstrip("\n")[found.end() :]
         framed.taken["front_matter"] += 1
 
@@ -151,11 +169,22 @@ def _fountain(framed: Framed) -> None:
     page = TITLE_PAGE.match(framed.text)
     if page:
         entries = re.findall(r"^(\w[\w ]*?) *:[ \t]*((?:.*\n)(?:[ \t]+\S.*\n)*)", page[1], re.MULTILINE)
-        framed.about |= told({key: re.sub(r"[_*]", "", " ".join(value.split())) for key, value in entries})
+        framed.about |= properties(
+            {key: re.sub(r"[_*]", "", " ".join(value.split())) for key, value in entries}
+        )
         framed.text = framed.text[page.end() :]
         framed.taken["titles"] += 1
-    framed.text, cuts = re.subn(
-        r"/\*.*?\*/|\[\[.*?\]\]|^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.S | re.M
-    )
-    framed.taken["notes"] += cuts
+    framed.text, cuts = _without(framed.text, "/*", "*/")
+    framed.text, notes = _without(framed.text, "[[", "]]")
+    framed.text, outline = re.subn(r"^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.MULTILINE)
+    framed.taken["notes"] += cuts + notes + outline
     framed.text = re.sub(r"\n{3,}", "\n\n", framed.text)
+
+
+def _without(text: str, start: str, end: str) -> tuple[str, int]:
+    """What stands between the marks goes; how often. One that nothing ends stays."""
+    kept, at, cuts = [], 0, 0
+    while (begin := text.find(start, at)) >= 0 and (stop := text.find(end, begin + len(start))) >= 0:
+        kept.append(text[at:begin])
+        at, cuts = stop + len(end), cuts + 1
+    return "".join(kept) + text[at:], cuts

@@ -36,7 +36,9 @@ def about(row: dict[str, Any]) -> dict[str, Any]:
     """Title, author, date and tags, where the row has them."""
     found = {key: row[key] for key in ABOUT if not _empty(row.get(key))}
     if isinstance(found.get("tags"), list):
-        found["tags"] = [tag for tag in found["tags"] if isinstance(tag, str)]
+        found["tags"] = [tag for tag in found["tags"] if isinstance(tag, str) and tag.strip()]
+        for tag in found["tags"]:
+            require_text(tag, "tags")
     return {
         key: value if key == "tags" and isinstance(value, list) else _text(found, key)
         for key, value in found.items()
@@ -62,7 +64,7 @@ def _missing(row: dict[str, Any]) -> list:
         raise Unusable("no_text", "no turn of the conversation is an assistant's")
     if any(row.get(key) is not None for key in (*TEXTS, *(answer for _, answer in PAIRS))):
         raise Unusable("empty_text")
-    keys = ", ".join(str(key)[:40] for key in list(row)[:8]) or "none"
+    keys = ", ".join(str(key)[:40] for key in [key for key in row if not _empty(row[key])][:8]) or "none"
     raise Unusable("no_text", f"its keys are {keys}; wanted are {WANTED}")
 
 

@@ -2,7 +2,7 @@
 
 To add one: a function here and an entry of SOURCES at the end, a test, and its section in params.yaml. The
 function raises Unusable with the reason where a record holds no story. Texts stay as the source gives them;
-making prose of them is the work of preprocess.
+making prose of them is the work of preprocess. Of one's own files, what stands around the story is taken off.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from storyforge.collect import rows
-from storyforge.collect.frames import told, unframed
+from storyforge.collect.frames import properties, unframed
 from storyforge.collect.reading import Record, Unusable, decoded, json_value, require_text, suffix
 from storyforge.collect.works import title_work, work
 from storyforge.core.errors import UserError
@@ -138,11 +138,11 @@ def folder(record: Record) -> list[Story]:
     return [folder_text(record.file, text, record.about)]
 
 
-def folder_text(name: str, text: str, properties: dict[str, Any] | None = None) -> Story:
-    """Without what stands around the story in its file; `properties` are what pandoc knows of a document."""
+def folder_text(name: str, text: str, found: dict[str, Any] | None = None) -> Story:
+    """Without what stands around the story in its file; `found` is what pandoc knows of a document."""
     framed = unframed(text, suffix(name))
-    about = told(properties or {}) | framed.about
-    framed.taken["frames"] += bool((properties or {}).get("frame"))
+    about = properties(found or {}) | framed.about
+    framed.taken["frames"] += bool((found or {}).get("frame"))
     form = {"form": "drama"} if suffix(name) == ".fountain" else {}
     taken = {kind: count for kind, count in sorted(framed.taken.items()) if count}
     meta = {"file": name} | about | form | ({"taken_off": taken} if taken else {})

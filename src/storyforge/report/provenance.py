@@ -9,7 +9,7 @@ from storyforge.report.page import code, plain, table
 Row = Mapping[str, Any]
 HASHES = """\
 `dvc.lock` records these hashes of what this report was made from; `storyforge pull` fetches the files. A file
-cannot contain its own commit: `git log -1 -- reports` shows it, and with it the code, the choices and the lock."""
+cannot contain its own commit: `git log -1 -- reports` shows it, and with it code, choices and lock."""
 
 
 @dataclass(frozen=True, slots=True)
