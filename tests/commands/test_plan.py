@@ -80,7 +80,7 @@ def test_the_default_run_is_planned_as_it_was_measured():
         measured["tokens"], rel=0.05
     )
     assert found["trainable_parameters"] == measured["trainable_parameters"]
-    rows = json.loads((ROOT / "metrics/preprocess.json").read_text())["splits"]["train"]["rows"]
+    rows = json.loads((ROOT / "metrics/preprocess.json").read_text())["train_stories"]
     assert found["stories"] == {"shakespeare": rows}
 
 

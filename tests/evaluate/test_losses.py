@@ -56,6 +56,12 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(groups, sizes):
     assert 0.93 <= held / 2000 <= 0.97
 
 
+def test_of_no_stories_all_is_none():
+    found = comparison([])
+    assert found["improvement"] == {"nats_per_token": None, "low": None, "high": None, "groups": 0}
+    assert set(found["tuned"].values()) == {None}
+
+
 def test_the_interval_does_not_depend_on_the_order_of_stories():
     scored = [story(n, f"g{n % 5}", 10 + n, 20.0 + n, 15.0) for n in range(20)]
     assert comparison(scored) == comparison(scored[::-1])

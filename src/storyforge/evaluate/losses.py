@@ -25,8 +25,13 @@ class Scored:
     tuned: float
 
 
-def per_token(scored: Sequence[Scored], writer: str) -> dict[str, float]:
-    """Token-weighted loss in nats, perplexity, and bits a UTF-8 byte, which compares across tokenizers."""
+def per_token(scored: Sequence[Scored], writer: str) -> dict[str, float | None]:
+    """Token-weighted loss in nats, perplexity, and bits a UTF-8 byte, which compares across tokenizers.
+
+    None of nothing.
+    """
+    if not scored:
+        return dict.fromkeys(("loss", "perplexity", "bits_per_byte"))
     nll = math.fsum(getattr(story, writer) for story in scored)
     loss = nll / sum(story.tokens for story in scored)
     bits = nll / (math.log(2) * sum(story.bytes for story in scored))
@@ -49,12 +54,14 @@ def difference(parts: Iterable[tuple[str, float, float]]) -> dict[str, float | N
     what remains (the jackknife: Efron and Tibshirani 1993, section 11.5) is scaled by Student's t with
     groups - 1
     degrees of freedom. Percentiles of a bootstrap over groups would cover 84 % of the time at 6 groups.
-    Fewer than MIN_GROUPS: no interval.
+    Fewer than MIN_GROUPS: no interval. Of nothing all is None.
     """
     by_group: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for group, value, weight in parts:
         by_group[group][0] += value
         by_group[group][1] += weight
+    if not by_group:
+        return {"value": None, "low": None, "high": None, "groups": 0}
     # (groups, 2): summed difference and summed weight. Sorted, so that the order of stories has no influence.
     sums = np.array([by_group[group] for group in sorted(by_group)])
     count, (total, weight) = len(sums), sums.sum(axis=0)

@@ -56,6 +56,8 @@ def main_finding(base: str, gain: Row) -> str:
 def claim(gain: Row, text: str) -> str:
     """What an improvement's interval allows to be said of how the tuned writer predicts `text`."""
     value, low, high = gain["nats_per_token"], gain["low"], gain["high"]
+    if value is None:
+        return "None: with fewer than three works all are trained on, so there is no loss to tell of."
     if low is None:
         return (
             f"Tuning saves {value:+.3f} nats per token on {text}. Fewer than three groups give no "
@@ -141,7 +143,8 @@ def loss_table(parts: Mapping[str, Row]) -> str:
             yield f"{row['base'][name]:{form}} → {row['tuned'][name]:{form}}"
 
     head = ["", "saved, nats per token", "loss, nats per token", "bits per byte", "perplexity"]
-    return table(head, [[plain(name), *numbers(row)] for name, row in parts.items()])
+    measured = {name: row for name, row in parts.items() if row["improvement"]["nats_per_token"] is not None}
+    return table(head, [[plain(name), *numbers(row)] for name, row in measured.items()])
 
 
 def losses(details: Row) -> str:
@@ -204,9 +207,19 @@ def _answer(written: Row) -> str:
     return f"{plain(written['text'], BREAK) or '*nothing*'}{BREAK}{BREAK}*{written['tokens']} tokens, {end}*"
 
 
-def limits(details: Row) -> str:
+END_ALONE = """\
+- The held-out stories are the end of {works}, behind a gap. They share names, places and style with what was
+  trained on: the losses show how well that end is predicted, and say nothing about other works.
+"""
+
+
+def limits(details: Row, ends: Sequence[str] = ()) -> str:
+    """`ends` are works of which the end is held out, since there is no other."""
     groups = details["improvement"]["groups"]
-    return f"""\
+    alone = END_ALONE.format(works=" and ".join(map(plain, ends))) if ends else ""
+    return (
+        alone
+        + f"""\
 - A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
   these texts.
 - The intervals of the losses come from leaving out each of the {groups} held-out groups in turn. They do not
@@ -214,3 +227,4 @@ def limits(details: Row) -> str:
 - Stories are held out by group: a play, a prompt, a book. The base may still have read them when it was
   trained.
 - On another machine class the last digits may differ: the same bytes are promised for one class only."""
+    )

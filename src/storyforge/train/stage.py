@@ -25,7 +25,7 @@ from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import PACKAGE, discard, hashes, installed, run_key, sources, work_directory
 from storyforge.train.loop import Run, train
 from storyforge.train.memory import out_of_memory
-from storyforge.train.schedule import TrainParams, validated
+from storyforge.train.schedule import TrainParams, batches, validated
 
 
 def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_curve: Path) -> dict[str, Any]:
@@ -56,6 +56,8 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             if not stories:
                 raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
             measured = validated(val, params)
+            if main_process:
+                print(lengths(stories, val, params))
             model = fresh_model(model_params, params)
             run = train(model, stories, measured, model_params, params, work=work, log=track.log)
 
@@ -76,6 +78,15 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         "micro_batch_tokens": run.params.micro_batch_tokens,  # less than asked for where memory ran out
         "tokens_per_second": round(rate, 1),
     }
+
+
+def lengths(stories: Sequence[Encoded], val: Sequence[Encoded], params: TrainParams) -> str:
+    """How much is trained on, and what of it does not fit."""
+    epochs = "1 epoch" if params.epochs == 1 else f"{params.epochs} epochs"
+    most = f", at most {params.max_steps:,} steps" if params.max_steps else ""
+    said = f"{len(stories):,} stories, {epochs}{most}: {len(batches(stories, params)):,} steps"
+    cut = sum(row.shortened for row in (*stories, *val))
+    return f"{said}; {cut:,} stories are cut at train.max_tokens = {params.max_tokens:,}" if cut else said
 
 
 def fresh_model(model_params: ModelParams, params: TrainParams):
