@@ -1,4 +1,4 @@
-"""Every recipe's limits fit each other: what a passage has in words, training and evaluation read in tokens."""
+"""Every recipe's limits fit each other: a passage's words, and the tokens that are read of it."""
 
 from pathlib import Path
 

@@ -200,7 +200,7 @@ def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -
                 raise UserError(
                     f"{source}: rule '{rule}' drops {count:,} of {account.drafts:,}, more than "
                     f"preprocess.max_rule_share = {max_share} allows (for one: {example['opening']!r}: "
-                    f"{example['reason']}): look at preprocess.{_governing(rule, source)} in params.yaml"
+                    f"{example['reason']}): {_remedy(rule, source)}"
                 )
     if not any(account.kept["train"] for account in accounts.values()):
         dropped = sum((account.dropped for account in accounts.values()), Counter()).most_common(3)
@@ -208,9 +208,10 @@ def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -
         raise UserError(f"no story is left to train on ({rules}): look at preprocess.profiles in params.yaml")
 
 
-def _governing(rule: str, source: str) -> str:
-    key = GOVERNED.get(rule)
-    return key if key and "." in key else f"profiles.{source}" + (f".{key}" if key else "")
+def _remedy(rule: str, source: str) -> str:
+    if not (key := GOVERNED.get(rule)):
+        return "take such texts out of the source, or raise that share"
+    return f"look at preprocess.{key if '.' in key else f'profiles.{source}.{key}'} in params.yaml"
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
