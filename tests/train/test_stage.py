@@ -89,9 +89,9 @@ def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
 
 def test_steps_and_stories_that_do_not_fit_are_told_before_training(workspace, capsys):
     workspace()
-    assert capsys.readouterr().out.splitlines()[0] == "7 stories, 2 epochs: 6 steps"
+    assert capsys.readouterr().out.splitlines()[0] == "7 stories, 2 epochs: steps 6"
     workspace(max_tokens=100, max_steps=3)
-    said = "7 stories, 2 epochs, at most 3 steps: 3 steps; 6 stories are cut at train.max_tokens = 100"
+    said = "7 stories, 2 epochs, at most 3 steps: steps 3; 6 stories are cut at train.max_tokens = 100"
     assert capsys.readouterr().out.splitlines()[0] == said
 
 

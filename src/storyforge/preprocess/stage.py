@@ -99,6 +99,7 @@ class Examiner:
         grams = corpus.shingles(draft.all_words, self.params.corpus.shingle_words)
         if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
             reasons["contaminated"] = why
+        asked = story.prompt or ""
         candidate = Candidate(
             id=draft.id,
             source=story.source,
@@ -113,6 +114,8 @@ class Examiner:
             if draft.premise
             else None,
             language=draft.language,
+            story=story.id,
+            by_prompt=not draft.premise and story.group == "".join(filter(str.isalnum, asked.casefold())),
             reasons=reasons,
         )
         exchange = Exchange(
@@ -143,7 +146,7 @@ def preprocess(
     with path.open("rb") as file:
         shingles = _shingles_of(file, starts, params.corpus.shingle_words)
         wanted = {source: profile.keep for source, profile in params.profiles.items()}
-        ended = hold_out(candidates, params.split)
+        ended = hold_out(candidates, params.split, params.corpus.max_stories_a_prompt)
         settle(candidates, params.corpus, params.split.salt, wanted, shingles)
         file.seek(0)
         accounts = _written(candidates, file, folder)

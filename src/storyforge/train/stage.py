@@ -84,7 +84,7 @@ def lengths(stories: Sequence[Encoded], val: Sequence[Encoded], params: TrainPar
     """How much is trained on, and what of it does not fit."""
     epochs = "1 epoch" if params.epochs == 1 else f"{params.epochs} epochs"
     most = f", at most {params.max_steps:,} steps" if params.max_steps else ""
-    said = f"{len(stories):,} stories, {epochs}{most}: {len(batches(stories, params)):,} steps"
+    said = f"{len(stories):,} stories, {epochs}{most}: steps {len(batches(stories, params)):,}"
     cut = sum(row.shortened for row in (*stories, *val))
     return f"{said}; {cut:,} stories are cut at train.max_tokens = {params.max_tokens:,}" if cut else said
 
