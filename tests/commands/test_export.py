@@ -146,8 +146,17 @@ def test_a_full_disk_is_noticed_before_anything_is_made(adapter, clone, storyfor
     assert not (clone / "exports").exists()
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "test.jsonl is empty"), ("{}\n", "line 1: not a Exchange")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "train.jsonl are empty"), ("{}\n", "line 1: not a Exchange")]
+)
 def test_without_stories_to_measure_on_nothing_is_exported(text, said, adapter, clone, storyforge):
-    (clone / "data/processed/test.jsonl").write_text(text)
+    for side in ("train", "test"):
+        (clone / f"data/processed/{side}.jsonl").write_text(text)
     assert said in storyforge("export", status=1).stderr
     assert not (clone / "exports").exists()
+
+
+def test_where_nothing_is_held_out_training_stories_are_read(adapter, clone, storyforge):
+    (clone / "data/processed/test.jsonl").write_text("")
+    storyforge("export", "--type", "none")
+    assert (clone / "exports/tuned").exists()

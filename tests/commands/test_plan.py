@@ -81,7 +81,7 @@ def test_the_default_run_is_planned_as_it_was_measured():
     )
     report = (ROOT / "reports/report.md").read_text(encoding="utf-8")
     assert f"A LoRA adapter of {found['trainable_parameters']:,} parameters" in report
-    rows = json.loads((ROOT / "metrics/preprocess.json").read_text())["splits"]["train"]["rows"]
+    rows = json.loads((ROOT / "metrics/preprocess.json").read_text())["train_stories"]
     assert found["stories"] == {"shakespeare": rows}
 
 

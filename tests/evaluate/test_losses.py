@@ -101,6 +101,12 @@ def test_skewed_effects_are_covered_less_often_as_the_docstring_says(groups, mea
     assert coverage(groups, weigh, skewed, 6000, noise=0) == pytest.approx(measured, abs=0.015)
 
 
+def test_of_no_stories_all_is_none():
+    found = comparison([])
+    assert found["improvement"] == {"nats_per_token": None, "low": None, "high": None, "groups": 0}
+    assert set(found["tuned"].values()) == {None}
+
+
 def test_the_interval_does_not_depend_on_the_order_of_stories():
     scored = [story(n, f"g{n % 5}", 10 + n, 20.0 + n, 15.0) for n in range(20)]
     assert comparison(scored) == comparison(scored[::-1])

@@ -253,10 +253,14 @@ def test_a_wanted_number_of_stories_is_chosen_by_hash_not_by_position(exchanges)
     assert more[:4] == chosen
 
 
-def test_an_empty_test_set_is_an_error_that_names_the_remedy(workspace):
-    write_jsonl(workspace.folder / "processed" / "test.jsonl", [])
-    with pytest.raises(UserError, match="test.jsonl is empty: raise preprocess.split.test"):
-        workspace()
+@pytest.mark.parametrize("held_out", [0, 1])
+def test_with_little_or_nothing_held_out_samples_are_written_and_no_interval(workspace, exchanges, held_out):
+    write_jsonl(workspace.folder / "processed" / "test.jsonl", exchanges[:held_out])
+    metrics, details = workspace(), workspace.details()
+    assert metrics["improvement"]["low"] is None and details["stories"] == held_out
+    assert (metrics["tuned"]["loss"] is None) == (held_out == 0)
+    assert len(list(read_jsonl(workspace.folder / "out" / "samples.jsonl", dict))) == 4
+    assert metrics["general"]["gain"] is not None and metrics["prompt_use"]["gain"] is None
 
 
 def test_a_missing_adapter_is_one_clear_line(workspace, model_params):

@@ -44,9 +44,24 @@ def test_a_story_that_fits_exactly_keeps_its_end(encoder):
     assert encoder.exchange(RAIN, len(whole.ids)) == whole
 
 
-def test_a_prompt_without_room_for_a_story_is_an_error_that_names_it(encoder):
-    with pytest.raises(UserError, match="story rain: .*max_tokens"):
-        encoder.exchange(RAIN, 20)
+@pytest.mark.parametrize("story", ["Rain " * 200, "x" * 900, "雨" * 300, f"Rain\n{'fell ' * 200}"])
+def test_a_long_line_is_cut_inside_it(encoder, story):
+    encoded = encoder.exchange(replace(RAIN, story=story), 200)
+    reply = encoder.tokenizer.decode(encoded.ids[encoded.reply_start :])
+    assert encoded.shortened and encoded.ids[-1] != encoder.end_of_turn
+    assert story.startswith(reply) and 160 < len(encoded.ids) <= 200
+
+
+def test_a_long_prompt_gives_way_to_its_story(encoder):
+    encoded = encoder.exchange(replace(RAIN, prompt="Begin " * 200), 300)
+    assert encoded.shortened and encoded.reply_start < 200
+    reply = encoder.tokenizer.decode(encoded.ids[encoded.reply_start :])
+    assert reply == f"{RAIN.story}<|im_end|>"
+
+
+def test_no_room_for_any_story_is_an_error_that_names_the_key(encoder):
+    with pytest.raises(UserError, match="story rain: evaluate.max_tokens = 20 leaves .* raise evaluate.max"):
+        encoder.exchange(RAIN, 20, key="evaluate.max_tokens")
 
 
 @pytest.mark.parametrize("chat", FORMATS)

@@ -69,7 +69,10 @@ def side(group: str) -> str:
 def settled(
     drafts: list[Candidate], params: CorpusParams = PARAMS, wanted: int | None = None
 ) -> dict[str, Candidate]:
-    drafts = [replace(draft, side=side(draft.group), reasons=dict(draft.reasons)) for draft in drafts]
+    drafts = [
+        replace(draft, side=side(draft.group), work=draft.group, reasons=dict(draft.reasons))
+        for draft in drafts
+    ]
     settle(drafts, params, SALT, {"prompts": wanted}, lambda number: TEXTS[drafts[number].id])
     return {draft.id: draft for draft in drafts}
 

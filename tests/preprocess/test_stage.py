@@ -272,8 +272,12 @@ def test_a_rule_that_takes_too_much_stops_the_stage_and_leaves_the_old_result(wo
 
 def own(count: int, words: int = 140, prompt: str | None = None) -> list[Story]:
     """Stories in plain English, a file each."""
-    made = (folder_text(f"{n}.txt", tale(n, words).replace(" <newline> ", "\n")) for n in range(count))
-    return [replace(story, prompt=prompt) for story in made]
+    made = (
+        folder_text(f"{n}.txt", tale(n, words).replace(" <newline> ", "\n").replace("<newline> ", "\n"))
+        for n in range(count)
+    )
+    group = {"group": "".join(filter(str.isalnum, prompt.casefold()))} if prompt else {}
+    return [replace(story, prompt=prompt, **group) for story in made]
 
 
 @pytest.mark.parametrize("count", range(3, 21))
@@ -315,8 +319,20 @@ def test_the_end_of_one_work_alone_is_held_out(workplace, capsys):
 def test_one_instruction_for_many_stories_is_no_premise(workplace):
     write_jsonl(workplace / "raw/folder.jsonl", own(60, prompt="Write a short story."))
     run()
-    assert len(rows("train")) > 50
+    assert len(rows("train")) > 50 and len({row.group for row in rows("train")}) > 50
     assert "Write a short story." in {row.prompt for row in rows("train")}
+
+
+def test_a_prompt_of_few_own_stories_keeps_them_together(workplace):
+    pairs = [own(40)[n : n + 2] for n in range(0, 40, 2)]
+    stories = [
+        replace(story, prompt=f"No. {n}!", group=f"no{n}") for n, two in enumerate(pairs) for story in two
+    ]
+    write_jsonl(workplace / "raw/folder.jsonl", stories)
+    run()
+    assert {row.group for side in ("train", "val", "test") for row in rows(side)} == {
+        f"no{n}" for n in range(20)
+    }
 
 
 def eights(text: str) -> set[tuple[str, ...]]:
@@ -324,7 +340,8 @@ def eights(text: str) -> set[tuple[str, ...]]:
 
 
 def test_no_half_of_a_held_out_row_stands_in_training(workplace):
-    plain = [tale(n, 900).replace(" <newline> ", "\n") for n in range(12)]
+    plain = [story.text for story in own(12, words=900)]
+    change("max_rule_share", 1.0)
     drafts = [text.replace("the", "that", 12) + " So it ended." for text in plain[:4]]
     anthology, half = "\n\n".join(plain[4:8]), [text[len(text) // 3 :] for text in plain[8:]]
     texts = [*plain, *drafts, anthology, *half]

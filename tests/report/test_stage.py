@@ -232,6 +232,31 @@ def test_prompt_use_is_told_where_it_was_measured(workspace):
     assert "the prompt matters **more**" in (workspace[-1] / "report.md").read_text()
 
 
+NOTHING = {
+    "base": dict.fromkeys(PART["base"]),
+    "tuned": dict.fromkeys(PART["tuned"]),
+    "improvement": {"nats_per_token": None, "low": None, "high": None, "groups": 0},
+}
+
+
+def test_nothing_held_out_is_told_and_nothing_claimed(workspace):
+    write_json(workspace[4] / "details.json", DETAILS | NOTHING | {"stories": 0, "sources": {}, "groups": {}})
+    stage.main(*workspace)
+    text = (workspace[-1] / "report.md").read_text()
+    assert "This run does not show whether tuning made Small-Base better or worse" in text
+    assert "with fewer than three works all are trained on" in text
+    assert "| held-out stories |" not in text and "| general text |" in text
+    card = ModelCard.load(workspace[-1] / "MODEL_CARD.md")
+    assert not card.data.eval_results
+
+
+def test_the_end_of_a_work_alone_is_told_to_be_no_other_work(workspace):
+    write_json(workspace[2] / "metadata.json", ACCOUNTS | {"ends_held_out": ["novel_1.txt"]})
+    stage.main(*workspace)
+    for name in ("report.md", "MODEL_CARD.md"):
+        assert "are the end of novel\\_1.txt, behind a gap" in (workspace[-1] / name).read_text()
+
+
 def test_no_human_range_no_picture_of_it(workspace):
     measures = {"distinct_2": MEASURE | {"corpus": None}}
     write_json(

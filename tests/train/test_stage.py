@@ -95,6 +95,14 @@ def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
     assert "machine" not in report | compared  # or it would differ by machine where no bit of the result does
 
 
+def test_steps_and_stories_that_do_not_fit_are_told_before_training(workspace, capsys):
+    workspace()
+    assert capsys.readouterr().out.splitlines()[0] == "7 stories, 2 epochs: steps 6"
+    workspace(max_tokens=100, max_steps=3)
+    said = "7 stories, 2 epochs, at most 3 steps: steps 3; 6 stories are cut at train.max_tokens = 100"
+    assert capsys.readouterr().out.splitlines()[0] == said
+
+
 def test_what_varies_between_runs_is_in_no_output(workspace):
     workspace()
     first = outputs(workspace.folder)

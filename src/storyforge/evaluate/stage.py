@@ -84,7 +84,9 @@ def evaluate(
     """Stories and general text scored, prompts answered, by the adapter `tuned` and by the base under it."""
     stories = chosen(exchanges, params)
     parts = {
-        "stories": [encoder.exchange(exchange, params.max_tokens) for exchange in stories],
+        "stories": [
+            encoder.exchange(exchange, params.max_tokens, key="evaluate.max_tokens") for exchange in stories
+        ],
         "general": [encoder.exchange(exchange, MOST_GENERAL_TOKENS) for exchange in general],
     }
     parts["prompts"] = under_other_prompts(encoder, parts["stories"], stories, exchanges, params)
@@ -229,7 +231,7 @@ def main(
 ) -> dict[str, Any]:
     model_params, params, sampling = ModelParams.load(), EvaluateParams.load(), SamplingParams.load()
     requested = read_prompts(prompts)
-    exchanges = _read(processed / "test.jsonl", "raise preprocess.split.test or hold groups out")
+    exchanges = list(read_jsonl(processed / "test.jsonl", Exchange))  # none where there are one or two works
     begin = time.perf_counter()
     tuned = load_adapter(load_base(model_params), adapter, model_params)
     with accelerator(model_params).autocast():
@@ -237,7 +239,7 @@ def main(
             tuned,
             load_encoder(model_params),
             exchanges,
-            _read(general, "take it from the repository: `git checkout` it"),
+            _general(general),
             fitting_prompts(requested, exchanges, params.prompts, params.seed),
             params=params,
             sampling=sampling,
@@ -259,10 +261,10 @@ def main(
     return {"tokens_per_second": round(2 * sum(story.tokens for story in found.stories) / seconds, 1)}
 
 
-def _read(path: Path, remedy: str) -> list[Exchange]:
+def _general(path: Path) -> list[Exchange]:
     rows = list(read_jsonl(path, Exchange))
     if not rows:
-        raise UserError(f"{path} is empty: {remedy}")
+        raise UserError(f"{path} is empty: take it from the repository: `git checkout` it")
     return rows
 
 

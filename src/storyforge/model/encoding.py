@@ -21,7 +21,7 @@ class Encoded:
     ids: tuple[int, ...]
     reply_start: int
     reply_bytes: int  # of the story's text in UTF-8, the end token not counted
-    shortened: bool  # the story did not fit
+    shortened: bool  # the story or its prompt did not fit
 
     @property
     def reply_tokens(self) -> int:
@@ -44,21 +44,24 @@ class Encoder:
             ids += [self._control_id(piece.text)] if piece.control else self.text(piece.text)
         return ids
 
-    def exchange(self, exchange: Exchange, max_tokens: int) -> Encoded:
-        """At most `max_tokens`: a longer story is cut at the end of a line and loses its end token.
+    def exchange(self, exchange: Exchange, max_tokens: int, *, key: str = "train.max_tokens") -> Encoded:
+        """At most `max_tokens`, a limit of params.yaml that `key` names.
 
-        UserError where the prompt leaves no room for a single line.
+        A longer story is cut, at a line where that keeps most of it, and loses its end token; a prompt of
+        more than half that gives way first. UserError where not even then a word fits.
         """
         prompt = self.prompt(exchange.prompt)
-        room = max_tokens - len(prompt) - 1
-        text, reply = self._fitted(exchange.story, room)
+        text, reply = self._fitted(exchange.story, max_tokens - len(prompt) - 1)
+        asked = exchange.prompt
+        if len(text) < len(exchange.story):
+            asked, _ = self._fitted(asked, max_tokens // 2)
+        if asked != exchange.prompt:
+            prompt = self.prompt(asked)
+            text, reply = self._fitted(exchange.story, max_tokens - len(prompt) - 1)
         if not reply:
-            raise UserError(
-                f"story {exchange.id}: its prompt ({len(prompt)} tokens) and first line do not fit into "
-                f"max_tokens = {max_tokens}: raise train.max_tokens"
-            )
-        shortened = len(text) < len(exchange.story)
-        if exchange.ended and not shortened:
+            raise UserError(f"story {exchange.id}: {key} = {max_tokens} leaves no room for it: raise {key}")
+        whole = len(text) == len(exchange.story)
+        if exchange.ended and whole:
             reply = [*reply, self.end_of_turn]
         return Encoded(
             id=exchange.id,
@@ -67,7 +70,7 @@ class Encoder:
             ids=(*prompt, *reply),
             reply_start=len(prompt),
             reply_bytes=len(text.encode()),
-            shortened=shortened,
+            shortened=not whole or asked != exchange.prompt,
         )
 
     def text(self, text: str) -> list[int]:
@@ -83,15 +86,20 @@ class Encoder:
             raise UserError(f"model.chat: the model has no token {token}: choose its own chat format")
         return number
 
-    def _fitted(self, story: str, room: int) -> tuple[str, list[int]]:
-        """The longest run of whole lines within `room` tokens, and its tokens; all of it where it fits."""
-        ids = self.text(story)
-        while len(ids) > room and story:
-            # Guess from the share that fits, so that a long story takes a few rounds, then line by line.
-            guess = story[: max(1, len(story) * max(room, 0) // len(ids))]
-            story = guess[: guess.rfind("\n")].rstrip() if "\n" in guess else ""
-            ids = self.text(story) if story else []
-        return story, ids
+    def _fitted(self, text: str, room: int) -> tuple[str, list[int]]:
+        """The beginning of a text that `room` tokens hold, and its tokens; all of it where it fits."""
+        ids = self.text(text)
+        while len(ids) > room and text:
+            # Guess from the share that fits, so that a long story takes a few rounds.
+            text = _at_a_break(text[: len(text) * max(room, 0) // len(ids)])
+            ids = self.text(text) if text else []
+        return text, ids
+
+
+def _at_a_break(text: str) -> str:
+    """Up to its last line break, else its last space, else whole: what keeps at least half."""
+    ends = (text.rfind(mark) for mark in "\n ")
+    return text[: next((end for end in ends if 2 * end >= len(text) > 0), len(text))].rstrip()
 
 
 @dataclass(frozen=True, slots=True)

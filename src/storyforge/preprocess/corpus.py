@@ -48,7 +48,11 @@ class Candidate:
     sketch: Sketch | None  # of its shingles, likewise
     prompt_words: str | None  # of a premise: an own prompt that tells its story from others
     language: str = "en"
-    side: str = ""  # once all candidates are known
+    story: str = ""  # whose draft it is
+    by_prompt: bool = False  # whether the group is named after a prompt that may be an instruction
+    # Once all candidates are known:
+    work: str = ""  # the group, or the story itself where the group is one of an instruction
+    side: str = ""
     reasons: dict[str, str] = field(default_factory=dict)  # rule → why it is rejected
     original: str = ""  # the id of what it repeats
     cluster: str = ""  # the smallest group among those of nearly the same prompt
@@ -197,7 +201,7 @@ def _cluster_prompts(candidates: Sequence[Candidate], min_jaccard: float) -> Non
     for family in {id(family): family for family in home.values()}.values():
         smallest |= dict.fromkeys(family, min(family))
     for candidate in _staying(candidates):
-        candidate.cluster = smallest.get(candidate.group, candidate.group)
+        candidate.cluster = smallest.get(candidate.group, candidate.work)
 
 
 def _drop_conflicts(candidates: Sequence[Candidate]) -> None:

@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, lt=0.5)]
 FEWEST = 3  # groups of a source, for one to be held out on each side
 MOST_ASSURED = 3  # held-out groups that are assured, one of ONE_OF: evaluation needs three for an interval
 ONE_OF = 10
+MOST_OF_A_PREMISE = 3  # stories, where params.yaml has no limit
 LEAST_TRAINED = 0.5  # of the passages of a work whose end is held out
 RUN = 12  # words in common that are no accident (datatrove decont/n_grams.py)
 
@@ -34,16 +35,22 @@ class SplitParams(Slice):
     held_out: dict[str, HeldOut] = {}  # by source; others are split by hash
 
 
-def hold_out(candidates: Sequence[Candidate], params: SplitParams) -> list[str]:
-    """Give each candidate its side; returns the works whose own end is held out.
+def hold_out(candidates: Sequence[Candidate], params: SplitParams, most_stories: int | None) -> list[str]:
+    """Give each candidate its work and side; returns the works whose own end is held out.
 
-    That is for a source of one or two works: there is no other work to judge the training by.
+    That is for a source of one or two works: there is no other work to judge the training by. A prompt of
+    more than `most_stories` ("Write a short story.") is an instruction: its stories are works of their own.
     """
+    stories_of: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for candidate in candidates:
+        stories_of[candidate.source, candidate.group].add(candidate.story)
     works: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
     for candidate in candidates:
+        many = len(stories_of[candidate.source, candidate.group]) > (most_stories or MOST_OF_A_PREMISE)
+        candidate.work = candidate.story if many and candidate.by_prompt else candidate.group
         candidate.side = "train"
         if not candidate.reasons:
-            works[candidate.source][candidate.group].append(candidate)
+            works[candidate.source][candidate.work].append(candidate)
     ended = []
     for source, rows_of in works.items():
         sides_of = sides(source, rows_of, params)

@@ -35,7 +35,7 @@ def overlaps(candidates: "Sequence[Candidate]") -> "Iterator[tuple[Candidate, st
     held_out = [row for row in candidates if row.side != "train"]
     training = [row for row in candidates if row.side == "train"]
     index = _Index([row.sketch for row in held_out])
-    works = [(row.source, row.group) for row in held_out]
+    works = [(row.source, row.work) for row in held_out]
     shared: dict[tuple, list[Sketch]] = defaultdict(list)  # training work, held-out work → hashes in both
     gone: dict[int, str] = {}  # by number in `training`
     for number, row in enumerate(training):
@@ -46,12 +46,12 @@ def overlaps(candidates: "Sequence[Candidate]") -> "Iterator[tuple[Candidate, st
                 gone.setdefault(number, f"shares text with {held_out[other].id}, which is held out")
         for work, parts in by_work.items():
             common = np.unique(np.concatenate(parts))
-            shared[(row.source, row.group), work].append(common)
+            shared[(row.source, row.work), work].append(common)
             if len(common) >= CONTAINED * len(row.sketch):
                 gone.setdefault(number, f"shares text with {work[1]}, which is held out")
     rows_of: dict[tuple, list[int]] = defaultdict(list)
     for number, row in enumerate(training):
-        rows_of[row.source, row.group].append(number)
+        rows_of[row.source, row.work].append(number)
     for (work, held_out_work), parts in shared.items():
         whole = np.unique(np.concatenate([training[number].sketch for number in rows_of[work]]))
         if len(np.unique(np.concatenate(parts))) >= CONTAINED * len(whole):

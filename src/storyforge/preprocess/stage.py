@@ -100,6 +100,7 @@ class Examiner:
         grams = corpus.shingles(draft.all_words, self.params.corpus.shingle_words)
         if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
             reasons["contaminated"] = why
+        asked = story.prompt or ""
         candidate = Candidate(
             id=draft.id,
             source=story.source,
@@ -114,6 +115,8 @@ class Examiner:
             if draft.premise
             else None,
             language=draft.language,
+            story=story.id,
+            by_prompt=not draft.premise and story.group == "".join(filter(str.isalnum, asked.casefold())),
             reasons=reasons,
         )
         exchange = Exchange(
@@ -144,7 +147,7 @@ def preprocess(
     with path.open("rb") as file:
         shingles = _shingles_of(file, starts, params.corpus.shingle_words)
         wanted = {source: profile.keep for source, profile in params.profiles.items()}
-        ended = hold_out(candidates, params.split)
+        ended = hold_out(candidates, params.split, params.corpus.max_stories_a_prompt)
         settle(candidates, params.corpus, params.split.salt, wanted, shingles)
         file.seek(0)
         accounts = _written(candidates, file, folder)
@@ -201,7 +204,7 @@ def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -
                 raise UserError(
                     f"{source}: rule '{rule}' drops {count:,} of {account.drafts:,}, more than "
                     f"preprocess.max_rule_share = {max_share} allows (for one: {example['opening']!r}: "
-                    f"{example['reason']}): look at preprocess.{_governing(rule, source)} in params.yaml"
+                    f"{example['reason']}): {_remedy(rule, source)}"
                 )
     if not any(account.kept["train"] for account in accounts.values()):
         dropped = sum((account.dropped for account in accounts.values()), Counter()).most_common(3)
@@ -209,9 +212,10 @@ def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -
         raise UserError(f"no story is left to train on ({rules}): look at preprocess.profiles in params.yaml")
 
 
-def _governing(rule: str, source: str) -> str:
-    key = GOVERNED.get(rule)
-    return key if key and "." in key else f"profiles.{source}" + (f".{key}" if key else "")
+def _remedy(rule: str, source: str) -> str:
+    if not (key := GOVERNED.get(rule)):
+        return "take such texts out of the source, or raise that share"
+    return f"look at preprocess.{key if '.' in key else f'profiles.{source}.{key}'} in params.yaml"
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:

@@ -32,7 +32,11 @@ def card(of: Provenance, details: findings.Row, template: str) -> str:
     result = {
         "task": {"type": "text-generation"},
         "dataset": {"name": tested, "type": "storyforge", "split": "test"},
-        "metrics": [{"type": m, "name": name, "value": details["tuned"][m]} for m, name in METRICS.items()],
+        "metrics": [
+            {"type": m, "name": name, "value": value}
+            for m, name in METRICS.items()
+            if (value := details["tuned"][m]) is not None  # nothing was held out
+        ],
     }
     licences = [f"- {plain(name)}: {plain(row['licence'])} ({code(row['origin'])})" for name, row in sources]
     converted = CONVERTED.format(origin=code(model["origin"]))
@@ -47,7 +51,7 @@ def card(of: Provenance, details: findings.Row, template: str) -> str:
         units=findings.UNITS,
         summary=f"{changes(plain(of.base), details)}\n{findings.summary(details)}",
         losses=findings.losses(details),
-        limits=findings.limits(details),
+        limits=findings.limits(details, of.accounts.get("ends_held_out", ())),
         licences="\n".join(licences),
         hashes=provenance.hashes(of),
     )

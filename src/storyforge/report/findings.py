@@ -102,7 +102,8 @@ def loss_table(parts: Mapping[str, Row]) -> str:
             yield f"{row['base'][name]:{form}} → {row['tuned'][name]:{form}}"
 
     head = ["", "saved, nats per token", "loss, nats per token", "bits per byte", "perplexity"]
-    return table(head, [[plain(name), *numbers(row)] for name, row in parts.items()])
+    measured = {name: row for name, row in parts.items() if row["improvement"]["nats_per_token"] is not None}
+    return table(head, [[plain(name), *numbers(row)] for name, row in measured.items()])
 
 
 def losses(details: Row) -> str:
@@ -166,16 +167,27 @@ def _answer(written: Row) -> str:
     )
 
 
-def limits(details: Row) -> str:
+END_ALONE = """\
+- The held-out stories are the end of {works}, behind a gap. They share names, places and style with what was
+  trained on: the losses show how well that end is predicted, and say nothing about other works.
+"""
+
+
+def limits(details: Row, ends: Sequence[str] = ()) -> str:
+    """`ends` are works of which the end is held out, since there is no other."""
     gain = details["improvement"]
+    alone = END_ALONE.format(works=" and ".join(map(plain, ends))) if ends else ""
     rest = "Fewer than three groups are held out, so the losses have no intervals. The figures"
     if gain["low"] is not None:
         out = f"each of the {gain['groups']} held-out groups in turn"
         rest = f"The intervals of the losses come from leaving out {out}. They"
-    return f"""\
+    return (
+        alone
+        + f"""\
 - A loss says how well a text is predicted, not how good a story is. No person and no other model has rated
   these texts.
 - {rest} do not cover other training seeds, corpora or settings: this is one training run.
 - Stories are held out by group: a play, a prompt, a book. The base may still have read them when it was
   trained.
 - On another machine class the last digits may differ: the same bytes are promised for one class only."""
+    )

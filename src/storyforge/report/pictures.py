@@ -110,6 +110,7 @@ def improvement(details: Mapping[str, Any]) -> Figure:
     sources, groups = several(details["sources"]), details["groups"]
     rows = {"all held-out stories": details, **sources, "general text": details["general"]}
     rows |= groups if len(groups) <= MOST_GROUPS else {}
+    rows = {name: row for name, row in rows.items() if row["improvement"]["nats_per_token"] is not None}
     figure, (axes,) = _panels([ROW * (len(rows) + 3)])
     for at, row in enumerate(rows.values()):
         gain = row["improvement"]

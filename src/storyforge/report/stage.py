@@ -66,7 +66,7 @@ def report(
         which=many if len(first) > MOST_PAIRS else "every prompt",
         samples=len(samples),
         pairs=findings.pairs(first[:MOST_PAIRS]),
-        limits=findings.limits(details),
+        limits=findings.limits(details, of.accounts.get("ends_held_out", ())),
         training=provenance.training(of),
         **provenance.data(of),
         hashes=provenance.hashes(of),

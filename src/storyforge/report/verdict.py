@@ -28,6 +28,11 @@ def learned(base: str, details: Row) -> str:
     groups = f"{gain['groups']:,} {'group' if gain['groups'] == 1 else 'groups'}"
     tested = f"{text} ({details['stories']:,} held-out stories of {groups})"
     unknown = f"This run does not show whether tuning made {base} better or worse at {tested}"
+    if gain["nats_per_token"] is None:
+        return (
+            f"This run does not show whether tuning made {base} better or worse at {text}: with fewer than "
+            "three works all are trained on, so there is no loss to compare."
+        )
     if gain["low"] is None:
         return f"{unknown}: an interval needs three groups."
     if contains_zero(gain):

@@ -37,7 +37,7 @@ from storyforge.train.checkpoints import (
 )
 from storyforge.train.loop import Run, train, trainable
 from storyforge.train.memory import out_of_memory
-from storyforge.train.schedule import TrainParams, validated
+from storyforge.train.schedule import TrainParams, batches, validated
 
 
 def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_curve: Path) -> dict[str, Any]:
@@ -67,7 +67,10 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             )
             if not stories:
                 raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
-            model, measured = fresh_model(model_params, params), validated(val, params)
+            measured = validated(val, params)
+            if main_process:
+                print(lengths(stories, val, params))
+            model = fresh_model(model_params, params)
             run = train(model, stories, measured, model_params, params, work=work, log=track.log)
         if written() != started:
             raise UserError(
@@ -109,6 +112,15 @@ def _refuse_slower(parts: dict[str, Any]) -> None:
                 f"checkpoints {key} were made with the compiled kernels, which cannot be used now: make them "
                 "work (a line above says what is wrong), or delete that folder to start over without them"
             )
+
+
+def lengths(stories: Sequence[Encoded], val: Sequence[Encoded], params: TrainParams) -> str:
+    """How much is trained on, and what of it does not fit."""
+    epochs = "1 epoch" if params.epochs == 1 else f"{params.epochs} epochs"
+    most = f", at most {params.max_steps:,} steps" if params.max_steps else ""
+    said = f"{len(stories):,} stories, {epochs}{most}: steps {len(batches(stories, params)):,}"
+    cut = sum(row.shortened for row in (*stories, *val))
+    return f"{said}; {cut:,} stories are cut at train.max_tokens = {params.max_tokens:,}" if cut else said
 
 
 def fresh_model(model_params: ModelParams, params: TrainParams):
