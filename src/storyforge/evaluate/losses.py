@@ -49,24 +49,17 @@ def improvement(scored: Sequence[Scored]) -> dict[str, float | None]:
 def difference(parts: Iterable[tuple[str, float, float]]) -> dict[str, float | None]:
     """Of (group, difference, weight) triples: differences per unit of weight, with a 95 % interval.
 
-        Stories of one play or one prompt resemble each other, so intervals from single stories would be too
-        narrow (Miller 2024, arXiv:2411.00640, section 2.2): whole groups are left out in turn, and the spread of
-    <<<<<<< HEAD
-        what remains (the jackknife: Efron and Tibshirani 1993, section 11.5) is scaled by Student's t. Its
-        degrees of freedom are one less than the effective number of groups, Kish's (Σw)² / Σw², which is that of
-        all groups where they weigh the same. Fewer than MIN_GROUPS: no interval.
+    Stories of one play or one prompt resemble each other, so intervals from single stories would be too
+    narrow (Miller 2024, arXiv:2411.00640, section 2.2): whole groups are left out in turn, and the spread of
+    what remains (the jackknife: Efron and Tibshirani 1993, section 11.5) is scaled by Student's t. Its
+    degrees of freedom are one less than the effective number of groups, Kish's (Σw)² / Σw², which is that of
+    all groups where they weigh the same. Fewer than MIN_GROUPS: no interval. Of nothing all is None.
 
-        How often it covers, simulated: 94 to 97 % where the groups' effects are normal, of equal and of unequal
-        weight (with groups - 1 degrees 91 % at 6 groups, a few of which hold most of the weight). Effects that
-        are skewed are covered less often: exponential ones 88 % of the time at 3 groups, 89 at 6, 92 at 24, 94 at
-        64. Corrections for skewness do not help at such numbers (Johnson 1978: no change; Hall 1992: covers less
-        where effects are symmetric), and percentiles of a bootstrap over groups cover 84 % of normal ones at 6.
-    =======
-        what remains (the jackknife: Efron and Tibshirani 1993, section 11.5) is scaled by Student's t with
-        groups - 1
-        degrees of freedom. Percentiles of a bootstrap over groups would cover 84 % of the time at 6 groups.
-        Fewer than MIN_GROUPS: no interval. Of nothing all is None.
-    >>>>>>> w-works
+    How often it covers, simulated: 94 to 97 % where the groups' effects are normal, of equal and of unequal
+    weight (with groups - 1 degrees 91 % at 6 groups, a few of which hold most of the weight). Effects that
+    are skewed are covered less often: exponential ones 88 % of the time at 3 groups, 89 at 6, 92 at 24, 94 at
+    64. Corrections for skewness do not help at such numbers (Johnson 1978: no change; Hall 1992: covers less
+    where effects are symmetric), and percentiles of a bootstrap over groups cover 84 % of normal ones at 6.
     """
     by_group: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for group, value, weight in parts:
