@@ -21,7 +21,7 @@ from storyforge.core.records import Exchange
 from storyforge.core.tracking import tracked
 from storyforge.engine import kernels
 from storyforge.model.device import accelerator, device, machine_class, precision
-from storyforge.model.encoding import Encoded
+from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import attach, base_digest, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
 from storyforge.train.checkpoints import (
@@ -61,10 +61,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             explain_start(work, parts)
         with tracked("train", choices, key=key, main=main_process) as track:
             encoder = load_encoder(model_params)
-            stories, val = (
-                [encoder.exchange(exchange, params.max_tokens) for exchange in read_jsonl(file, Exchange)]
-                for file in files
-            )
+            stories, val = (_encoded(file, encoder, params) for file in files)
             if not stories:
                 raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
             measured = validated(val, params)
@@ -92,6 +89,10 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         "machine": {**machine, "micro_batch_tokens": run.state.micro_batch_tokens},
         "tokens_per_second": round(rate, 1),
     }
+
+
+def _encoded(file: Path, encoder: Encoder, params: TrainParams) -> list[Encoded]:
+    return [encoder.exchange(exchange, params.max_tokens) for exchange in read_jsonl(file, Exchange)]
 
 
 def _say_if_slow(model_params: ModelParams) -> None:
