@@ -156,7 +156,7 @@ def test_what_an_earlier_fetch_took_is_not_trusted(copy, store, storyforge):
     add_row(store, "../evil.py")
     here = Repository(copy, os.environ)
     here.dvc("fetch")
-    here.dvc("status")
+    here.dvc("data", "status", "--granular")
     said = storyforge("pull", status=1).stderr
     assert "folder has other bytes" in said and not (copy / "evil.py").exists()
     listed = listing(store)
