@@ -31,6 +31,12 @@ def test_a_long_dialogue_is_cut_between_lines_and_keeps_them():
     assert max(word_count(passage.text) for passage in found) <= 200
 
 
+def test_verse_without_stops_is_cut_between_lines():
+    lines = [f"and so the river number {n} runs" for n in range(100)]
+    found = prose_passages("\n".join(lines), 90)
+    assert "\n".join(passage.text for passage in found).split("\n") == lines and len(found) > 7
+
+
 def test_a_long_paragraph_is_cut_between_sentences():
     text = " ".join(f"{'word ' * 9}number{n}." for n in range(10))
     found = prose_passages(text, 30)

@@ -22,7 +22,7 @@ Sketch = np.ndarray  # (shingles,) uint32, sorted, each once
 
 def sketch(shingles: Iterable[str]) -> Sketch:
     """The same shingles are taken of every text, so that texts compare."""
-    hashes = np.fromiter((crc32(shingle.encode()) for shingle in shingles), np.uint32)
+    hashes = np.fromiter(map(crc32, map(str.encode, shingles)), np.uint32)
     return np.unique(hashes[hashes % SAMPLED == 0])
 
 
