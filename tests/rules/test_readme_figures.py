@@ -72,7 +72,7 @@ def test_the_readme_has_the_figures_of_the_committed_run_and_benchmark(files):
 def test_the_readme_says_what_they_rest_on(files):
     text, report = files[0], (ROOT / "reports" / "report.md").read_text(encoding="utf-8")
     train = json.loads((ROOT / "metrics" / "train.json").read_bytes())
-    stories, groups = re.search(r"predicts (\d+) held-out stories of (\d+) groups", report).groups()
+    stories, groups = re.search(r"\((\d+) held-out stories of (\d+) groups\)", report).groups()
     assert f"On {stories} passages of {groups} plays" in text
     assert f"trained on {train['stories']} passages" in text
 
