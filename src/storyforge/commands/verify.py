@@ -22,9 +22,10 @@ from storyforge.core.errors import UserError
 
 # Never `dvc pull`: where that fails, it deletes the output it could not bring. Nothing is deleted here but
 # objects of DVC's cache, by their hash: DVC itself replaces a file once its date is another.
-FETCH = "dvc fetch {out} || dvc repro {stage}"
+# `storyforge pull` fills the cache, verified, even where it leaves a file of the workspace alone.
+FETCH = "storyforge pull {out}; dvc checkout --force {out} || dvc repro {stage}"
 CHECKOUT = "touch -c {path} && dvc checkout --force {out}"
-RESTORE = "touch -c {path} && dvc fetch {out} && dvc checkout --force {out} || dvc repro {stage}"
+RESTORE = "touch -c {path}; storyforge pull {out}; dvc checkout --force {out} || dvc repro {stage}"
 FROM_GIT = "git checkout -- {out} || dvc repro {stage}"
 COPY = "mkdir -p {shelf} && cp {path} {kept}"
 COMMIT = "dvc commit {stage}"  # writes the list of a folder's files
