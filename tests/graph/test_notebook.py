@@ -124,6 +124,22 @@ def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path
     assert (tmp_path / "params.yaml").read_text() == text.replace("120 ", "4   ")
 
 
+def test_own_stories_are_uploaded_and_none_is_an_error(kernels, tmp_path):
+    cell = next(cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.id == "stories")
+    (tmp_path / "data/my-stories").mkdir(parents=True)
+    (tmp_path / "data/my-stories/.gitkeep").touch()
+    (tmp_path / "google/colab").mkdir(parents=True)
+    head = "from pathlib import Path\nRECIPE = 'my-stories'\nshell = print\n"
+    (tmp_path / "cell.py").write_text(f"{head}{cell.source}\n")
+    here = Repository(tmp_path, kernels)
+    assert "data/my-stories is empty" in here.run("python", "cell.py", status=1)
+    upload = "def upload(): return {'a b.txt': b'One.', '../../evil.txt': b'Two.'}\n"
+    (tmp_path / "google/colab/files.py").write_text(upload)
+    said = here.run("python", "cell.py")
+    assert "requirements-documents.txt" in said and "2 files and folders: a b.txt, evil.txt" in said
+    assert (tmp_path / "data/my-stories/a b.txt").read_bytes() == b"One."
+
+
 def test_a_stage_that_fails_stops_it(built, kernels, tmp_path):
     here = built.clone(tmp_path / "storyforge", cache=True)
     here.choose({"train.learning_rate": "fast"})
