@@ -22,6 +22,7 @@ from storyforge.model.params import ModelParams
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"
 HELD_OUT = 4  # prompts of test stories, before those of data/prompts.yaml: what the model was trained for
+MAX_SEED = 2**31
 POLL_S = 0.2  # how often a waiting page asks for its turn
 SLIDERS = {  # of the sampling params: label, least, most, step, help
     "temperature": ("Temperature", 0.0, 2.0, 0.05, "0: always the likeliest token."),
@@ -58,8 +59,15 @@ def page() -> None:
     except UserError as error:
         st.error(str(error))
         return
-    values = {key: min(getattr(params, key), most) for key, (_, _, most, *_) in SLIDERS.items()}
-    values |= {"seed": params.seed, "preset": first, "prompt": presets[first].prompt, "writers": [TUNED]}
+    values = {
+        key: max(least, min(getattr(params, key), most)) for key, (_, least, most, *_) in SLIDERS.items()
+    }
+    values |= {
+        "seed": min(params.seed, MAX_SEED),
+        "preset": first,
+        "prompt": presets[first].prompt,
+        "writers": [TUNED],
+    }
     for key, value in (values | {"requests": [], "draft": "", "drafts": []}).items():
         st.session_state.setdefault(key, value)
     if (longer := st.session_state.pop("longer", None)) is not None:  # before the page has its text area
@@ -99,7 +107,7 @@ def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> No
         for place, (key, (label, least, most, step, about)) in zip(sliders, SLIDERS.items(), strict=True):
             place.slider(label, least, most, step=step, key=key, help=about, **off)
         about = "Same seed and settings, same text."
-        last.number_input("Seed", 0, 2**31, step=1, key="seed", help=about, **off)
+        last.number_input("Seed", 0, MAX_SEED, step=1, key="seed", help=about, **off)
         with st.container(horizontal=True):
             st.button("Write", type="primary", on_click=submit, args=(ready, presets), **off)
             st.button("Stop", disabled=not busy)  # any click interrupts the script that writes
@@ -168,12 +176,12 @@ def draft(*, busy: bool) -> None:
 
 def begin() -> None:
     """Noted here, since a text area that is switched off for the time of writing has no value."""
-    st.session_state.going = st.session_state.draft
+    st.session_state.going = st.session_state.before = st.session_state.draft
     st.session_state.drafts.append(st.session_state.draft)
 
 
 def again() -> None:
-    st.session_state.going = st.session_state.drafts[-1]
+    st.session_state.going, st.session_state.before = st.session_state.drafts[-1], st.session_state.draft
     st.session_state.seed = secrets.randbelow(10_000)
 
 
@@ -192,9 +200,10 @@ def go_on(ready: Writers, text: str) -> None:
                     draw(place, reply)
     except UserError as error:
         state.error = str(error)
-        state.drafts.pop()
     finally:
-        state.longer = joined(text, reply.text) if reply.text else text
+        state.longer = joined(text, reply.text) if reply.text else state.before
+        if not reply.text and state.before == text:  # no part was added that could be undone
+            state.drafts.pop()
 
 
 def show(request: Request, key: str) -> dict[str, tuple]:

@@ -90,6 +90,19 @@ def test_what_is_no_text_is_one_line(written, tmp_path, name, content, words, sa
     assert content is None or (tmp_path / name).read_bytes() == content
 
 
+def test_append_keeps_mark_line_ends_mode_and_link(written, tmp_path) -> None:
+    """As Windows' editor saves a text, private, and reached by a link."""
+    text = "The lamp went out.\r\n\r\nShe counted the stairs.\r\n"
+    (tmp_path / "real.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "real.txt").chmod(0o600)
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    assert invoke("link.txt", "--append").exit_code == 0
+    assert (tmp_path / "link.txt").is_symlink()
+    wanted = text.rstrip() + "\r\n\r\nA door stood open for tuned.\r\n"
+    assert (tmp_path / "real.txt").read_bytes() == b"\xef\xbb\xbf" + wanted.encode()
+    assert (tmp_path / "real.txt").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_text_changed_meanwhile_is_left_alone(tmp_path) -> None:
     file = tmp_path / "story.txt"
     file.write_text("changed")

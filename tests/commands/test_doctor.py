@@ -512,3 +512,18 @@ def test_a_check_that_cannot_look_is_a_finding():
         raise UserError("git is not installed")
 
     assert doctor.outcome(check) == Finding("wrong", "git is not installed")
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "stages: {a: 5}\n",
+        "stages:\n  a: {params: null, outs: [{path: b, md5: c, size: many}]}\n",
+        "x: 2001-99-99\n",
+        "[" * 5000,
+    ],
+)
+def test_a_strange_lock_file_is_a_finding_of_every_check_that_reads_it(repository, lock):
+    Path("dvc.lock").write_text(lock)
+    for check in (doctor.lock, doctor.params, doctor.disk, doctor.data):
+        assert isinstance(doctor.outcome(check), doctor.Finding)

@@ -228,3 +228,19 @@ def test_own_changes_are_kept(copy, store, storyforge):
     said = storyforge("pull", status=1).stderr
     assert said.startswith("error: DVC: ") and said.count("\n") == 1
     assert (copy / "single.bin").read_bytes() == b"mine"
+
+
+def test_a_pipe_or_a_device_in_the_remote_is_refused(copy, store, storyforge):
+    """Read as a file, one would never end and the other fill the disk."""
+    file = next(file for file in store.rglob("*") if file.is_file() and file.stat().st_size == 3000)
+    file.unlink()
+    os.mkfifo(file)
+    assert "is no file as large as single.bin" in storyforge("pull", "single.bin", status=1).stderr
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert "single.bin" in storyforge("pull", "single.bin", status=1).stderr
+
+
+def test_a_remote_that_is_not_there_is_told_from_one_that_lacks_something(copy, store, storyforge):
+    shutil.rmtree(store.parents[1])
+    assert "is not there, or is empty" in storyforge("pull", status=1).stderr

@@ -1,5 +1,7 @@
 """`storyforge continue`: the next passage of a text that somebody is writing."""
 
+import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -105,14 +107,24 @@ def joined(text: str, more: str) -> str:
 
 
 def add(file: Path, text: str, more: str) -> None:
-    """Write the longer text; UserError where the file was changed meanwhile, or is not UTF-8."""
+    """Write the longer text; mark, line ends and mode stay, and a link stays a link.
+
+    UserError where the file was changed meanwhile, or is not UTF-8.
+    """
     from storyforge.core.files import published
 
+    file = file.resolve()
+    data = file.read_bytes()
+    mark = data[: len(BOM_UTF8)] if data.startswith(BOM_UTF8) else b""
     try:
-        same = file.read_bytes().decode("utf-8").replace("\r\n", "\n") == text
+        before = data.removeprefix(mark).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{file}: is not UTF-8: save it as UTF-8, or run without --append") from None
-    if not same:
+    if before.replace("\r\n", "\n") != text:
         raise UserError(f"{file}: was changed while the passage was written: nothing was added to it")
+    longer = joined(text, more)
+    if "\r\n" in before:
+        longer = longer.replace("\n", "\r\n")
     with published(file) as out:
-        out.write(joined(text, more).encode())
+        os.fchmod(out.fileno(), file.stat().st_mode)
+        out.write(mark + longer.encode())

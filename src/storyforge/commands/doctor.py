@@ -22,9 +22,9 @@ from storyforge.commands.terminal import say
 from storyforge.core.cache import cache_dir, damaged, digest
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
+from storyforge.core.text import one_line
 
-PATIENCE_S, MOST = 10, 3  # a process takes its time to end; differences that are named
-GIB = 1 << 30
+PATIENCE_S, MOST, GIB = 10, 3, 1 << 30  # a process takes its time to end; differences that are named
 RWLOCK = Path(".dvc/tmp/rwlock")
 UNFINISHED = {"EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH"}  # EXEC_HEAD and EXEC_APPLY stay after a good run
 LEFTOVERS = ("#*", ".#*", "*~", ".*.sw?", "*.orig", "*.rej", ".DS_Store")  # of Emacs, vim, patch, macOS
@@ -59,15 +59,16 @@ def run(fix: bool) -> bool:
 
 def show(name: str, found: Finding) -> None:
     say(f"{found.state:5}", end="", fg=MARKS[found.state])
-    say(f"  {name:11}  {found.text}{f': {found.remedy}' if found.remedy else ''}")
+    say(f"  {name:11}  {one_line(found.text)}{f': {found.remedy}' if found.remedy else ''}")
 
 
 def outcome(check: Callable[[], Finding]) -> Finding:
-    """The check's finding; an error that stops the check is a finding too."""
+    """The check's finding; an error that stops the check is a finding too, whatever is broken here."""
     try:
         return check()
-    except (UserError, OSError) as error:
-        return wrong(str(error))
+    except Exception as error:
+        known = isinstance(error, (UserError, OSError))
+        return wrong(str(error) if known else f"this check has failed: {type(error).__name__}: {error}")
 
 
 def mended(found: Finding, check: Callable[[], Finding]) -> Finding:
@@ -86,8 +87,12 @@ def some(names: list[str], between: str = ", ") -> str:
 
 
 def surroundings() -> Finding:
-    """What DVC needs around it, and does not name where it is missing."""
-    if not quiet("git", "rev-parse", "--git-dir"):
+    """What DVC needs around it, and does not name."""
+    asked = repository.run("git", "rev-parse", "--git-dir", capture_output=True, text=True)
+    if "dubious ownership" in asked.stderr:
+        remedy = f"git config --global --add safe.directory {quote(str(Path.cwd()))}"
+        return wrong("this clone belongs to another user, and git reads none of it", remedy, by_hand=True)
+    if asked.returncode:
         return wrong("no git repository, which DVC needs: a ZIP has none", "git init --quiet")
     if {*"{}"} & {*str(Path.cwd())}:
         return wrong(f"{Path.cwd()}: DVC fails where a path has braces: move the clone")

@@ -20,6 +20,7 @@ from storyforge.core.errors import UserError
 
 MD5 = re.compile(r"[0-9a-f]{32}")
 STAGING = Path(".dvc/tmp/pull")
+MOST_BYTES, MARGIN = 1 << 40, 1 << 20  # of an output whose size was not recorded; more than recorded
 BUILD = "`dvc repro` builds what stages make"
 
 
@@ -32,8 +33,9 @@ def pull(
     """Bring outputs from the DVC remote, verified.
 
     Instead of `dvc pull`, which does not hash what it gets: where others can write to the remote, it puts
-    their files anywhere. Here nothing is checked out, status 1, unless every object has its recorded hash
-    and every path lies in its output's folder. What the remote lacks is named.
+    their files anywhere. Here nothing is checked out, status 1, where an object has another hash than was
+    recorded or a path lies outside its output's folder. What the remote lacks is named, and left to
+    `dvc repro`; status 1 if it has nothing.
 
     \b
     Examples:
@@ -79,6 +81,9 @@ def one_line(where: str, remedy: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # each kind of remote has its own
         words = " ".join(str(error).split()) or type(error).__name__
+        if "--force" in words:  # DVC's checkout has that option
+            remedy = ": the cache has them now: `dvc checkout --force OUTPUT` replaces what you changed"
+            words = words.partition(" Use ")[0]
         raise UserError(f"{where}: {words}{remedy}") from None
 
 
@@ -118,11 +123,17 @@ def brought(repo: Any, out: Any, objects: dict[str, str]) -> bool:
         remote = repo.cloud.get_remote(out.remote, "pull")
     advice = f": credentials go into `dvc remote modify --local {remote.name} …`; without them, {BUILD}"
     with one_line(f"remote {remote.name} ({remote.path})", advice):
+        if not remote.fs.exists(remote.path):
+            raise UserError(f"remote {remote.name} ({remote.path}) is not there, or is empty: {BUILD}")
         there = {md5: remote.odb.oid_to_path(md5) for md5 in needed}
         found = remote.fs.exists(list(there.values()))
         there = {md5: path for (md5, path), is_there in zip(there.items(), found, strict=True) if is_there}
         if not there:
             return False
+        for md5, path in there.items():  # a pipe would be read for ever, a device until the disk is full
+            about = remote.fs.info(path)
+            if about.get("type") != "file" or (about.get("size") or 0) > largest(out):
+                raise UserError(f"remote {remote.name}: {path} is no file as large as {needed[md5]}: {BUILD}")
         shutil.rmtree(STAGING, ignore_errors=True)
         STAGING.mkdir(parents=True)
         staged = [str(STAGING.absolute() / md5) for md5 in there]
@@ -135,6 +146,12 @@ def brought(repo: Any, out: Any, objects: dict[str, str]) -> bool:
         Path(cache.oid_to_path(md5)).unlink(missing_ok=True)
     cache.add(staged, localfs, list(there), hardlink=True)
     return len(there) == len(needed)
+
+
+def largest(out: Any) -> int:
+    """Bytes beyond which an object is not even fetched; its hash tells whether it is the right one."""
+    meta = out.meta
+    return (meta.size or 0) + 1000 * (meta.nfiles or 1) + MARGIN if meta else MOST_BYTES
 
 
 def intact(path: str, md5: str) -> bool:

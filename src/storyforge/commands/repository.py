@@ -54,11 +54,13 @@ def outputs() -> list[Output]:
     kept_by_git = not_cached()
     try:
         return [
-            Output(path := Path(out["path"]), out["md5"], out.get("size", 0), name, path not in kept_by_git)
+            Output(
+                path := Path(out["path"]), out["md5"], int(out.get("size", 0)), name, path not in kept_by_git
+            )
             for name, stage in locked_stages().items()
-            for out in stage.get("outs", [])
+            for out in stage.get("outs") or ()
         ]
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(BROKEN_LOCK) from None
 
 
@@ -67,9 +69,10 @@ def locked_stages() -> Mapping[str, Mapping[str, Any]]:
     if not LOCK.exists():
         raise UserError(f"{LOCK}: no run has been recorded: run `dvc repro`")
     lock = read_yaml(LOCK)
-    if not isinstance(lock, dict) or not isinstance(lock.get("stages"), dict):
+    stages = lock.get("stages") if isinstance(lock, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
         raise UserError(BROKEN_LOCK)
-    return lock["stages"]
+    return stages
 
 
 def section(name: str) -> dict[str, Any]:
@@ -88,12 +91,17 @@ def not_cached() -> set[Path]:
     kinds = ("outs", "metrics", "plots")
     entries = [
         entry
-        for stage in (stages or {}).values()
+        for stage in (stages if isinstance(stages, dict) else {}).values()
         for kind in kinds
-        for entry in stage.get(kind, [])
+        for entry in (stage.get(kind) if isinstance(stage, dict) else None) or ()
         if isinstance(entry, dict)
     ]
-    return {Path(path) for entry in entries for path, flags in entry.items() if flags.get("cache") is False}
+    return {
+        Path(path)
+        for entry in entries
+        for path, flags in entry.items()
+        if isinstance(flags, dict) and flags.get("cache") is False
+    }
 
 
 def output(*command: str, timeout_s: float = 60) -> str:
@@ -152,7 +160,7 @@ def stages_of(text: str) -> dict[str, Any] | None:
         stages = YAML(typ="safe").load(text)["stages"]
         files = [file for stage in stages.values() for file in (*stage.get("deps", []), *stage["outs"])]
         complete = all(HASH.fullmatch(file["md5"]) for file in files)
-    except (YAMLError, KeyError, TypeError, AttributeError):
+    except (YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     return stages if complete and text.endswith("\n") else None
 
@@ -178,7 +186,7 @@ def changed_params() -> list[str]:
     chosen = chosen if isinstance(chosen, dict) else {}
     ran: dict[str, Any] = {}
     for stage in locked_stages().values():
-        ran |= stage.get("params", {}).get("params.yaml", {})
+        ran |= (stage.get("params") or {}).get("params.yaml") or {}
     before, now = flatten(ran), flatten({name: chosen.get(name, {}) for name in ran})
     return [
         f"{key} {before.get(key)} → {now.get(key)}"

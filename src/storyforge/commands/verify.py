@@ -70,7 +70,10 @@ def verify(cache: Path) -> "Hashes":
         if kept and not any(out.path.exists() or hashes.object(out.md5).exists() for out in kept):
             raise UserError("no data of dvc.lock is in this clone: run `dvc repro`")
         faults = [fault for out in wanted for fault in _faults(out, hashes)]
-    faults += [Fault(path, why, f"rm -f {quote(str(path))}") for path, why in assets.damaged()]
+    try:
+        faults += [Fault(path, why, f"rm -f {quote(str(path))}") for path, why in assets.damaged()]
+    except OSError as error:
+        raise UserError(f"{error.filename or assets.cache_dir()}: cannot be read: {error.strerror}") from None
     hashes.faults = list(dict.fromkeys(faults))
     return hashes
 
@@ -95,9 +98,12 @@ class Hashes(dict[Path, str | None]):
             listed = json.dumps(rows, sort_keys=True).encode()
             self[path] = hashlib.md5(listed, usedforsecurity=False).hexdigest() + ".dir"
         elif path.is_file():
-            with path.open("rb") as file:
-                self[path] = hashlib.file_digest(file, "md5").hexdigest()
-                size = file.tell()
+            try:
+                with path.open("rb") as file:
+                    self[path] = hashlib.file_digest(file, "md5").hexdigest()
+                    size = file.tell()
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read: {error.strerror}") from None
             self.bar.update(size)
             self.files, self.bytes = self.files + 1, self.bytes + size
         return self[path]
