@@ -94,8 +94,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("section", "key", "value", "line"),
     [
-        ("train", "patience", 3, "  patience: 3                   # validations without"),
-        ("train", "epochs", 9, "  epochs: 9\n"),
+        ("train", "patience", 5, "  patience: 5                   # validations without"),
+        ("train", "epochs", 9, "  epochs: 9"),
         ("model", "chat", "chatml", "  chat: chatml\n"),
         ("preprocess", "max_rule_share", 0.3, "  max_rule_share: 0.3           # of a source's drafts;"),
     ],

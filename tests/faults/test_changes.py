@@ -8,7 +8,10 @@ import time
 import pytest
 from warm import FIGURES
 
-ONE_KEY = ("without", "storyforge.train.stage", "run_key", "lambda **parts: 'one'")
+ONE_KEY = (
+    ("without", "storyforge.train.stage", "run_key", "lambda **parts: 'one'"),
+    ("without", "storyforge.train.stage", "_refuse_slower", "lambda parts: None"),  # it would find that key
+)
 NO_LOCK = ("without", "fcntl", "flock", "lambda *_: None")
 IMPATIENT = ("without", "storyforge.train.checkpoints", "WAIT_S", "0.3")
 ENDLESS = ("without", "storyforge.train.loop", "_finished", "lambda run, plan: False")
@@ -57,9 +60,9 @@ def test_checkpoints_of_another_run_are_not_used(interrupted, editable, change):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_without_the_key_they_are(training, editable, change):
-    assert training.run(("die_at", 90), ONE_KEY) == -9
+    assert training.run(("die_at", 90), *ONE_KEY) == -9
     change(training, editable)
-    assert training.run(ONE_KEY) == 0
+    assert training.run(*ONE_KEY) == 0
     assert "resumed" in training.said
 
 
