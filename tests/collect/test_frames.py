@@ -228,6 +228,15 @@ def test_wrapped_paragraphs_with_an_indent_and_no_blank_line_are_joined():
     )
 
 
+def test_labels_in_the_story_are_no_frame():
+    labels = "Rating: General\nFandom: None\nWords: 20\n"
+    story = f"She read the card. {'It was long. ' * 20}\n\nStatus: alive\n\nHe ran."
+    assert unframed(f"{labels}\n{story}", ".txt").text == story
+    assert unframed(labels + story, ".txt").text == story
+    speeches = "“Who is there?”\n\n“Nobody.”\n\n" * 5
+    assert unframed(f"{speeches}{labels}\nHe ran.", ".txt").text == f"{speeches}{labels}\nHe ran."
+
+
 def test_between_two_books_of_a_library_nothing_goes():
     framed = unframed(GUTENBERG + GUTENBERG.replace("yard", "field"), ".txt")
     assert "in the yard" in framed.text and "in the field" in framed.text

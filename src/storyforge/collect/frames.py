@@ -17,7 +17,7 @@ from storyforge.collect.layout import BYLINE, MAX_TITLE, joined, without_heading
 MAX_FRONT_MATTER = 20_000  # characters
 MAX_VALUES = 100  # tags or authors
 MAX_HEAD = 20_000  # characters of a library's header
-MAX_ABOVE = 200  # characters of a line above a block of labels: a longer one is prose
+MAX_LABEL, MAX_ABOVE = 200, 8  # characters of a line, and lines above the labels; more is the story's prose
 NAMES = {"title": "title", "author": "author", "authors": "author", "creator": "author", "date": "date"}
 NAMES |= {"tags": "tags", "keywords": "tags"}
 # A block with none of these keys may be the story's: two speeches between scene breaks.
@@ -53,6 +53,7 @@ TITLE_PAGE = re.compile(  # of a screenplay
     re.IGNORECASE,
 )
 ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark 0.31, section 2.4
+LONG = ("summary", "disclaimer", "stats")  # go on over several lines
 MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
 ARCHIVE_END = re.compile(
     r"^(?:\W{0,4}(?:End Notes|Afterword)\W{0,4}\n(?:.*\n){0,40}?)?"
@@ -84,7 +85,7 @@ def unframed(text: str, suffix: str) -> Framed:
         framed.text, title, author, headings = without_headings(framed.text, markdown)
         framed.about = {"title": title, "author": author} | framed.about
         framed.text, breaks = joined(framed.text)
-        framed.taken.update(titles=bool(title), chapter_headings=headings, joined_lines=breaks)
+        framed.taken.update(titles=int(title is not None), chapter_headings=headings, joined_lines=breaks)
         framed.about = {key: value for key, value in framed.about.items() if value}
     if suffix in (".md", ".markdown"):  # Google Docs' Markdown has a backslash before every mark: "No\\!"
         framed.text, framed.taken["escapes"] = ESCAPE.subn(r"\1", framed.text)
@@ -175,18 +176,23 @@ def _gutenberg(framed: Framed) -> None:
 def _labels(framed: Framed) -> None:
     """The block of `Rating: …` and `Words: …` above a story, with the title and author above it."""
     lines = framed.text.split("\n")
-    places = {
-        n: found[1].casefold() for n, line in enumerate(lines[:LABEL_LINES]) if (found := LABEL.match(line))
-    }
+    places = {}
+    for n, line in enumerate(lines[:LABEL_LINES]):
+        if found := LABEL.match(line):
+            places[n] = found[1].casefold()
+        elif len(line) > MAX_LABEL and re.search(r"[.!?…][”\"’']?(?:\s|$)", line):
+            if places.get(n - 1) not in LONG and not re.search(r"[:：][\s*]*$", lines[n - 1]):
+                break  # the story has begun
     first, last = min(places, default=0), max(places, default=0)
     above = [line.strip() for line in lines[:first] if line.strip()]
-    if len(set(places.values())) >= MIN_LABELS and all(len(line) <= MAX_ABOVE for line in above):
+    if len(set(places.values())) >= MIN_LABELS and len(above) <= MAX_ABOVE:
         for line in above:
             if author := BYLINE.match(line):
                 framed.about.setdefault("author", author[1])
             elif len(line) <= MAX_TITLE and "://" not in line and "Archive of Our Own" not in line:
                 framed.about.setdefault("title", line.strip("#*_ "))
-        while last + 1 < len(lines) and lines[last + 1].strip():
+        long = places[last] in LONG
+        while last + 1 < len(lines) and lines[last + 1].strip() and (long or lines[last + 1][0].isspace()):
             last += 1
         framed.text = "\n".join(lines[last + 1 :])
         framed.taken["frames"] += 1

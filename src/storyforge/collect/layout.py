@@ -15,8 +15,8 @@ MAX_TITLE, MAX_TITLE_WORDS = 80, 12
 SMALL = set("a an the of in on at to by and or for but nor as from with into".split()) | PARTICLES
 # "12 March", "London 1943", "Two Weeks Later", "Dear Anna", "FADE IN", "Mr. Lee": the story's, or in doubt.
 NO_TITLE = re.compile(
-    rf"[\d.,;:!?…]|\b(?:{DAYS}|{MONTHS})\b|\b(?:later|earlier|ago)$|^(?:my )?(?:dear|dearest)\b|^(?:to|for)\b"
-    r"|^(?:act|scene|fade|cut|enter|exit|exeunt)\b",
+    rf"[\d.,;:!?…–—]|\b(?:{DAYS}|{MONTHS})\b|\b(?:later|earlier|ago)$|^(?:my )?(?:dear|dearest)\b"
+    r"|^(?:to|for|act|scene|fade|cut|enter|exit|exeunt)\b",
     re.IGNORECASE,
 )
 # In scripts without spaces each character counts as a word.
