@@ -28,10 +28,10 @@ MAX_NUMBERED = 300  # chapters; more numbers are a list
 COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 ORDER = "the (?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)"
 NUMERAL = rf"(?:\d{{1,3}}|(?-i:[IVXLC]+)|(?:twenty|thirty|forty)(?:[ -]\w+)?|\w*teen|{COUNT}|{ORDER})"
-# "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part one was simple.", "Book the tickets."
+# "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part two. He laughed.", "Book the tickets."
 HEADING = re.compile(
-    rf"^[*_\s]*(?:(?:chapter|part|book|volume|kapitel|chapitre|cap[ií]tulo|capitolo|глава)\s+{NUMERAL}"
-    r"(?:\s*[.:)–—-].{0,70}|(?-i:\s+[A-ZÀ-ÞЀ-Я“‘\"'].{0,70}(?<![.!?,;”\"]))|)"
+    rf"^[*_\s]*(?:(?:(chapter|kapitel|chapitre|cap[ií]tulo|capitolo|глава)|part|book|volume)\s+{NUMERAL}"
+    r"(?:\s*[.:)–—-](?:\s*|(?(1).{0,70}|.{0,70}(?<![.!?,;”\"])))|(?-i:\s+[A-ZÀ-ÞЀ-Я“‘\"'].{0,70}(?<![.!?,;”\"]))|)"
     r"|第\s*[\d〇零一二三四五六七八九十百]{1,6}\s*章(?:[\s:：][^。！？，、]{0,30})?"
     r"|(?:prologue|epilogue|interlude)(?:[.:–—-].{0,40})?)[*_\s]*$",
     re.IGNORECASE,
