@@ -28,12 +28,43 @@ It shook its wings and flew away."""
         "Stop!\n\nHe stopped.",
         "“Wait”\n\nHe waited.",
         "Part one of the plan was simple.\n\nPart two was not.",
+        "Part two. He laughed.\n\nHe ran.",
         "He rang.\n\nBook the tickets.\n\nShe did.",
         "One.\n\n# # #\n\nTwo.\n\n***\n\nThree.",
         "It was 7.\n\n7\n\nNobody spoke.",
         "---\nnot: [yaml\n---\n\nHe ran.",
         "Rating: five stars, he thought.\n\nHe ran.",
         "- milk\n- bread\n\nThat was the list.",
+        "# milk and eggs\n\nShe read the list.\n\n# bread\n\nHe ran.",
+        "It was late\nBy morning they were gone.\n\nNobody knew.",
+        "It was late\n\nBy morning they were gone.\n\nNobody knew.",
+        "老人走过木桥，没有回头。\n\n他死了！",
+        "「行くな」と母は言った。\n\n雨。",
+        "「行くな」\n\n雨。",
+        "他死了！\n\n雨。",
+        "老人走过木桥\n\n雨。",
+        "वह चला गया।\n\nवर्षा।",
+        "هل جاء أحد؟\n\nلا.",
+        "12 March\n\nHe ran.",
+        "London, 1943\n\nHe ran.",
+        "London\n\nHe ran.",
+        "Winter 1943\n\nHe ran.",
+        "Monday Morning\n\nHe ran.",
+        "Two Weeks Later\n\nHe ran.",
+        "(Enter Ann)\n\nHe ran.",
+        "[A Dark Room]\n\nHe ran.",
+        "Rain. Then more rain\n\nHe ran.",
+        "Nobody came\n\nHe ran.",
+        "Anna met Tom in London\n\nHe ran.",
+        "Dear Anna\n\nHe ran.",
+        "ANNA\n\nHello.\n\nANNA\n\nIs nobody there?",
+        "I\n\nHe ran.",
+        "He ran.\n=====\nShe slept.",
+        "---\nAnn: Who is there?\nBob: Nobody.\n---\n\nHe ran.",
+        "He read the last line.\n\n*** END OF THE PROJECT GUTENBERG EBOOK THE WELL ***\n\nThen he slept.",
+        "He read on.\n\nPlease drop by the archive and comment!\n\nThen he slept.",
+        "He read on.\n\nEnd file.\n",
+        "x" * 201 + ".\n\nRating: five\nStatus: alive\nWords: none\n\nHe ran.",
         "He said she said that they said it again and again and then he said\nno.\n\nYes.",
         "# A title alone",
         "The miller forgot the blue door while the town slept, and the money was gone.\n" * 8,
@@ -80,11 +111,84 @@ def test_a_title_is_no_first_sentence(head):
 
 
 @pytest.mark.parametrize(
+    ("text", "title", "rest"),
+    [
+        (
+            "The Sea\n\nBy day I walk along the shore,\nby night I sleep.",
+            "The Sea",
+            "By day I walk along the shore,\nby night I sleep.",
+        ),
+        (
+            "# The Sea Wall\n\nBy noon the rain had stopped.\n\nHe ran.",
+            "The Sea Wall",
+            "By noon the rain had stopped.\n\nHe ran.",
+        ),
+        (
+            "The Boat\n\nby the river, a man sat.\n\nHe ran.",
+            "The Boat",
+            "by the river, a man sat.\n\nHe ran.",
+        ),
+        ("The Boat\n\nBy Nightfall\n\nHe ran.", "The Boat", "By Nightfall\n\nHe ran."),
+        ("The Boat\n\nby Ann Lee\nHe ran.", "The Boat", "by Ann Lee\nHe ran."),
+    ],
+)
+def test_a_first_line_that_begins_with_by_is_no_author(text, title, rest):
+    framed = unframed(text, ".md")
+    assert (framed.text, framed.about) == (rest, {"title": title})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "Ann Lee",
+        "J. R. R. Roe",
+        "Ann Lee and Bob Roe",
+        "Ann van der Lee",
+        "ANN LEE & BOB",
+        "Zoë O’Hara-Lee",
+        "李白",
+    ],
+)
+def test_a_first_line_above_names_is_a_title_in_any_case(names):
+    framed = unframed(f"Night over the bridge\n\nby {names}\n\n{PROSE}", ".txt")
+    assert (framed.text, framed.about) == (PROSE, {"title": "Night over the bridge", "author": names})
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "title: The Lamp: A Story\nauthor: 'Ann'\ntags: [sea, \"rope\"]",
+        "title: The Lamp: A Story\n# a note\nauthor: Ann\ntags:\n  - sea\n  - rope\nsummary: >\n  Long.",
+    ],
+)
+def test_front_matter_that_is_no_yaml_is_read_line_by_line(block):
+    framed = unframed(f"---\n{block}\n---\n\n{PROSE}", ".md")
+    assert framed.about == {"title": "The Lamp: A Story", "author": "Ann", "tags": ["sea", "rope"]}
+    assert (framed.text, framed.taken["front_matter"]) == (PROSE, 1)
+
+
+@pytest.mark.parametrize("suffix", [".md", ".markdown", ".docx"])
+@pytest.mark.parametrize("heads", [("## The Storm", "## Calm ##"), ("# I", "# II")])
+def test_marked_headings_are_headings_where_the_text_is_markdown(heads, suffix):
+    one, two = heads
+    framed = unframed(f"{one}\n\nHe ran.\n\n{two}\n\nShe slept.\n", suffix)
+    assert (framed.text.strip(), framed.taken["chapter_headings"]) == ("He ran.\n\nShe slept.", 2)
+    assert framed.about == {}
+
+
+@pytest.mark.parametrize(
     "heads",
     [
         ("CHAPTER I.", "CHAPTER II."),
         ("Chapter One", "Chapter Twenty-Two: The Storm"),
-        ("## The Storm", "## Calm ##"),
+        ("# Chapter 1", "# Chapter 2"),
+        ("Глава 1", "Глава 2. Буря"),
+        ("Kapitel I", "Chapitre 2 : Rêve"),
+        ("Capítulo 1", "Capitolo II"),
+        ("第一章", "第2章 風"),
+        ("I", "II"),
+        ("PART I.", "CHAPTER I. The Storm."),
+        ("Part 1: The Storm", "BOOK II. — Calm"),
         ("Part the First", "Epilogue"),
         ("1", "2"),
         ("I.", "II."),
@@ -117,6 +221,28 @@ def test_wrapped_paragraphs_are_joined_and_verse_among_them_is_not():
     assert verse == "    And the water was black,\n    And the water was deep."
     assert framed.text.split() == WRAPPED.replace("half-\nlit", "half-lit").split() + verse.split()
     assert unframed(VERSE, ".txt").text == VERSE
+
+
+def test_wrapped_paragraphs_with_an_indent_and_no_blank_line_are_joined():
+    paragraph = "    The well stood in the middle of the yard, and nobody had drawn\nfrom it since summer.\n"
+    framed = unframed(paragraph * 4 + "    “Why?” she asked.\n    Nobody knew.", ".txt")
+    assert framed.text == paragraph.replace("drawn\n", "drawn ").lstrip("\n") * 4 + (
+        "    “Why?” she asked.\n    Nobody knew."
+    )
+
+
+def test_labels_in_the_story_are_no_frame():
+    labels = "Rating: General\nFandom: None\nWords: 20\n"
+    story = f"She read the card. {'It was long. ' * 20}\n\nStatus: alive\n\nHe ran."
+    assert unframed(f"{labels}\n{story}", ".txt").text == story
+    assert unframed(labels + story, ".txt").text == story
+    speeches = "“Who is there?”\n\n“Nobody.”\n\n" * 5
+    assert unframed(f"{speeches}{labels}\nHe ran.", ".txt").text == f"{speeches}{labels}\nHe ran."
+
+
+def test_between_two_books_of_a_library_nothing_goes():
+    framed = unframed(GUTENBERG + GUTENBERG.replace("yard", "field"), ".txt")
+    assert "in the yard" in framed.text and "in the field" in framed.text
 
 
 GUTENBERG = f"""The Project Gutenberg eBook of The Well, by Jane Roe

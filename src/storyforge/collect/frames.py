@@ -16,6 +16,16 @@ from storyforge.collect.layout import BYLINE, MAX_TITLE, joined, without_heading
 
 MAX_FRONT_MATTER = 20_000  # characters
 MAX_VALUES = 100  # tags or authors
+MAX_HEAD = 20_000  # characters of a library's header
+MAX_LABEL, MAX_ABOVE = 200, 8  # characters of a line, and lines above the labels; more is the story's prose
+NAMES = {"title": "title", "author": "author", "authors": "author", "creator": "author", "date": "date"}
+NAMES |= {"tags": "tags", "keywords": "tags"}
+# A block with none of these keys may be the story's: two speeches between scene breaks.
+FRONT_KEYS = NAMES.keys() | set(
+    "layout draft slug permalink categories category description summary lang language status aliases"
+    " created modified updated published publish synopsis subtitle series genre wordcount".split()
+)
+KEYED = re.compile(r"([^\W\d][\w -]{0,40}?)[ \t]*:(?:[ \t]+(.*))?$")
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 GUTENBERG_START = re.compile(
     r"^.{0,3}\*{3} ?START OF (?:THE|THIS) PROJECT GUTENBERG EBOOK[^\n]*(?:\n[^\n]+)?\*{3} *$", re.MULTILINE
@@ -43,6 +53,7 @@ TITLE_PAGE = re.compile(  # of a screenplay
     re.IGNORECASE,
 )
 ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark 0.31, section 2.4
+LONG = ("summary", "disclaimer", "stats")  # go on over several lines
 MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
 ARCHIVE_END = re.compile(
     r"^(?:\W{0,4}(?:End Notes|Afterword)\W{0,4}\n(?:.*\n){0,40}?)?"
@@ -70,10 +81,11 @@ def unframed(text: str, suffix: str) -> Framed:
     else:
         _gutenberg(framed)
         _labels(framed)
-        framed.text, title, author, headings = without_headings(framed.text)
+        markdown = suffix not in (".txt", ".text")  # pandoc makes Markdown of every document
+        framed.text, title, author, headings = without_headings(framed.text, markdown)
         framed.about = {"title": title, "author": author} | framed.about
         framed.text, breaks = joined(framed.text)
-        framed.taken.update(titles=bool(title), chapter_headings=headings, joined_lines=breaks)
+        framed.taken.update(titles=int(title is not None), chapter_headings=headings, joined_lines=breaks)
         framed.about = {key: value for key, value in framed.about.items() if value}
     if suffix in (".md", ".markdown"):  # Google Docs' Markdown has a backslash before every mark: "No\\!"
         framed.text, framed.taken["escapes"] = ESCAPE.subn(r"\1", framed.text)
@@ -105,10 +117,8 @@ def _scalar(value: Any) -> str | None:
 
 def properties(values: dict[str, Any]) -> dict[str, Any]:
     """Title, author, date and tags of front matter or a document's properties, and nothing else."""
-    names = {"title": "title", "author": "author", "authors": "author", "creator": "author", "date": "date"}
-    names |= {"tags": "tags", "keywords": "tags"}
     lowered = {str(key).casefold(): known(value) for key, value in values.items()}
-    found = {names[key]: value for key, value in lowered.items() if key in names and value}
+    found = {NAMES[key]: value for key, value in lowered.items() if key in NAMES and value}
     return {
         key: ", ".join(value) if isinstance(value, list) and key != "tags" else value
         for key, value in found.items()
@@ -120,23 +130,44 @@ def _front_matter(framed: Framed) -> None:
     try:
         values = YAML(typ="safe").load(found[1]) if found else None
     except (YAMLError, ValueError, RecursionError):
-        return
-    if isinstance(values, dict):
+        values = _line_by_line(found[1])
+    if isinstance(values, dict) and FRONT_KEYS & {str(key).casefold() for key in values}:
         framed.about |= properties(values)
         framed.text = framed.text.lstrip("\n")[found.end() :]
         framed.taken["front_matter"] += 1
 
 
+def _line_by_line(block: str) -> dict[str, Any] | None:
+    """What is no YAML, such as `title: The Lamp: A Story`; None where a line is prose."""
+    values, key = {}, ""
+    for line in filter(str.strip, block.split("\n")):
+        item = re.match(r"\s*-[ \t]+(.*)", line)
+        if found := KEYED.match(line):
+            key, value = found[1], (found[2] or "").strip()
+            inner = re.fullmatch(r"\[(.*)\]", value)
+            values[key] = _unquoted(inner[1].split(",")) if inner else _unquoted([value])[0]
+        elif item and key:
+            before = values[key] if isinstance(values[key], list) else []
+            values[key] = before + _unquoted([item[1]])
+        elif not line[0].isspace() and line[0] != "#":
+            return None
+    return values
+
+
+def _unquoted(values: list[str]) -> list[str]:
+    return [re.sub(r"""^(["'])(.*)\1$""", r"\2", value.strip()) for value in values]
+
+
 def _gutenberg(framed: Framed) -> None:
-    start, end = GUTENBERG_START.search(framed.text), None
+    """Without the header that begins it a mark of the end may be the story's; of several the last counts."""
+    start = GUTENBERG_START.search(framed.text, 0, MAX_HEAD)
     if start:
         for key, value in LABELLED.findall(framed.text[: start.start()]):
             if key.lower() in ("title", "author"):
                 framed.about.setdefault(key.lower(), value)
         framed.text = framed.text[start.end() :]
-    if end := GUTENBERG_END.search(framed.text):
-        framed.text = framed.text[: end.start()]
-    if start or end:
+        for end in [*GUTENBERG_END.finditer(framed.text)][-1:]:
+            framed.text = framed.text[: end.start()]
         framed.taken["frames"] += 1
         framed.text = GUTENBERG_CREDIT.sub("", framed.text + "\n\n")
         framed.text = GUTENBERG_LAST.sub("", framed.text.rstrip())
@@ -145,23 +176,28 @@ def _gutenberg(framed: Framed) -> None:
 def _labels(framed: Framed) -> None:
     """The block of `Rating: …` and `Words: …` above a story, with the title and author above it."""
     lines = framed.text.split("\n")
-    places = {
-        n: found[1].casefold() for n, line in enumerate(lines[:LABEL_LINES]) if (found := LABEL.match(line))
-    }
-    if len(set(places.values())) >= MIN_LABELS:
-        first, last = min(places), max(places)
-        above = [line.strip() for line in lines[:first] if line.strip()]
+    places = {}
+    for n, line in enumerate(lines[:LABEL_LINES]):
+        if found := LABEL.match(line):
+            places[n] = found[1].casefold()
+        elif len(line) > MAX_LABEL and re.search(r"[.!?…][”\"’']?(?:\s|$)", line):
+            if places.get(n - 1) not in LONG and not re.search(r"[:：][\s*]*$", lines[n - 1]):
+                break  # the story has begun
+    first, last = min(places, default=0), max(places, default=0)
+    above = [line.strip() for line in lines[:first] if line.strip()]
+    if len(set(places.values())) >= MIN_LABELS and len(above) <= MAX_ABOVE:
         for line in above:
             if author := BYLINE.match(line):
                 framed.about.setdefault("author", author[1])
             elif len(line) <= MAX_TITLE and "://" not in line and "Archive of Our Own" not in line:
                 framed.about.setdefault("title", line.strip("#*_ "))
-        while last + 1 < len(lines) and lines[last + 1].strip():
+        long = places[last] in LONG
+        while last + 1 < len(lines) and lines[last + 1].strip() and (long or lines[last + 1][0].isspace()):
             last += 1
         framed.text = "\n".join(lines[last + 1 :])
         framed.taken["frames"] += 1
-    framed.text, ends = ARCHIVE_END.subn("", framed.text)
-    framed.taken["frames"] += bool(ends and not framed.taken["frames"])
+    if framed.taken["frames"]:
+        framed.text = ARCHIVE_END.sub("", framed.text)
 
 
 def _fountain(framed: Framed) -> None:

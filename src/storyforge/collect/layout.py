@@ -2,17 +2,37 @@
 
 import re
 
-BYLINE = re.compile(r"^\W{0,3}(?:a (?:short )?story )?by:? +(.{2,60}?)\W{0,3}$", re.IGNORECASE)
+BYLINE = re.compile(
+    r"^\W{0,3}(?:written |a (?:short )?story )?by:? +(.{2,60}?)[\s*_)\]]{0,3}$", re.IGNORECASE
+)
+MAX_NAME = 4  # words of a name, particles aside
+PARTICLES = set("de del della der den di da do dos du la le van von ten ter bin ibn al el".split())
+DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday"
+MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+TIMES = "dawn|day|noon|midday|dusk|night|nightfall|midnight|morning|evening|sunset|sunrise|then|now"
 MAX_TITLE, MAX_TITLE_WORDS = 80, 12
+# What may be small in "The Lamp in Number Nine".
+SMALL = set("a an the of in on at to by and or for but nor as from with into".split()) | PARTICLES
+# "12 March", "London 1943", "Two Weeks Later", "Dear Anna", "FADE IN", "Mr. Lee": the story's, or in doubt.
+NO_TITLE = re.compile(
+    rf"[\d.,;:!?…–—]|\b(?:{DAYS}|{MONTHS})\b|\b(?:later|earlier|ago)$|^(?:my )?(?:dear|dearest)\b"
+    r"|^(?:to|for|act|scene|fade|cut|enter|exit|exeunt)\b",
+    re.IGNORECASE,
+)
+# In scripts without spaces each character counts as a word.
+WORD = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*"
+)
 MAX_HEADING = 200  # characters
 MAX_NUMBERED = 300  # chapters; more numbers are a list
 COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 ORDER = "the (?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)"
 NUMERAL = rf"(?:\d{{1,3}}|(?-i:[IVXLC]+)|(?:twenty|thirty|forty)(?:[ -]\w+)?|\w*teen|{COUNT}|{ORDER})"
-# "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part one was simple.", "Book the tickets."
+# "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part two. He laughed.", "Book the tickets."
 HEADING = re.compile(
-    rf"^[*_\s]*(?:(?:chapter|part|book|volume)\s+{NUMERAL}"
-    r"(?:\s*[.:)–—-].{0,70}|(?-i:\s+[A-ZÀ-Þ“‘\"'].{0,70}(?<![.!?,;”\"]))|)"
+    rf"^[*_\s]*(?:(?:(chapter|kapitel|chapitre|cap[ií]tulo|capitolo|глава)|part|book|volume)\s+{NUMERAL}"
+    r"(?:\s*[.:)–—-](?:\s*|(?(1).{0,70}|.{0,70}(?<![.!?,;”\"])))|(?-i:\s+[A-ZÀ-ÞЀ-Я“‘\"'].{0,70}(?<![.!?,;”\"]))|)"
+    r"|第\s*[\d〇零一二三四五六七八九十百]{1,6}\s*章(?:[\s:：][^。！？，、]{0,30})?"
     r"|(?:prologue|epilogue|interlude)(?:[.:–—-].{0,40})?)[*_\s]*$",
     re.IGNORECASE,
 )
@@ -25,14 +45,19 @@ MIN_BREAKS = 3  # fewer may be chance
 MIN_WRAPPED = 0.7  # of the line breaks inside paragraphs: verse has few that fall where a program would break
 
 
-def without_headings(text: str) -> tuple[str, str | None, str | None, int]:
-    """The text without its title and headings; title, author, and how many headings there were."""
+def without_headings(text: str, markdown: bool) -> tuple[str, str | None, str | None, int]:
+    """The text without its title and headings; title, author, and how many headings there were.
+
+    In a plain text `# milk and eggs` is no heading. What may be the story's stays.
+    """
     lines = text.strip("\n").split("\n")
-    title, author, used = _title(lines)
+    title, author, used = _title(lines, markdown)
     lines = lines[used:]
     blank = [not line.strip() for line in lines]
     short = [(n, line) for n, line in enumerate(lines) if len(line) <= MAX_HEADING]
-    marked = {n for n, line in short if MARKED.match(line)}
+    marked = {
+        n for n, line in short if (found := MARKED.match(line)) and (markdown or HEADING.match(found[1]))
+    }
     heads = marked | {n for n, line in short if HEADING.match(line)} | _numbered(lines, blank)
     alone = {
         n for n in heads if all(m < 0 or m >= len(lines) or blank[m] or m in heads for m in (n - 1, n + 1))
@@ -45,48 +70,80 @@ def without_headings(text: str) -> tuple[str, str | None, str | None, int]:
     return bare, title, author, len(taken)
 
 
-def _title(lines: list[str]) -> tuple[str | None, str | None, int]:
-    """Title, author, and how many lines they take; a first line must look like a title and stand alone."""
+def _title(lines: list[str], markdown: bool) -> tuple[str | None, str | None, int]:
+    """Title, author, and how many lines they take.
+
+    A first line is a title where it is marked as one or a by-line follows; else it must stand alone and be in
+    title case. Without a mark or a by-line it may be the first sentence.
+    """
     first = lines[0].strip()
     if len(first) > MAX_HEADING:
         return None, None, 0
-    used, title = 1, None
-    if len(lines) > 1 and re.fullmatch(r"=+ *", lines[1]) and first:
-        used, title = 2, first
-    elif marked := re.match(r"#[ \t]+(.*?)[ \t#]*$", first):
-        title = marked[1].strip("*_ ")
-    elif len(first) <= MAX_TITLE and len(first.split()) <= MAX_TITLE_WORDS and _like_a_title(first):
-        title = first.strip("*_ ")
-    if not title or HEADING.match(title):
+    underlined = len(lines) > 1 and re.fullmatch(r"={3,} *", lines[1]) and _like_a_title(first)
+    marked = re.match(r"#[ \t]+(.*?)[ \t#]*$", first)
+    title = (marked[1] if marked else first).strip("*_ ")
+    sure = bool(underlined or marked and markdown)
+    if not title or HEADING.match(title) or BARE.match(title) or not (sure or _like_a_title(title)):
         return None, None, 0
+    used = 2 if underlined else 1
     after = next((n for n in range(used, len(lines)) if lines[n].strip()), None)
     if after is None:
         return None, None, 0
-    author = BYLINE.match(lines[after].strip())
-    if author:
-        used = after + 1
-        if not any(line.strip() for line in lines[used:]):
-            return None, None, 0
-    elif after == used and not (used == 2 or first.startswith("#")):
-        return None, None, 0
-    return title, author[1].strip() if author else None, used
+    if after - used <= 1 and (author := _byline(lines, after)):
+        return title, author, after + 1
+    again = any(line.strip() == first for line in lines[1:])  # a speaker's name, a refrain
+    alone = after > used and not again and _in_title_case(title)
+    return (title, None, used) if sure or alone else (None, None, 0)
+
+
+def _byline(lines: list[str], n: int) -> str | None:
+    """The names in "by Ann Lee", alone on its line above the story; not "By noon the rain had stopped."."""
+    found = BYLINE.match(lines[n].strip())
+    if not found or n + 1 >= len(lines) or lines[n + 1].strip() or not any(map(str.strip, lines[n + 1 :])):
+        return None
+    names = [name.split() for name in re.split(r" +(?:and|&) +", found[1].strip(), flags=re.IGNORECASE)]
+    return found[1].strip() if len(names) <= 2 and all(map(_like_a_name, names)) else None
+
+
+def _like_a_name(words: list[str]) -> bool:
+    """One to four words with a capital, or initials: "J. R. Roe", "Ann van Lee"; not "Monday", "Morning"."""
+    proper = [word for word in words if word not in PARTICLES]
+    return (
+        0 < len(proper) <= MAX_NAME
+        and not re.fullmatch(rf"(?:the|{TIMES}|{DAYS}|{MONTHS})", proper[0], re.IGNORECASE)
+        and all(
+            re.fullmatch(r"(?:[^\W\d_]\.-?)+|(?:Jr|Sr|St)\.|[^\W\d_]+(?:['’-][^\W\d_]+)*", word)
+            for word in proper
+        )
+        and not any(word[0].islower() for word in proper)
+    )
 
 
 def _like_a_title(line: str) -> bool:
     """No sentence, no speech, no scene heading: "The Well", "WHO GOES THERE?"; not "She ran.", "Stop!"."""
-    bare = line.strip("*_ ")
-    words = re.findall(r"[^\W_]+(?:['’][^\W_]+)*", bare)
+    words = WORD.findall(line)
     if (
         not words
-        or not re.search(r"[^\W\d_]", bare)
-        or bare[0] in "#\"'“‘«—–-"
-        or bare[-1] in '.,;:…"”»—–'
-        or SCENE.match(bare)
+        or len(line) > MAX_TITLE
+        or len(words) > MAX_TITLE_WORDS
+        or not re.search(r"[^\W\d_]", line)
+        or line[0] in "#\"'“‘«‹„—–-([（【「『《〈"
+        or line[-1] in '.,;:…"”»›—–。！？।؟۔」』》）)]，、'
+        or SCENE.match(line)
     ):
         return False
-    if bare[-1] in "?!":
+    if line[-1] in "?!":
         return len(words) > 2 and not any(word[0].islower() for word in words if len(word) > 3)
     return not words[0][0].islower()
+
+
+def _in_title_case(line: str) -> bool:
+    """Capitals where a sentence has none: "Night Bus", "SNOW INSPECTION"; not "Nobody came", "London"."""
+    if NO_TITLE.search(line):
+        return False
+    first, *rest = WORD.findall(line)
+    rest = [word for word in rest if word not in SMALL]
+    return line.isupper() or bool(rest) and first[0].isupper() and all(word[0].isupper() for word in rest)
 
 
 def _numbered(lines: list[str], blank: list[bool]) -> set[int]:
@@ -118,16 +175,19 @@ def joined(text: str) -> tuple[str, int]:
     begin with a capital.
     """
     lines = text.split("\n")
-    inside = [n for n in range(len(lines) - 1) if lines[n].strip() and lines[n + 1].strip()]
+    inside = [
+        n
+        for n in range(len(lines) - 1)
+        if lines[n].strip() and lines[n + 1].strip() and not re.match(r"\t|\s\s", lines[n + 1])
+    ]  # an indented line begins a paragraph, or is verse
     lengths = sorted(len(lines[n].rstrip()) for n in inside)
     if not lengths or not MIN_WIDTH <= (width := lengths[int(0.98 * (len(lengths) - 1))]) <= MAX_WIDTH:
         return text, 0
 
     def wrapped(n: int) -> bool:
         this, after = lines[n].rstrip(), lines[n + 1]
-        indented = this[:1].isspace() and this[:4].isspace() or after[:2].isspace()
         full = len(this) + 1 + len(after.split()[0]) > width - SLACK
-        return full and not indented and not lines[n].endswith("  ")
+        return full and not lines[n].endswith("  ")
 
     broken = {n for n in inside if wrapped(n)}
     inner = sum(lines[n + 1].lstrip()[0].islower() for n in broken)

@@ -1,11 +1,15 @@
 """Which files are parts of one work, by their names and titles: what no split may cut."""
 
 import re
+import unicodedata
 
 NUMBERS = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 )
-PARTS = "chapter|chap|ch|part|pt|book|scene|act|episode|ep|volume|vol"
+PARTS = (
+    "chapter|chap|ch|part|pt|book|scene|act|episode|ep|volume|vol|kapitel|teil|chapitre|partie|cap[ií]tulo|parte"
+    "|capitolo|глава|часть"
+)
 SEPARATOR = r"[\s_.,:#–—-]"
 # "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club"
 CHAPTER = re.compile(
@@ -13,10 +17,13 @@ CHAPTER = re.compile(
     rf"(?:\d{{1,3}}(?!\d)|(?:{'|'.join(NUMBERS)})\b|(?-i:[IVXL]+)(?=$|[_.,:–—-]|\s+[–—-])).*$",
     re.IGNORECASE,
 )
+NTH = re.compile(r"^(?P<work>.*?)第\s*[\d〇零一二三四五六七八九十百]+\s*[章回話话部卷].*$")
+DATE = rf"\d{{4}}{SEPARATOR}\d\d?(?:{SEPARATOR}\d\d?)?|\d\d?{SEPARATOR}\d\d?{SEPARATOR}(?:\d\d){{1,2}}"
 EDGE = re.compile(
-    rf"^(?P<work>.*?){SEPARATOR}*\b(?:prologue|epilogue|interlude|foreword|afterword)$", re.IGNORECASE
+    rf"^(?P<work>.*?){SEPARATOR}*\b(?:prologue|epilogue|interlude|foreword|afterword|prolog|epilog)$",
+    re.IGNORECASE,
 )
-NUMBERED = re.compile(rf"^(?P<work>.*[^\W\d_].*?){SEPARATOR}+\d{{1,3}}$")
+NUMBERED = re.compile(rf"^(?P<work>.*[^\W\d_].*?){SEPARATOR}+(?:{DATE}|\d{{1,3}})$")
 # "The Sea (2)", "Copy of The Sea", "The Sea - Copy", "The Sea, draft 2", "The Sea v3"
 COPY = re.compile(
     rf"^copy of |{SEPARATOR}*\(\d{{1,3}}\)$|{SEPARATOR}+(?:copy|draft|version|rev)(?:{SEPARATOR}*\d+)?$"
@@ -25,7 +32,9 @@ COPY = re.compile(
 )
 # "Story 7" is the seventh story, not the seventh part of one
 ANY = set("story stories tale text txt untitled document doc file sample example new prompt essay".split())
-ANY |= {"fiction", "flash", "short story", "my story", "untitled document", "new document"}
+ANY |= {"fiction", "flash", "flash fiction", "short", "shorts", "short story", "my story", "wip", "drabble"}
+ANY |= {"microfiction", "vignette", "piece", "untitled document", "new document", "work in progress"}
+ANY |= set("geschichte erzählung histoire nouvelle cuento racconto рассказ 故事".split())
 
 
 def work(name: str, title: str | None) -> str:
@@ -34,6 +43,7 @@ def work(name: str, title: str | None) -> str:
     What is in doubt goes together, for held-out text must not stand in training; but numbers alone, or with a
     word such as "story" before them, count stories.
     """
+    name = unicodedata.normalize("NFC", name)
     *archive, first, rest = re.match(r"((?:[^/]*\.zip/)*)([^/]*)/?(.*)", name, re.IGNORECASE).groups()
     stem = first if rest else re.sub(r"\.\w{1,8}$", "", first)
     part = _whole(stem)
@@ -45,9 +55,10 @@ def work(name: str, title: str | None) -> str:
 
 def title_work(title: str) -> str:
     """The title without a chapter's number; "" of a title that is one, or says nothing."""
+    title = unicodedata.normalize("NFC", title)
     part = _whole(title)
     named = _plain(title) if part is None else part
-    return "" if named in ANY else named
+    return "" if named in ANY or re.fullmatch(PARTS, named) else named
 
 
 def _whole(name: str) -> str | None:
@@ -55,7 +66,7 @@ def _whole(name: str) -> str | None:
     shorter = name
     while (cut := COPY.sub("", shorter).strip()) and cut != shorter:
         shorter = cut
-    found = CHAPTER.match(shorter) or EDGE.match(shorter)
+    found = CHAPTER.match(shorter) or NTH.match(shorter) or EDGE.match(shorter)
     if found is None and (found := NUMBERED.match(shorter)) and _plain(found["work"]) in ANY:
         found = None
     if found:
