@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from storyforge.collect import documents
+from storyforge.collect.order import natural
 from storyforge.collect.reading import MAX_RECORD_BYTES, Record, Unusable, guessed, json_value, lines, suffix
 from storyforge.collect.rows import listed
 from storyforge.core.archives import MAX_RATIO
@@ -124,7 +125,7 @@ def _unsafe(infos: list[zipfile.ZipInfo]) -> Unusable | None:
 
 
 def listing(folder: Path) -> Listing:
-    """The folder's files by name. DVC does not follow links to folders, so they are not read here either."""
+    """The folder's files in the order of reading; no links to folders, which DVC does not follow either."""
     found = Listing()
     for path in sorted(folder.rglob("*")):
         name = printable(path.relative_to(folder).as_posix())
@@ -144,7 +145,7 @@ def listing(folder: Path) -> Listing:
             f"{folder}: no story: {said} (and run `make stories`, for experiments with --temp or --queue), "
             "or take collect.folder out of params.yaml"
         )
-    found.files = dict(sorted(found.files.items()))
+    found.files = dict(sorted(found.files.items(), key=lambda item: natural(item[0])))
     return found
 
 
