@@ -92,5 +92,5 @@ def _require_bounded(data: bytes) -> None:
                         pass
     except Unusable:
         raise
-    except Exception as error:  # zipfile raises many kinds on bytes that only look like an archive
-        raise Unusable("damaged", f"not a whole file: {type(error).__name__}") from None
+    except Exception:  # zipfile raises many kinds on bytes that only look like an archive
+        raise Unusable("damaged", "not a whole file, or of another kind than its name says") from None
