@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from storyforge.collect import documents, folder, stage
-from storyforge.collect.accounts import REMEDIES, Reject
+from storyforge.collect.accounts import MOST_OF_A_PREMISE, REMEDIES, Reject, counted
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
 from storyforge.core.records import Story
+from storyforge.preprocess import heldout
 
 PROSE = "The café was shut. Nothing moved in the street, and the rain went on until it was late. " * 3
 CURLY = "“It’s late,” she said – and meant it… He didn’t answer. " * 4
@@ -144,6 +145,71 @@ def test_document_becomes_a_story_with_its_title_and_author(own):
     (story,) = own.stories()
     assert (story.text, story.group, story.meta["title"]) == ("Rain.", "the well", "The Well")
     assert story.meta["author"] == "Ann Lee"
+
+
+def test_each_kind_of_file_that_is_not_read_has_its_own_remedy(own, tmp_path):
+    own.put("a.txt")
+    own.put("mine.zip", zipped({"b.txt": "Another.", "inner.zip": "x"}))
+    assert own.collect()["unread"] == "1 file was not read: .zip 1: unpack a .zip that is inside another"
+    (own.root / "elsewhere").symlink_to(tmp_path)
+    own.put("old.pdf")
+    assert own.collect()["unread"].endswith(
+        ": save them as .docx, .odt or .txt (a PDF as text); unpack a .zip that is inside another; "
+        "copy the linked folder itself"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.docx", "a.html", "a.rtf", "a.jsonl", "a.json", "a.csv"])
+def test_empty_file_is_told(name, own):
+    own.put("good.txt")
+    own.put(name, "")
+    own.collect()
+    assert own.rejects() == [f"{name} is empty: fill it in or remove it"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", "[]"), ("a.csv", "text,title\n"), ("a.jsonl", "\n")]
+)
+def test_file_without_a_row_is_told(name, content, own):
+    own.put("good.txt")
+    own.put(name, content)
+    own.collect()
+    assert own.rejects() == [f"{name} is empty: fill it in or remove it"]
+
+
+def test_archive_without_a_file_is_told(own):
+    own.put("good.txt")
+    own.put("a.zip", zipped({}))
+    own.collect()
+    assert own.rejects() == ["a.zip holds no file: pack it again or remove it"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.docx"])
+def test_damaged_file_is_told_in_a_writers_words(name, own):
+    own.put("good.txt")
+    own.put(name, "no archive")
+    own.collect()
+    assert own.rejects()[0].startswith(f"{name} is damaged (not a whole ") and "Zip" not in own.rejects()[0]
+
+
+def test_one_is_told_as_one():
+    assert [counted(n, "story", "stories") for n in (0, 1, 1200)] == ["0 stories", "1 story", "1,200 stories"]
+    assert counted(1, "work") == "1 work" and counted(2, "work") == "2 works"
+
+
+def test_copies_that_are_left_out_are_told(own):
+    for name in "abc":
+        own.put(f"{name}.txt", PROSE)
+    own.collect()
+    assert own.notes == ["folder: left out: 2 stories that repeat another word for word"]
+
+
+@pytest.mark.parametrize(("rows", "works"), [(3, 1), (12, 12)])
+def test_prompt_of_many_rows_is_an_instruction_and_groups_nothing(rows, works, own):
+    assert MOST_OF_A_PREMISE == heldout.MOST_OF_A_PREMISE
+    made = [{"prompt": "Write a short story.", "text": f"Story {n}."} for n in range(rows)]
+    own.put("a.json", json.dumps(made))
+    assert own.collect()["works"] == works
 
 
 @pytest.mark.parametrize("packed", [False, True])
