@@ -177,6 +177,12 @@ def test_file_without_a_row_is_told(name, content, own):
     assert own.rejects() == [f"{name} is empty: fill it in or remove it"]
 
 
+def test_folder_of_an_empty_file_alone_says_so(own):
+    own.put("a.txt", "")
+    own.max_reject_share = 0.2
+    assert own.refused() == "folder: no story in 1 record: a.txt is empty: fill it in or remove it"
+
+
 def test_archive_without_a_file_is_told(own):
     own.put("good.txt")
     own.put("a.zip", zipped({}))

@@ -1,7 +1,6 @@
 """The order in which a reader opens files: a prologue first, numbers by their value, an epilogue last."""
 
 import re
-from pathlib import PurePosixPath
 
 COUNTED = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -13,14 +12,15 @@ NUMBER = re.compile(
     rf"(\d{{1,18}}|(?<![^\W_])(?:(?i:{'|'.join(COUNTED)})|(?=[IVXLC])C{{0,3}}"
     r"(?:X[LC]|L?X{0,3})(?:I[XV]|V?I{0,3}))(?![^\W_]))"
 )
+SUFFIX = re.compile(r"\.\w+$")
 FIRST = re.compile(r"\b(?:prologue|foreword|preface)\b", re.IGNORECASE)
 LAST = re.compile(r"\b(?:epilogue|afterword)\b", re.IGNORECASE)
 
 
 def natural(name: str) -> tuple[list[list[str | int]], str]:
     """A key to sort paths by: "Chapter 2" before "Chapter 10", "Part IX" before "Part X"."""
-    path = PurePosixPath(name)
-    return [_pieces(part) for part in (*path.parts[:-1], path.stem)], name
+    *folders, file = name.split("/")
+    return [_pieces(part) for part in (*folders, SUFFIX.sub("", file))], name
 
 
 def _pieces(name: str) -> list[str | int]:

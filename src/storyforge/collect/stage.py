@@ -155,10 +155,14 @@ def _require_few_rejects(name: str, counts: Counts, max_share: float) -> None:
     if counts.rejected_bytes > max_share * counts.read_bytes or (rejected and not counts.read - rejected):
         share = counts.rejected_bytes / max(1, counts.read_bytes)
         more = rejected - len(counts.first_rejects)
+        said = (
+            f"{rejected:,} of {counts.read:,} records, {share:.0%} of the bytes, cannot be read, and "
+            f"collect.max_reject_share allows {max_share:.0%}"
+        )
+        if rejected == counts.read:
+            said = f"no story in {counted(rejected, 'record')}"
         raise UserError(
-            f"{name}: {rejected:,} of {counts.read:,} records, {share:.0%} of the bytes, cannot be read, and "
-            f"collect.max_reject_share allows {max_share:.0%}: {'; '.join(counts.first_rejects)}"
-            f"{f'; {more:,} more' if more else ''}"
+            f"{name}: {said}: {'; '.join(counts.first_rejects)}{f'; {more:,} more' if more else ''}"
         )
 
 
