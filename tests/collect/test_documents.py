@@ -95,6 +95,26 @@ def test_page_in_another_encoding_is_read(program):
     assert converted(page, ".html", program)[0].decode().strip() == said
 
 
+def test_two_line_breaks_end_a_paragraph(program):
+    assert converted(b"One.<br><br>Two.<br>\n<br/>Three,<br>four.", ".html", program)[0] == (
+        b"One.\n\nTwo.\n\nThree,\nfour.\n"
+    )
+
+
+def test_element_that_is_not_closed_takes_nothing_with_it(program):
+    assert converted(b"<nav><p>One.</p><p>Two.</p>", ".html", program)[0] == b"One.\n\nTwo.\n"
+
+
+def test_of_several_articles_none_is_chosen(program):
+    page = b"<article><p>One.</p></article><article><p>Two.</p></article>"
+    assert converted(page, ".html", program)[0] == b"One.\n\nTwo.\n"
+
+
+def test_struck_out_text_is_dropped_and_a_table_gives_its_cells(program):
+    page = b"<p>It was <s>dark</s> late.</p><table><tr><th>One.</th><td>Two.</td></tr></table>"
+    assert converted(page, ".html", program)[0].replace(b"  ", b" ") == (b"It was late.\n\nOne.\n\nTwo.\n")
+
+
 AO3 = """<html><head><title>The Well - Ann - Original</title></head><body>
 <div id="preface"><p><b>Posted originally on the <a href="x">Archive of Our Own</a> at
 <a href="x">x</a>.</b></p>

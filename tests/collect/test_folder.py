@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from storyforge.collect import documents, folder, stage
-from storyforge.collect.accounts import REMEDIES, Reject
+from storyforge.collect.accounts import MOST_OF_A_PREMISE, REMEDIES, Reject, counted
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
 from storyforge.core.records import Story
+from storyforge.preprocess import heldout
 
 PROSE = "The café was shut. Nothing moved in the street, and the rain went on until it was late. " * 3
 CURLY = "“It’s late,” she said – and meant it… He didn’t answer. " * 4
@@ -146,6 +147,114 @@ def test_document_becomes_a_story_with_its_title_and_author(own):
     assert story.meta["author"] == "Ann Lee"
 
 
+def test_each_kind_of_file_that_is_not_read_has_its_own_remedy(own, tmp_path):
+    own.put("a.txt")
+    own.put("mine.zip", zipped({"b.txt": "Another.", "inner.zip": "x"}))
+    assert own.collect()["unread"] == "1 file was not read: .zip 1: unpack a .zip that is inside another"
+    (own.root / "elsewhere").symlink_to(tmp_path)
+    own.put("old.pdf")
+    assert own.collect()["unread"].endswith(
+        ": save them as .docx, .odt or .txt (a PDF as text); unpack a .zip that is inside another; "
+        "copy the linked folder itself"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.docx", "a.html", "a.rtf", "a.jsonl", "a.json", "a.csv"])
+def test_empty_file_is_told(name, own):
+    own.put("good.txt")
+    own.put(name, "")
+    own.collect()
+    assert own.rejects() == [f"{name} is empty: fill it in or remove it"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", "[]"), ("a.csv", "text,title\n"), ("a.jsonl", "\n")]
+)
+def test_file_without_a_row_is_told(name, content, own):
+    own.put("good.txt")
+    own.put(name, content)
+    own.collect()
+    assert own.rejects() == [f"{name} is empty: fill it in or remove it"]
+
+
+def test_folder_of_an_empty_file_alone_says_so(own):
+    own.put("a.txt", "")
+    own.max_reject_share = 0.2
+    assert own.refused() == "folder: no story in 1 record: a.txt is empty: fill it in or remove it"
+
+
+def test_archive_without_a_file_is_told(own):
+    own.put("good.txt")
+    own.put("a.zip", zipped({}))
+    own.collect()
+    assert own.rejects() == ["a.zip holds no file: pack it again or remove it"]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.docx"])
+def test_damaged_file_is_told_in_a_writers_words(name, own):
+    own.put("good.txt")
+    own.put(name, "no archive")
+    own.collect()
+    assert own.rejects()[0].startswith(f"{name} is damaged (not a whole ") and "Zip" not in own.rejects()[0]
+
+
+def test_one_is_told_as_one():
+    assert [counted(n, "story", "stories") for n in (0, 1, 1200)] == ["0 stories", "1 story", "1,200 stories"]
+    assert counted(1, "work") == "1 work" and counted(2, "work") == "2 works"
+
+
+def test_copies_that_are_left_out_are_told(own):
+    for name in "abc":
+        own.put(f"{name}.txt", PROSE)
+    own.collect()
+    assert own.notes == ["folder: left out: 2 stories that repeat another word for word"]
+
+
+@pytest.mark.parametrize(("rows", "works"), [(3, 1), (12, 12)])
+def test_prompt_of_many_rows_is_an_instruction_and_groups_nothing(rows, works, own):
+    assert MOST_OF_A_PREMISE == heldout.MOST_OF_A_PREMISE
+    made = [{"prompt": "Write a short story.", "text": f"Story {n}."} for n in range(rows)]
+    own.put("a.json", json.dumps(made))
+    assert own.collect()["works"] == works
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_chapters_stand_in_the_order_of_their_numbers(packed, own):
+    chapters = {f"novel/Chapter {n}.txt": f"The text of number {n}." for n in range(1, 13)}
+    if packed:
+        own.put("novel.zip", zipped(dict(reversed(chapters.items()))))
+    for name, text in {} if packed else chapters.items():
+        own.put(name, text)
+    assert own.collect()["works"] == 1
+    assert [story.text for story in own.stories()] == list(chapters.values())
+
+
+def page(title: str, body: str) -> str:
+    head = f"<html><head><title>{title} – Ann’s Site</title></head><body>"
+    site = "<header><h1>Ann’s Site</h1></header><nav><ul><li>Home</li></ul></nav>"
+    return f"{head}<div>{site}{body}<aside>Read also</aside><footer><p>© Ann</p></footer></div></body></html>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<article><header><h1>{}</h1><p>12 May</p></header><p>{}</p><form><p>Sign up</p></form></article>",
+        "<main><h1>{}</h1><p>{}</p></main>",
+        "<h1>{}</h1><p>{}</p>",
+        "<div><h2>{}</h2><p>{}</p></div>",
+    ],
+    ids=["article", "main", "heading", "title"],
+)
+def test_pages_of_one_site_are_works_of_their_own_without_its_frame(body, own):
+    stories = {"The Well": "Rain fell on the yard.", "The Road": "Dust lay on the road."}
+    for number, (title, text) in enumerate(stories.items()):
+        own.put(f"{number}.html", page(title, body.format(title, text)))
+    assert own.collect()["works"] == 2
+    assert [story.text for story in own.stories()] == list(stories.values())
+    titles = [story.meta["title"].removesuffix(" – Ann’s Site") for story in own.stories()]
+    assert titles == list(stories)
+
+
 # --- archives
 
 
@@ -208,6 +317,44 @@ def test_text_is_read_whatever_its_encoding_where_no_doubt_is_left(text, encodin
     own.put("a.txt", mark + text.encode(encoding))
     own.collect()
     assert [story.text for story in own.stories()] == [text]
+
+
+WESTERN = {
+    "pounds": "She came home late, and the rain went on. It cost £5. Nobody said a word about it again.",
+    "greeting": "He turned round. “Señor,” she said, and it was all that she said at the hotel that night.",
+    "loans": "Naïve, déjà vu. She had been there before and would be there again, as she told him.",
+    "French": "Il était une fois, où l’été ne finissait jamais, une vieille sans frère ni sœur. « Ça va ? »",
+    "Spanish": "¿Quién está ahí?, preguntó la niña. —Nadie —dijo el señor cerrando. Mañana será otro día.",
+    "German": "„Müller“, sagte er, „das größte Übel ist die Müdigkeit.“ Über den Dächern lag Schnee.",
+    "Portuguese": "A avó não dormia. Às vezes contava histórias de três irmãos e do pão que ninguém queria.",
+    "Swedish": "Hon gick över ån när det började snöa. Där stod han och väntade på våren.",
+}
+
+
+@pytest.mark.parametrize("language", WESTERN)
+def test_text_of_a_western_writer_is_read_in_windows_1252(language, own):
+    own.put("a.txt", WESTERN[language].encode("cp1252"))
+    own.collect()
+    assert [story.text for story in own.stories()] == [WESTERN[language]]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1250", "Když přišel domů, už svítalo. Žena seděla u stolu a mlčela. Řekl jí, že odjede."),
+        ("cp1250", "Kiedy wrócił do domu, już świtało. Żona siedziała przy stole i milczała."),
+        ("cp1250", "Amikor hazaért, már világosodott. Később őszintén beszéltek a gyönyörű időről."),
+        ("cp1250", "Când a ajuns acasă, se lumina deja. Soţia lui stătea la masă şi tăcea."),
+        ("cp1250", "He listened to Dvořák and Janáček all night, and in the morning he still did."),
+        ("cp1254", "Eve döndüğünde şafak söküyordu. Karısı masada oturmuş, susuyordu. Işık yandı."),
+        ("mac_roman", "“Hello,” she said, and he did not answer her. The señor was gone."),
+    ],
+)
+def test_text_of_another_encoding_is_rejected_rather_than_garbled(encoding, text, own):
+    own.put("good.txt", PROSE)
+    own.put("a.txt", text.encode(encoding))
+    own.collect()
+    assert {story.text for story in own.stories()} <= {PROSE, text}
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8_r"])

@@ -183,6 +183,12 @@ def test_a_story_of_one_passage_is_gone_on_with_from_its_middle():
     assert len(drafts(story("Too short to be cut. " * 5), profile(page_words=30))) == 1
 
 
+def test_a_second_draft_that_would_be_too_short_is_not_made():
+    text = "\n\n".join("word " * (count - 1) + "end." for count in (30, 54, 16))
+    made = {least: drafts(story(text), profile(page_words=30, min_words=least)) for least in (5, 20)}
+    assert [len(found) for found in made.values()] == [3, 2]
+
+
 def test_a_later_passage_is_asked_for_as_one():
     story = Passage("Then it rained. " * 3, opens=False, ends=True)
     prompts = {opening_prompt(str(key), "a tale", story) for key in range(60)}

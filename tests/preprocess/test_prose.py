@@ -55,9 +55,19 @@ def test_a_text_without_spaces_is_cut_by_its_own_marks():
     assert all(passage.text.endswith("。") for passage in found)
 
 
-def test_a_rule_between_scenes_stays_with_the_scene_it_ends():
-    text = "\n\n".join([f"{'word ' * 19}end.", "***"] * 6)
-    assert all(p.text.endswith("***") and p.text.startswith("word") for p in prose_passages(text, 50))
+@pytest.mark.parametrize("rule", ["***", "* * *", "#", "~~~", "—", "— — —"])
+@pytest.mark.parametrize("apart", ["\n\n", "\n"])
+def test_a_rule_between_scenes_stays_with_the_scene_it_ends(rule, apart):
+    text = apart.join([f"{'word ' * 19}end.", rule] * 6)
+    assert all(p.text.endswith(rule) and p.text.startswith("word") for p in prose_passages(text, 50))
+    assert all(p.text.startswith("word") for p in prose_passages(text, 12))
+    assert opening_part(text, 23 + len(rule.split())).text.endswith("end.")
+    assert last_page(f"{text}{apart}Last.", 4) == "Last."
+
+
+def test_a_line_with_words_is_no_rule():
+    lines = ["One.", "*Five*.", "—Seven?", "#8"]
+    assert [passage.text for passage in prose_passages("\n\n".join(lines), 1)] == lines
 
 
 def test_the_opening_part_ends_with_a_paragraph_and_knows_that_it_is_cut():

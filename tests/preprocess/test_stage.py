@@ -270,6 +270,18 @@ def test_a_rule_that_takes_too_much_stops_the_stage_and_leaves_the_old_result(wo
     assert sorted(path.name for path in workplace.iterdir() if path.name.startswith(".")) == []
 
 
+def test_near_copies_of_ones_own_are_dropped_and_told_and_stop_nothing(workplace, capsys):
+    made = own(60, words=400)
+    alike = [folder_text(f"{n} old.txt", f"{made[n].text} The end came.") for n in range(30)]
+    write_jsonl(workplace / "raw/folder.jsonl", [*made, *alike])
+    run()
+    said = capsys.readouterr().out
+    assert re.search(r"passages of 90 stories\n  dropped: .*near_copy", said)
+    assert re.search(
+        r"\d+( old)?.txt has much of the text of \d+( old)?.txt: leave one draft of each story", said
+    )
+
+
 def own(count: int, words: int = 140, prompt: str | None = None) -> list[Story]:
     """Stories in plain English, a file each."""
     made = (

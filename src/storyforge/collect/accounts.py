@@ -15,6 +15,7 @@ from storyforge.core.words import quantiles
 SAMPLES = 3
 REJECTS_SHOWN = 5  # of a source, in the terminal; rejects.jsonl has all
 OPENING_CHARACTERS = 240
+MOST_OF_A_PREMISE = 3  # stories of a prompt, as preprocess has it
 REMEDIES = {  # of each reason for which a record holds no story
     "invalid_utf8": "is not UTF-8: save it as UTF-8",
     "too_long": "is too large: cut it into several files, or save rows as .jsonl",
@@ -28,6 +29,7 @@ REMEDIES = {  # of each reason for which a record holds no story
     "duplicate_key": "has a key twice: rename one",
     "no_text": "has no text: rename a key",
     "no_prompt": "has no prompt: fill it in or remove the record",
+    "empty_archive": "holds no file: pack it again or remove it",
     "empty_text": "is empty: fill it in or remove it",
     "empty_prompt": "has an empty prompt: fill it in or remove the record",
     "nul": "holds NUL characters, so it is no text: save it as text",
@@ -57,6 +59,10 @@ class Reject:
         return f"{self.file}{row} {wrong}{f' ({self.detail})' if self.detail else ''}: {remedy}"
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    return f"{number:,} {one if number == 1 else more or one + 's'}"
+
+
 def reject_of(source: str, record: Record, reason: Unusable) -> Reject:
     data = record.bytes
     place = (record.file, record.number, record.offset, str(reason))
@@ -76,7 +82,8 @@ class Counts:
     first_rejects: list[str] = field(default_factory=list)  # a line each
     lengths: Counter[int] = field(default_factory=Counter)  # words of a story → how many have as many
     bytes: int = 0
-    works: set[int] = field(default_factory=set)  # a hash of each group
+    groups: Counter[int] = field(default_factory=Counter)  # a hash of each group → its stories
+    prompts: set[int] = field(default_factory=set)  # those groups that are named after a prompt
     taken_off: Counter[str] = field(default_factory=Counter)
     samples: list[tuple[int, str, str]] = field(default_factory=list)  # rank, id, opening: the lowest ranks
 
@@ -93,7 +100,10 @@ class Counts:
 
     def keep(self, story: Story, rank: int) -> None:
         self.kept += 1
-        self.works.add(rank_of(story.group, 0))
+        group = rank_of(story.group, 0)
+        self.groups[group] += 1
+        if story.group == "".join(filter(str.isalnum, (story.prompt or "").casefold())):
+            self.prompts.add(group)
         self.taken_off.update(story.meta.get("taken_off", {}))
         self.lengths[len(story.text.split())] += 1
         self.bytes += len(story.text.encode())
@@ -101,6 +111,14 @@ class Counts:
             beginning = story.text[: 4 * OPENING_CHARACTERS]
             opening = textwrap.shorten(beginning, OPENING_CHARACTERS, placeholder=" …")
             self.samples = sorted([*self.samples, (rank, story.id, opening)])[:SAMPLES]
+
+    @property
+    def works(self) -> int:
+        """A prompt of many stories is an instruction, and its stories are works of their own."""
+        return sum(
+            count if group in self.prompts and count > MOST_OF_A_PREMISE else 1
+            for group, count in self.groups.items()
+        )
 
     def report(self) -> dict[str, Any]:
         return {
@@ -129,7 +147,7 @@ def own_account(counts: Counts, listing: Listing | None) -> dict[str, Any]:
     }
     taken_off = dict(sorted(counts.taken_off.items()))
     return {
-        "works": len(counts.works),
+        "works": counts.works,
         "files": files,
         "taken_off": taken_off,
         "unread": unread(listing.not_read),
@@ -146,6 +164,9 @@ def left(name: str, counts: Counts, listing: Listing | None) -> list[str]:
     if listing and listing.left_out:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(listing.left_out.items()))
         notes.append(f"{name}: left out: {kinds}")
+    if counts.duplicates:
+        repeats = counted(counts.duplicates, "story that repeats", "stories that repeat")
+        notes.append(f"{name}: left out: {repeats} another word for word")
     if counts.taken_off:
         kinds = ", ".join(
             f"{kind.replace('_', ' ')} {count:,}" for kind, count in sorted(counts.taken_off.items())

@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 # The RTF specification lets a backslash before a line break end a paragraph, as Apple's programs write it,
 # and any character stand in for a Unicode one; pandoc 3.9 ends no paragraph, and of `\u8221?x` loses the x.
 RTF_BREAK = re.compile(rb"(?<!\\)((?:\\\\)*)\\\r?\n")
+HEADER = re.compile(rb"<(/?)header\b", re.IGNORECASE)  # pandoc makes it a division like any other
 RTF_STAND_IN = re.compile(rb"(\\u-?\d+)[^\\{}\s\d;]")
 
 
@@ -51,7 +52,8 @@ def converted(data: bytes, suffix: str, program: str) -> tuple[bytes, dict[str, 
     if form in ZIPPED:
         _require_bounded(data)
     elif form == "html":
-        data = guessed(data).encode(errors="replace")
+        data = HEADER.sub(rb"<\1nav", guessed(data).encode(errors="replace"))
+        form = "html+raw_html"  # plain.lua sees where navigation and footers begin and end
     elif form == "rtf":
         if not data.startswith(b"{\\rtf"):
             raise Unusable("damaged", "it does not begin as RTF does")
@@ -90,5 +92,5 @@ def _require_bounded(data: bytes) -> None:
                         pass
     except Unusable:
         raise
-    except Exception as error:  # zipfile raises many kinds on bytes that only look like an archive
-        raise Unusable("damaged", f"not a whole file: {type(error).__name__}") from None
+    except Exception:  # zipfile raises many kinds on bytes that only look like an archive
+        raise Unusable("damaged", "not a whole file, or of another kind than its name says") from None

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from storyforge.collect import documents
+from storyforge.collect.order import natural
 from storyforge.collect.reading import MAX_RECORD_BYTES, Record, Unusable, guessed, json_value, lines, suffix
 from storyforge.collect.rows import listed
 from storyforge.core.archives import MAX_RATIO
@@ -53,8 +54,8 @@ class Entry:
             raise
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
-        except Exception as error:  # zipfile raises many kinds on damaged bytes
-            raise Unusable("damaged", f"not a whole file: {type(error).__name__}") from None
+        except Exception:  # zipfile raises many kinds on damaged bytes
+            raise Unusable("damaged", "not a whole file") from None
 
 
 @dataclass
@@ -95,8 +96,8 @@ class Listing:
                 infos = [info for info in zipped.infolist() if not info.is_dir()]
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        except Exception as error:  # zipfile raises many kinds on damaged bytes
-            trouble = Unusable("damaged", f"not a whole archive: {type(error).__name__}")
+        except Exception:  # zipfile raises many kinds on damaged bytes
+            trouble = Unusable("damaged", "not a whole archive, or none")
             self.files[name] = Entry(path, unusable=trouble)
             return
         names = [info.filename for info in infos]
@@ -113,6 +114,8 @@ class Listing:
 def _unsafe(infos: list[zipfile.ZipInfo]) -> Unusable | None:
     """Why an archive is not unpacked: it is encrypted, a bomb, or one that no archiver makes."""
     names = [info.filename for info in infos]
+    if not names:
+        return Unusable("empty_archive")
     if len(names) != len(set(names)) or not all(map(is_inside, names)):
         return Unusable("damaged", "it holds a name twice, or one that leads out of it")
     if any(info.flag_bits & 1 for info in infos):
@@ -124,7 +127,7 @@ def _unsafe(infos: list[zipfile.ZipInfo]) -> Unusable | None:
 
 
 def listing(folder: Path) -> Listing:
-    """The folder's files by name. DVC does not follow links to folders, so they are not read here either."""
+    """The folder's files in the order of reading; no links to folders, which DVC does not follow either."""
     found = Listing()
     for path in sorted(folder.rglob("*")):
         name = printable(path.relative_to(folder).as_posix())
@@ -144,7 +147,7 @@ def listing(folder: Path) -> Listing:
             f"{folder}: no story: {said} (and run `make stories`, for experiments with --temp or --queue), "
             "or take collect.folder out of params.yaml"
         )
-    found.files = dict(sorted(found.files.items()))
+    found.files = dict(sorted(found.files.items(), key=lambda item: natural(item[0])))
     return found
 
 
@@ -157,10 +160,12 @@ def unread(not_read: Counter[str]) -> str:
     )
     many, were = ("file", "was") if not_read.total() == 1 else ("files", "were")
     links = any(kind.startswith("link") for kind in not_read)
-    remedy = "save them as .docx, .odt or .txt" + (" (a PDF as text)" if ".pdf" in not_read else "")
-    remedy += " (compile a Scrivener project)" if ".scriv" in not_read else ""
-    remedy += "; copy the linked folder itself" if links else ""
-    return f"{not_read.total()} {many} {were} not read: {kinds}: {remedy}"
+    remedies = ["unpack a .zip that is inside another"] if ".zip" in not_read else []
+    remedies += ["copy the linked folder itself"] if links else []
+    if any(kind != ".zip" and not kind.startswith("link") for kind in not_read):
+        saved = "save them as .docx, .odt or .txt" + (" (a PDF as text)" if ".pdf" in not_read else "")
+        remedies.insert(0, saved + (" (compile a Scrivener project)" if ".scriv" in not_read else ""))
+    return f"{not_read.total()} {many} {were} not read: {kinds}: {'; '.join(remedies)}"
 
 
 def require_reader(files: dict[str, Entry]) -> str | None:
@@ -179,31 +184,42 @@ def require_reader(files: dict[str, Entry]) -> str | None:
 
 
 def records(files: dict[str, Entry]) -> Iterator[Record]:
-    """What is in each file: a text, a document's text, lines, or rows as lines of JSON."""
+    """What is in each file: a text, a document's text, lines, or rows as lines of JSON; never nothing."""
     program = require_reader(files)
     for name, entry in files.items():
-        kind = suffix(name)
-        data = b""
-        try:
-            if entry.unusable:
-                raise entry.unusable
-            with entry.open() as file:
-                if kind in LINES:
-                    yield from line_rows(name, file)
-                    continue
-                limit = MAX_RECORD_BYTES if kind in TEXTS else MAX_FILE_BYTES
-                data = file.read(limit + 1)
-            if len(data) > limit:
-                raise Unusable("too_long")
-            if kind in documents.FORMATS:
-                text, about = documents.converted(data, kind, program)
-                yield Record(name, 1, 0, (text,), about)
-            elif kind in ROWS:
-                yield from json_rows(name, data) if kind == ".json" else csv_rows(name, data)
-            else:
-                yield Record(name, 1, 0, (guessed(data).encode(),))
-        except Unusable as trouble:
-            yield Record(name, 1, 0, (data[: MAX_RECORD_BYTES + 1],), unusable=trouble)
+        empty = True
+        for record in _records(name, entry, program):
+            empty = False
+            yield record
+        if empty:
+            yield Record(name, 1, 0, (b"",), unusable=Unusable("empty_text"))
+
+
+def _records(name: str, entry: Entry, program: str | None) -> Iterator[Record]:
+    kind = suffix(name)
+    data = b""
+    try:
+        if entry.unusable:
+            raise entry.unusable
+        with entry.open() as file:
+            if kind in LINES:
+                yield from line_rows(name, file)
+                return
+            limit = MAX_RECORD_BYTES if kind in TEXTS else MAX_FILE_BYTES
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise Unusable("too_long")
+        if not data:
+            raise Unusable("empty_text")
+        if kind in documents.FORMATS:
+            text, about = documents.converted(data, kind, program)
+            yield Record(name, 1, 0, (text,), about)
+        elif kind in ROWS:
+            yield from json_rows(name, data) if kind == ".json" else csv_rows(name, data)
+        else:
+            yield Record(name, 1, 0, (guessed(data).encode(),))
+    except Unusable as trouble:
+        yield Record(name, 1, 0, (data[: MAX_RECORD_BYTES + 1],), unusable=trouble)
 
 
 def line_rows(name: str, file: BinaryIO) -> Iterator[Record]:

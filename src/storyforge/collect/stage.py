@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 from tqdm import tqdm
 
 from storyforge.collect import reading
-from storyforge.collect.accounts import Counts, Reject, left, own_account, reject_of
+from storyforge.collect.accounts import Counts, Reject, counted, left, own_account, reject_of
 from storyforge.collect.folder import Listing, listing, require_reader
 from storyforge.collect.folder import records as own_records
 from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, Source
@@ -69,8 +69,9 @@ def main(folder: Path, raw: Path) -> None:
         report, notes = collect(CollectParams.load(), folder, beside)
         write_json(beside / "collection_report.json", report)
     for name, source in report.items():
-        works = f" in {source['works']:,} works" if "works" in source else ""
-        print(printable(f"{name}: {source['stories']:,} stories{works}, {source['words']:,} words"))
+        works = f" in {counted(source['works'], 'work')}" if "works" in source else ""
+        stories = counted(source["stories"], "story", "stories")
+        print(printable(f"{name}: {stories}{works}, {counted(source['words'], 'word')}"))
     for note in notes:
         print(printable(note))
 
@@ -154,10 +155,14 @@ def _require_few_rejects(name: str, counts: Counts, max_share: float) -> None:
     if counts.rejected_bytes > max_share * counts.read_bytes or (rejected and not counts.read - rejected):
         share = counts.rejected_bytes / max(1, counts.read_bytes)
         more = rejected - len(counts.first_rejects)
+        said = (
+            f"{rejected:,} of {counts.read:,} records, {share:.0%} of the bytes, cannot be read, and "
+            f"collect.max_reject_share allows {max_share:.0%}"
+        )
+        if rejected == counts.read:
+            said = f"no story in {counted(rejected, 'record')}"
         raise UserError(
-            f"{name}: {rejected:,} of {counts.read:,} records, {share:.0%} of the bytes, cannot be read, and "
-            f"collect.max_reject_share allows {max_share:.0%}: {'; '.join(counts.first_rejects)}"
-            f"{f'; {more:,} more' if more else ''}"
+            f"{name}: {said}: {'; '.join(counts.first_rejects)}{f'; {more:,} more' if more else ''}"
         )
 
 

@@ -4,12 +4,12 @@ import json
 import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from storyforge.core.choice import rank
-from storyforge.core.records import SIDES
+from storyforge.core.records import SIDES, Story
 from storyforge.core.words import quantiles
 from storyforge.preprocess.corpus import Candidate
 from storyforge.preprocess.heldout import ONE_OF, SplitParams, absent
@@ -40,6 +40,32 @@ class Sample:
 
     def entries(self) -> list[dict[str, str]]:
         return [entry for _, entry in self.shown]
+
+
+@dataclass
+class Read:
+    """What was read: how many stories of each source, and which file each of one's own stands in."""
+
+    stories: Counter[str] = field(default_factory=Counter)
+    files: dict[str, str] = field(default_factory=dict)  # by story
+
+    def noted(self, stories: Iterable[Story]) -> Iterator[Story]:
+        for story in stories:
+            self.stories[story.source] += 1
+            if "file" in story.meta:
+                self.files[story.id] = story.meta["file"]
+            yield story
+
+    def copies(self, account: Mapping[str, Any]) -> str:
+        """Two files of which one repeats or shares text of the other, where there are such; else ""."""
+        for rule in ("near_copy", "held_out_text", "copy"):
+            for example in account["rules"].get(rule, {}).get("examples", ()):
+                file = self.files.get(example["id"].partition("-")[0])
+                words = re.findall(r"\w+", example["reason"])
+                other = next((self.files[word] for word in words if word in self.files), None)
+                if file and other and file != other:
+                    return f"{file} has much of the text of {other}"
+        return ""
 
 
 @dataclass

@@ -217,6 +217,9 @@ def _asked(
     if not later and profile.page_words and (size := length(found[0].text)) >= SHORTEST_CONTINUED:
         before, *later = prose_passages(found[0].text, MIDDLE * size, length)
     for passage in later:
+        if len(found) == 1 and len(WORD.findall(passage.text)) < (profile.min_words or 0):
+            before = passage  # the whole story, which has it too, stays
+            continue
         page = profile.page_words and last_page(before.text, profile.page_words, length)
         yield passage, continuation_prompt(page) if page else None
         before = passage

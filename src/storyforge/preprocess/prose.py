@@ -9,11 +9,14 @@ import sentencex
 from storyforge.preprocess.language import Measure, word_count
 from storyforge.preprocess.passages import Passage, even_cuts
 
+# "***", "* * *", "#", "~~~" or "—" alone on a line, between scenes
+RULE = r"[^\S\n]*([*#~_=•⁂–—-])(?:[^\S\n]*\1){0,20}[^\S\n]*(?=\n|\Z)"
 # The rule between scenes stays with the scene it ends: `++` keeps the lookahead from seeing half of a break.
-BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)++(?!\*\*\*)")
-LINE_BREAK = re.compile(r"\n")
+BLANK_LINES = re.compile(rf"\n(?:[^\S\n]*\n)++(?!{RULE})")
+LINE_BREAK = re.compile(rf"\n(?!\n*+{RULE})")
+LEADING_RULE = re.compile(rf"\s*^{RULE}", re.MULTILINE)
+LAST_RULE = re.compile(rf"\n{RULE}\s*\Z")
 LONGEST_HEADING = 30  # characters, all letters of them capitals: `CHAPTER I.` and `INT.` are no sentences
-RULE = "***"
 FINEST = 30  # parts that a passage is made of at most; the time it takes to cut evenly grows with them
 
 
@@ -40,7 +43,7 @@ def opening_part(text: str, limit: float, length: Measure = word_count) -> Passa
         taken += 1
     part = "".join(units[:taken]).strip()
     ends = taken == len(units)
-    return Passage(part if ends else part.removesuffix(RULE).rstrip(), opens=True, ends=ends)
+    return Passage(part if ends else LAST_RULE.sub("", part).rstrip(), opens=True, ends=ends)
 
 
 def sentences(text: str) -> list[str]:
@@ -48,7 +51,8 @@ def sentences(text: str) -> list[str]:
     found = [""]
     for part in sentencex.segment("en", text):  # "en" knows the marks of other scripts too
         before = found[-1].strip()
-        if not before or before.isupper() and len(before) <= LONGEST_HEADING:
+        heading = before.isupper() and len(before) <= LONGEST_HEADING
+        if not before or heading or re.fullmatch(RULE, part.strip()):
             found[-1] += part
         else:
             found.append(part)
@@ -62,7 +66,9 @@ def last_page(text: str, limit: float, length: Measure = word_count) -> str:
     while start and reached + length(units[start - 1]) <= limit:
         start -= 1
         reached += length(units[start])
-    return "".join(units[start:]).strip("\n").removeprefix(RULE).strip("\n")
+    page = "".join(units[start:]).strip("\n")
+    rule = LEADING_RULE.match(page)
+    return page[rule.end() if rule else 0 :].strip("\n")
 
 
 def continuation_prompt(page: str) -> str:

@@ -29,7 +29,7 @@ from storyforge.core.records import SIDES, Exchange, Story, read_prompts
 from storyforge.core.text import printable
 from storyforge.core.words import WORD
 from storyforge.preprocess import corpus, filters
-from storyforge.preprocess.accounts import Account, outlook, report, summary
+from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
 from storyforge.preprocess.drafts import Draft, Profile, drafts
 from storyforge.preprocess.heldout import (
@@ -43,6 +43,10 @@ from storyforge.preprocess.overlap import sketch
 
 RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
 NO_FAULT = ("not_chosen", "gap")  # as many as params.yaml asks for
+OWN = (
+    "folder"  # of one's own stories, where several drafts of one are nothing unusual: to drop them is enough
+)
+OWN_NO_FAULT = (*NO_FAULT, "copy", "near_copy", "held_out_text")
 GOVERNED = {  # rule → the key that makes it stricter or milder; of a source's profile, or with its section
     "tag": "drop_tags",
     "short_prompt": "min_prompt_words",
@@ -199,7 +203,8 @@ def _written(candidates: Sequence[Candidate], lines: Iterable[bytes], folder: Pa
 def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -> None:
     for source, account in accounts.items():
         for rule, count in account.dropped.items():
-            if account.drafts >= FEW and rule not in NO_FAULT and count > max_share * account.drafts:
+            excused = OWN_NO_FAULT if source == OWN else NO_FAULT
+            if account.drafts >= FEW and rule not in excused and count > max_share * account.drafts:
                 example = account.examples[rule].entries()[0]
                 raise UserError(
                     f"{source}: rule '{rule}' drops {count:,} of {account.drafts:,}, more than "
@@ -247,14 +252,19 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
     processes = (os.cpu_count() or 1) if large else 1
     with published_folder(processed) as folder:
-        metadata = preprocess(stories_of(files), held_out, params, folder, processes)
+        read = Read()
+        metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, processes)
         write_json(folder / "metadata.json", metadata)
     write_json(metrics, summary(metadata))
     for source, account in metadata["sources"].items():
         rows = ", ".join(f"{count:,} {side}" for side, count in account["kept"].items())
-        print(printable(f"{source}: {rows} of {account['drafts']:,}"))
+        stories, drafts = read.stories[source], account["drafts"]
+        of = f"{drafts:,} passages of " if drafts != stories else ""
+        print(printable(f"{source}: {rows} of {of}{stories:,} {'story' if stories == 1 else 'stories'}"))
         if dropped := {rule: row["dropped"] for rule, row in account["rules"].items() if row["dropped"]}:
             print(f"  dropped: {', '.join(f'{count:,} {rule}' for rule, count in dropped.items())}")
+        if copies := read.copies(account):
+            print(printable(f"  {copies}: leave one draft of each story"))
         if languages := account.get("languages"):
             print(f"  languages: {', '.join(f'{count:,} {name}' for name, count in languages.items())}")
         if missing := account["held_out_but_absent"]:
