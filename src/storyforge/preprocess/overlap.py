@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # which imports this module
 
 SAMPLED = 4  # one shingle of so many is in a sketch
 CONTAINED = 0.3  # of the smaller text's shingles; two texts of their own share less than 0.1
+LEAST_COMMON = 8  # hashes, some 32 shingles; of short texts fewer may reach that share by chance
 Sketch = np.ndarray  # (shingles,) uint32, sorted, each once
 
 
@@ -42,22 +43,26 @@ def overlaps(candidates: "Sequence[Candidate]") -> "Iterator[tuple[Candidate, st
         by_work: dict[tuple, list[Sketch]] = defaultdict(list)
         for other, common in index.found(row.sketch):
             by_work[works[other]].append(common)
-            if len(common) >= CONTAINED * min(len(row.sketch), len(held_out[other].sketch)):
+            if _much(len(common), min(len(row.sketch), len(held_out[other].sketch))):
                 gone.setdefault(number, f"shares text with {held_out[other].id}, which is held out")
         for work, parts in by_work.items():
             common = np.unique(np.concatenate(parts))
             shared[(row.source, row.work), work].append(common)
-            if len(common) >= CONTAINED * len(row.sketch):
+            if _much(len(common), len(row.sketch)):
                 gone.setdefault(number, f"shares text with {work[1]}, which is held out")
     rows_of: dict[tuple, list[int]] = defaultdict(list)
     for number, row in enumerate(training):
         rows_of[row.source, row.work].append(number)
     for (work, held_out_work), parts in shared.items():
         whole = np.unique(np.concatenate([training[number].sketch for number in rows_of[work]]))
-        if len(np.unique(np.concatenate(parts))) >= CONTAINED * len(whole):
+        if _much(len(np.unique(np.concatenate(parts))), len(whole)):
             for number in rows_of[work]:
                 gone.setdefault(number, f"its work shares text with {held_out_work[1]}, which is held out")
     yield from ((training[number], why) for number, why in sorted(gone.items()))
+
+
+def _much(common: int, of: int) -> bool:
+    return common >= max(LEAST_COMMON, CONTAINED * of)
 
 
 class _Index:
