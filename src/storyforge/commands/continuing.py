@@ -44,8 +44,8 @@ def go_on(
 
     file = Path(context.find_root().obj) / file
     text = read(file)
-    if append and file.suffix.lower() not in OF_TEXTS:
-        raise UserError(f"{file}: --append writes to text files only: leave it out, or save as .txt")
+    if append:  # now: a passage takes its time
+        utf8(file)
     if not page_words()[1]:
         aside("no profile in params.yaml has page_words: going on from a page is not what it was trained for")
     ready, params = writers.loaded({} if base else writers.named(adapter), sampling)
@@ -106,6 +106,18 @@ def joined(text: str, more: str) -> str:
     return f"{before}{between}{more}\n"
 
 
+def utf8(file: Path) -> tuple[bytes, str]:
+    """The mark of a text file's encoding, if it has one, and its text; UserError where it is not in UTF-8."""
+    if file.suffix.lower() not in OF_TEXTS:
+        raise UserError(f"{file}: --append writes to text files only: leave it out, or save as .txt")
+    data = file.read_bytes()
+    mark = data[: len(BOM_UTF8)] if data.startswith(BOM_UTF8) else b""
+    try:
+        return mark, data.removeprefix(mark).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: is not UTF-8: save it as UTF-8, or run without --append") from None
+
+
 def add(file: Path, text: str, more: str) -> None:
     """Write the longer text; mark, line ends and mode stay, and a link stays a link.
 
@@ -114,12 +126,7 @@ def add(file: Path, text: str, more: str) -> None:
     from storyforge.core.files import published
 
     file = file.resolve()
-    data = file.read_bytes()
-    mark = data[: len(BOM_UTF8)] if data.startswith(BOM_UTF8) else b""
-    try:
-        before = data.removeprefix(mark).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: is not UTF-8: save it as UTF-8, or run without --append") from None
+    mark, before = utf8(file)
     if before.replace("\r\n", "\n") != text:
         raise UserError(f"{file}: was changed while the passage was written: nothing was added to it")
     longer = joined(text, more)
