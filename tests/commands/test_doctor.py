@@ -381,18 +381,18 @@ def test_without_git_dvc_cannot_work_and_one_command_helps(repository):
     """The repository came as a ZIP."""
     shutil.rmtree(repository.root / ".git")
     assert [name for name, check in doctor.CHECKS.items() if doctor.outcome(check).state == "wrong"][:1] == [
-        "surroundings"
+        "place"
     ]
     assert doctor.branch().state == "ok"
-    assert mend(doctor.surroundings).state == "ok"
+    assert mend(doctor.place).state == "ok"
 
 
 def test_a_path_with_braces_is_named(repository, monkeypatch):
-    assert doctor.surroundings().state == "ok"
+    assert doctor.place().state == "ok"
     inside = repository.root / "a{b}"
     inside.mkdir()
     monkeypatch.chdir(inside)
-    finding = doctor.surroundings()
+    finding = doctor.place()
     assert finding.state == "wrong" and f"{inside}: DVC fails where a path has braces" in finding.text
 
 
@@ -407,9 +407,9 @@ def test_without_a_home_or_a_name_dvc_cannot_work(repository, monkeypatch, missi
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("USER", "me")
-    assert doctor.surroundings().state == "ok"
+    assert doctor.place().state == "ok"
     monkeypatch.delenv(missing)
-    assert doctor.surroundings().text.startswith("no home or no user name: set HOME")
+    assert doctor.place().text.startswith("no home or no user name: set HOME")
 
 
 def test_a_full_disk_is_wrong(repository, monkeypatch):

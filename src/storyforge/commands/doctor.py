@@ -86,7 +86,7 @@ def some(names: list[str], between: str = ", ") -> str:
     return between.join(names[:MOST]) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
 
 
-def surroundings() -> Finding:
+def place() -> Finding:
     """What DVC needs around it, and does not name."""
     asked = repository.run("git", "rev-parse", "--git-dir", capture_output=True, text=True)
     if "dubious ownership" in asked.stderr:
@@ -275,6 +275,6 @@ def remote() -> Finding:
     return ok("has all data that is here")
 
 
-KILLED_RUNS = (surroundings, processes, rwlock, lock, branch, experiments)  # mending these helps the others
+KILLED_RUNS = (place, processes, rwlock, lock, branch, experiments)  # mending these helps the others
 THE_REST = (params, stories, packages, device, hub, fetched, disk, data, remote)
 CHECKS = {"dvc.lock" if check is lock else check.__name__: check for check in KILLED_RUNS + THE_REST}
