@@ -191,7 +191,7 @@ def test_it_runs_on_the_default_with_reduced_budgets(default, kernels):
 
     report = (default.root / "reports" / "report.md").read_text()
     [findings] = run.shown("curves", "text/markdown")
-    assert report.startswith(findings) and "Held-out stories" in findings
+    assert report.startswith(findings) and "held-out stories" in findings
     assert len(run.shown("curves", "image/png")) == 2
 
     lines = (default.root / "data" / "evaluated" / "samples.jsonl").read_text().splitlines()
