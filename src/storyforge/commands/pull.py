@@ -97,11 +97,12 @@ def complete(repo: Any, out: Any) -> bool:
 
 def files_of(repo: Any, out: Any) -> dict[str, str]:
     """Hash → path of each file of a folder; UserError where one would lie outside it."""
+    from storyforge.core.cache import is_inside  # brings ruamel, which help does without
+
     files, folder = {}, Path(out.fs_path)
     for row in json.loads(Path(repo.cache.local.oid_to_path(out.hash_info.value)).read_bytes()):
         name, md5 = row["relpath"], row["md5"]
-        parts = {*name.split("/"), *Path(name).parts}
-        outside = parts & {"", ".", ".."} or Path(name).is_absolute() or "\0" in name
+        outside = not is_inside(name) or {"", "."} & {*name.split("/")}
         if outside or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{out}: its list names {name!r}, outside the folder: nothing was checked out")
         if not MD5.fullmatch(md5):
