@@ -46,11 +46,12 @@ def go_on(
     text = read(file)
     if append:  # now: a passage takes its time
         utf8(file)
-    if not page_words()[1]:
+    page, trained = last_page_of(text)
+    if not trained:
         aside("no profile in params.yaml has page_words: going on from a page is not what it was trained for")
     ready, params = writers.loaded({} if base else writers.named(adapter), sampling)
     name, written = ready.names[-1], []
-    with closing(passage(ready, name, text, params, params.seed)) as stream:
+    with closing(passage(ready, name, page, params)) as stream:
         for delta in stream:
             say(delta.text, end="")
             written.append(delta.text)
@@ -61,13 +62,20 @@ def go_on(
         aside(f"added to {file}")
 
 
-def passage(ready: "Writers", name: str, text: str, params: "SamplingParams", seed: int) -> "Iterator[Delta]":
-    """What follows the text, as it is written; asked for as the recipe's training asks."""
-    from storyforge.preprocess.prose import continuation_prompt, last_page
+def passage(ready: "Writers", name: str, page: str, params: "SamplingParams") -> "Iterator[Delta]":
+    """What follows a page, as it is written; asked for as the recipe's training asks."""
+    from storyforge.preprocess.prose import continuation_prompt
 
-    words, _ = page_words()
-    ids, _ = ready.encoded(continuation_prompt(last_page(text, words)), params)
-    yield from ready.stream(name, ids, params, seed)
+    ids, _ = ready.encoded(continuation_prompt(page), params)
+    yield from ready.stream(name, ids, params, params.seed)
+
+
+def last_page_of(text: str) -> tuple[str, bool]:
+    """As much of the end as the recipe trains to go on from, and whether it trains that."""
+    from storyforge.preprocess.prose import last_page
+
+    words, trained = page_words()
+    return last_page(text, words), trained
 
 
 def page_words() -> tuple[int, bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from storyforge.commands.continuing import passage
+from storyforge.commands.continuing import last_page_of, passage
 from storyforge.commands.writers import TUNED, Delta, Writers, how_it_ended, indented, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
@@ -61,10 +61,15 @@ def request(prompt: Prompt, writers: Sequence[str], changes: Mapping[str, Any]) 
         raise UserError(f"{len(prompt.prompt)} characters of prompt: at most {MAX_CHARACTERS}")
     if not 1 <= len(writers) <= MAX_WRITERS:
         raise UserError(f"{len(writers)} writers: choose one to {MAX_WRITERS}")
+    return Request(prompt, bounded(changes), {name: Reply() for name in writers})
+
+
+def bounded(changes: Mapping[str, Any]) -> "SamplingParams":
+    """The `sampling` of params.yaml with some values changed; UserError where a reply would be too long."""
     params = sampling(changes)
     if params.max_new_tokens > MAX_TOKENS:
         raise UserError(f"{params.max_new_tokens} tokens: at most {MAX_TOKENS}")
-    return Request(prompt, params, {name: Reply() for name in writers})
+    return params
 
 
 def answer(writers: Writers, request: Request) -> Iterator[str]:
@@ -83,8 +88,8 @@ def continued(writers: Writers, text: str, changes: Mapping[str, Any]) -> Iterat
     """The tuned writer's next passage of a text, given each time it has grown; at most MAX_SECONDS."""
     if not text.strip():
         raise UserError("no text: write a first sentence")
-    params = request(Prompt(TUNED, TUNED, TUNED), [TUNED], changes).params
-    stream = passage(writers, TUNED, whole(text, "the text"), params, params.seed)
+    page, _ = last_page_of(whole(text, "the text"))
+    stream = passage(writers, TUNED, page, bounded(changes))
     reply = Reply()
     for _ in _grown(reply, stream, time.monotonic() + MAX_SECONDS):
         yield reply
