@@ -23,15 +23,10 @@ from storyforge.core.assets import Origin, archive, files, member_path, snapshot
 from storyforge.core.cache import cache_dir, damaged
 from storyforge.core.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("waits")
 ROWS = bytes(range(256)) * 2000  # 512,000 bytes
 NAME = "data/train-0.parquet"
 PATTERN = ["data/train-*.parquet"]
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch, tmp_path):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
-    return hub.isolate(monkeypatch, tmp_path / "cache")
 
 
 @pytest.fixture

@@ -15,14 +15,9 @@ from storyforge.core.cache import cache_dir
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
 
+pytestmark = pytest.mark.usefixtures("waits")
 ROWS = bytes(range(256)) * 2000  # 512,000 bytes
 NAME = "data/rows.bin"
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch, tmp_path):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
-    return hub.isolate(monkeypatch, tmp_path / "cache")
 
 
 @pytest.fixture
