@@ -2,9 +2,11 @@
 
 A folder is a stage, or what several stages share. A file imports from its own folder or from one to its left:
 
-    core  ←  collect | preprocess | report                                      no torch
+    core  ←  collect | preprocess | report | judging                            no torch
+    core  ←  measures  ←  principles                                            no torch
     core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch
-                                                    ←  commands  ←  cli, demo
+    all of these but collect, preprocess, report  ←  revise | align | judge     torch
+    all  ←  commands  ←  cli, demo
 """
 
 import sys

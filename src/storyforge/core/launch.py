@@ -27,6 +27,7 @@ def launch(main: Callable[..., dict[str, Any] | None]) -> None:
     """
     end_with_parent()
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other, not to our user
+    sys.stdout.reconfigure(line_buffering=True)  # in a file, too, what is said stands before what went wrong
     *paths, timing = map(Path, sys.argv[1:])
     start = time.perf_counter()
     try:

@@ -27,11 +27,11 @@ from storyforge.core.launch import launch
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Exchange, Prompt, read_prompts
 from storyforge.core.tracking import tracked
-from storyforge.evaluate.diversity import COPIED_RUN
 from storyforge.evaluate.losses import WRITERS, Scored, comparison
 from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_use, under_prompts
 from storyforge.evaluate.prompts import PromptsParams, fitting_prompts
 from storyforge.evaluate.writing import measure_writing
+from storyforge.measures.diversity import COPIED_RUN
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll

@@ -14,9 +14,9 @@ import numpy as np
 
 from storyforge.core.records import Exchange
 from storyforge.core.words import Gram, opening, words
-from storyforge.evaluate.diversity import copied_runs, copied_share, distinct, longest_repeat, self_bleu
-from storyforge.evaluate.losses import difference, rounded
-from storyforge.evaluate.prompt_use import common_words, covered, elements, words_ratio
+from storyforge.measures.diversity import copied_runs, copied_share, distinct, longest_repeat, self_bleu
+from storyforge.measures.intervals import difference, rounded
+from storyforge.measures.prompt_words import common_words, covered, elements, words_ratio
 
 SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]*_]*\s*$|\]\s*$""")  # or of a stage direction
 WRITERS_ONLY = ("finished", "words", "words_ratio")  # how long a corpus' passages are is its cutter's choice

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storyforge.core.words import grams
-from storyforge.evaluate.diversity import copied_runs, copied_share, distinct, longest_repeat, self_bleu
+from storyforge.measures.diversity import copied_runs, copied_share, distinct, longest_repeat, self_bleu
 
 COUNTING = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=40)

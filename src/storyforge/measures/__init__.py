@@ -1,0 +1,1 @@
+"""What is measured of texts and of numbers by more than one stage; no torch."""
