@@ -2,11 +2,9 @@
 
 A folder is a stage, or what several stages share. A file imports from its own folder or from one to its left:
 
-    core  ←  collect | preprocess | report | judging                            no torch
-    core  ←  measures  ←  principles                                            no torch
+    core  ←  collect | preprocess | report | measures                           no torch
     core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch
-    all of these but collect, preprocess, report  ←  revise | align | judge     torch
-    all  ←  commands  ←  cli, demo
+                                                    ←  commands  ←  cli, demo
 """
 
 import sys

@@ -13,27 +13,22 @@ from pathlib import Path
 # A folder is a stage, or what stages share: what may be imported from where, besides itself.
 SHARED = {"core"}
 MODEL = {"core", "engine", "model"}
-STAGES = {"collect", "preprocess", "train", "evaluate", "revise", "align", "judge", "report"}
+STAGES = {"collect", "preprocess", "train", "evaluate", "report"}
 MAY_IMPORT = {
     "core": set(),
     "collect": SHARED,
     "preprocess": SHARED,
     "report": SHARED,
     "measures": SHARED,
-    "principles": {"core", "measures"},
-    "judging": SHARED,
     "engine": SHARED,
     "model": {"core", "engine"},
     "train": MODEL,
     "sampling": MODEL,
     "evaluate": {*MODEL, "sampling", "measures"},
-    "revise": {*MODEL, "sampling", "train", "measures", "principles", "judging"},
-    "align": {*MODEL, "sampling", "train", "measures", "principles"},
-    "judge": {*MODEL, "sampling", "train", "measures", "principles", "judging"},
     "export": {*MODEL, "sampling"},
 }
 COMMANDS = {*MAY_IMPORT, "commands"}  # these, the command line and the demo may import everything
-TORCH = {"engine", "model", "train", "sampling", "evaluate", "revise", "align", "judge", "export"}
+TORCH = {"engine", "model", "train", "sampling", "evaluate", "export"}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors.torch")
 GROUND = {"filelock", "pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "storyforge"}
 OUTSIDE = {
