@@ -57,7 +57,9 @@ os.listdir = lambda *where: shuffled(names(*where))
 os.scandir = Scan
 time.time = lambda: now() + {ahead}
 """
-PROCESSORS = "os.cpu_count = lambda: {processors}\n"
+PROCESSORS = (
+    "os.cpu_count = lambda: {processors}\nos.sched_getaffinity = lambda _: set(range({processors}))\n"
+)
 
 
 def main() -> int:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
-from multiprocessing import get_context
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
 
@@ -40,6 +39,7 @@ from storyforge.preprocess.heldout import (
     hold_out,
 )
 from storyforge.preprocess.overlap import sketch
+from storyforge.preprocess.pool import shared_out
 
 RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
 NO_FAULT = ("not_chosen", "gap")  # as many as params.yaml asks for
@@ -166,10 +166,9 @@ def _examined(
     """In the order of the stories, however many processes there are."""
     stories = iter(tqdm(stories, "preprocess", unit=" stories", disable=None))
     batches = iter(lambda: list(islice(stories, BATCH)), [])
-    with ExitStack() as stack:
-        pool = stack.enter_context(get_context("spawn").Pool(processes)) if processes > 1 else None
-        for examined in (pool.imap if pool else map)(examiner.examine_all, batches):
-            yield from examined
+    each = examiner.examine_all
+    answers = shared_out(each, batches, processes) if processes > 1 else map(each, batches)
+    yield from chain.from_iterable(answers)
 
 
 def _shingles_of(file: BinaryIO, starts: Sequence[int], length: int) -> Callable[[int], frozenset[str]]:
@@ -250,7 +249,9 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     params, held_out = PreprocessParams.load(), [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
-    processes = (os.cpu_count() or 1) if large else 1
+    # A job that was given 4 cores of a node's 128 starts 4 workers; macOS does not tell.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = cores if large else 1
     with published_folder(processed) as folder:
         read = Read()
         metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, processes)
