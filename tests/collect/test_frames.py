@@ -181,6 +181,7 @@ def test_marked_headings_are_headings_where_the_text_is_markdown(heads, suffix):
     [
         ("CHAPTER I.", "CHAPTER II."),
         ("Chapter One", "Chapter Twenty-Two: The Storm"),
+        ("Chapter Seventeen", "CHAPTER FIFTY ONE. Calm"),
         ("# Chapter 1", "# Chapter 2"),
         ("Глава 1", "Глава 2. Буря"),
         ("Kapitel I", "Chapitre 2 : Rêve"),

@@ -13,6 +13,8 @@ from storyforge.collect.order import natural
         [f"novel/Chapter {number}.txt" for number in range(1, 13)],
         ["Part I.md", "Part II.md", "Part IV.md", "Part IX.md", "Part X.md", "Part XL.md"],
         ["a/Chapter One.txt", "a/Chapter Two.txt", "a/Chapter Ten.txt", "a/Chapter Twelve.txt"],
+        ["Chapter Six.md", "Chapter Nineteen.md", "Chapter Twenty-One.md", "chapter sixty two.md"],
+        ["Part thirty_nine.md", "Part Forty.md", "Part Forty One.md", "Part ninety-nine.md"],
         ["Sea - Prologue.txt", "Sea - Chapter 2.txt", "Sea - Chapter 11.txt", "Sea - Epilogue.txt"],
         ["2/1.txt", "2/10.txt", "10/1.txt", "b.txt"],
         ["The Sea.docx", "The Sea 2.docx", "The Sea 10.txt"],

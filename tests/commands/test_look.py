@@ -1,8 +1,10 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from storyforge.collect.accounts import Reject
 from storyforge.commands.look import chosen, spelled
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_json
@@ -46,19 +48,12 @@ def test_rejected_stories_are_counted_by_rule(clone, storyforge):
 def test_what_collect_did_not_read_is_told_beside_the_rules(clone, storyforge):
     unread = "12 files were not read: .pages 11, .pdf 1: save them as .docx"
     report = {"folder": {"records": {"rejected": {"invalid_utf8": 1}}, "unread": unread}}
-    place = {
-        "source": "folder",
-        "file": "s09.txt",
-        "record": 1,
-        "reason": "invalid_utf8",
-        "detail": "looks like x",
-    }
+    place = Reject("folder", "s09.txt", 1, None, "invalid_utf8", "0" * 64, 9, "looks like x")
     Path("data/raw/collection_report.json").write_text(json.dumps(report))
-    Path("data/raw/rejects.jsonl").write_text(json.dumps(place) + "\n")
+    Path("data/raw/rejects.jsonl").write_text(json.dumps(asdict(place)) + "\n")
     said = storyforge("look", "rejected").stdout
-    assert (
-        "folder: collect rejected invalid_utf8 1:\n  s09.txt, record 1: invalid_utf8 looks like x\n" in said
-    )
+    remedy = "s09.txt is not UTF-8 (looks like x): save it as UTF-8"
+    assert f"folder: collect rejected invalid_utf8 1:\n  {remedy}\n" in said
     assert said.endswith(f"folder: {unread}\n")
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+from storyforge.collect.order import IN_WORDS, value
+
 BYLINE = re.compile(
     r"^\W{0,3}(?:written |a (?:short )?story )?by:? +(.{2,60}?)[\s*_)\]]{0,3}$", re.IGNORECASE
 )
@@ -25,9 +27,8 @@ WORD = re.compile(
 )
 MAX_HEADING = 200  # characters
 MAX_NUMBERED = 300  # chapters; more numbers are a list
-COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 ORDER = "the (?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)"
-NUMERAL = rf"(?:\d{{1,3}}|(?-i:[IVXLC]+)|(?:twenty|thirty|forty)(?:[ -]\w+)?|\w*teen|{COUNT}|{ORDER})"
+NUMERAL = rf"(?:\d{{1,3}}|(?-i:[IVXLC]+)|{IN_WORDS}|{ORDER})"
 # "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part two. He laughed.", "Book the tickets."
 HEADING = re.compile(
     rf"^[*_\s]*(?:(?:(chapter|kapitel|chapitre|cap[ií]tulo|capitolo|глава)|part|book|volume)\s+{NUMERAL}"
@@ -154,18 +155,8 @@ def _numbered(lines: list[str], blank: list[bool]) -> set[int]:
     ]
     if len(found) > MAX_NUMBERED:
         return set()
-    for count in (
-        [str(number) for number in range(1, len(found) + 1)],
-        [_roman(n) for n in range(1, len(found) + 1)],
-    ):
-        if len(found) > 1 and [each for _, each in found] == count:
-            return {n for n, _ in found}
-    return set()
-
-
-def _roman(number: int) -> str:
-    tens, ones = divmod(number, 10)
-    return "X" * tens + ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"][ones]
+    counts = [value(each) for _, each in found] == list(range(1, len(found) + 1))
+    return {n for n, _ in found} if counts and len(found) > 1 else set()
 
 
 def joined(text: str) -> tuple[str, int]:

@@ -3,9 +3,8 @@
 import re
 import unicodedata
 
-NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-)
+from storyforge.collect.order import IN_WORDS
+
 PARTS = (
     "chapter|chap|ch|part|pt|book|scene|act|episode|ep|volume|vol|kapitel|teil|chapitre|partie|cap[ií]tulo|parte"
     "|capitolo|глава|часть"
@@ -14,7 +13,7 @@ SEPARATOR = r"[\s_.,:#–—-]"
 # "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club"
 CHAPTER = re.compile(
     rf"^(?P<work>.*?)(?:^|{SEPARATOR})(?:{PARTS}){SEPARATOR}*"
-    rf"(?:\d{{1,3}}(?!\d)|(?:{'|'.join(NUMBERS)})\b|(?-i:[IVXL]+)(?=$|[_.,:–—-]|\s+[–—-])).*$",
+    rf"(?:\d{{1,3}}(?!\d)|{IN_WORDS}(?![^\W_])|(?-i:[IVXL]+)(?=$|[_.,:–—-]|\s+[–—-])).*$",
     re.IGNORECASE,
 )
 NTH = re.compile(r"^(?P<work>.*?)第\s*[\d〇零一二三四五六七八九十百]+\s*[章回話话部卷].*$")

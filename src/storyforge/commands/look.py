@@ -102,13 +102,14 @@ def show_collected() -> None:
     """What collect could make no story of, before any rule: records, and files of kinds that are not read."""
     if not (RAW / "collection_report.json").exists():
         return
+    from storyforge.collect.accounts import Reject  # slow: all readers come with it
+
     for source, account in sorted(read_json(RAW / "collection_report.json").items()):
         if rejected := account["records"]["rejected"]:
             say(f"{source}: collect rejected {', '.join(f'{why} {n:,}' for why, n in rejected.items())}:")
             places = (json.loads(line) for line in (RAW / "rejects.jsonl").open(encoding="utf-8"))
             for place in islice((place for place in places if place["source"] == source), REJECTS_SHOWN):
-                why = f"{place['reason']} {place['detail']}".strip()
-                say(f"  {place['file']}, record {place['record']}: {why}")
+                say(f"  {Reject(**place)}")
         if account.get("unread"):
             say(f"{source}: {account['unread']}")
 
