@@ -17,6 +17,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.core.words import grams, words
+from storyforge.preprocess import shares
 from storyforge.preprocess import stage as stage
 from storyforge.preprocess.drafts import SCENE_WORDINGS, Profile
 from storyforge.preprocess.heldout import sides
@@ -380,9 +381,21 @@ def test_what_governs_a_rule_that_takes_too_much_is_named(workplace, key, value)
 
 
 def test_every_key_that_is_named_exists(params):
-    assert set(stage.GOVERNED) <= set(stage.RULES)
+    assert set(shares.GOVERNED) <= set(stage.RULES)
     known = {*Profile.model_fields, *(f"corpus.{key}" for key in type(params.corpus).model_fields)}
-    assert set(stage.GOVERNED.values()) <= known
+    assert set(shares.GOVERNED.values()) <= known
+
+
+def test_where_drafts_are_few_a_harsh_rule_is_a_remark_with_its_key(workplace, capsys):
+    texts = [folder_text(f"short {n}.txt", f"Number {n} is too short.") for n in range(9)]
+    write_jsonl(workplace / "raw/folder.jsonl", [*own(9), *texts])
+    run()
+    key = "preprocess.profiles.folder.min_words in params.yaml"
+    said = f"  rule 'short' drops 9 of 30: is that right? look at {key}\n"
+    assert said in capsys.readouterr().out
+    change("max_rule_share", 0.4)
+    run()
+    assert "is that right" not in capsys.readouterr().out
 
 
 def test_nothing_left_to_train_on_is_said(workplace):
