@@ -200,8 +200,11 @@ def _labels(framed: Framed) -> None:
         framed.text = ARCHIVE_END.sub("", framed.text)
 
 
+FORCED = re.compile(r"^(?:[!@~]|\.(?=\w))")
+
+
 def _fountain(framed: Framed) -> None:
-    """A screenplay's title page goes beside it; notes, sections and synopses, which nobody prints, go."""
+    """A screenplay's title page goes beside it; what nobody prints goes: notes, sections, synopses, marks."""
     page = TITLE_PAGE.match(framed.text)
     if page:
         entries = re.findall(r"^(\w[\w ]*?) *:[ \t]*((?:.*\n)(?:[ \t]+\S.*\n)*)", page[1], re.MULTILINE)
@@ -214,6 +217,12 @@ def _fountain(framed: Framed) -> None:
     framed.text, notes = _without(framed.text, "[[", "]]")
     framed.text, outline = re.subn(r"^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.MULTILINE)
     framed.taken["notes"] += cuts + notes + outline
+    # What a line is, where its form does not say so: "!BANG", "@McLEAN", ".BLACK", "~la la", "> THE END <"
+    lines = framed.text.split("\n")
+    plain = [FORCED.sub("", line) for line in lines]
+    plain = [line[1:].strip().removesuffix("<").rstrip() if line.startswith(">") else line for line in plain]
+    framed.taken["marks"] += sum(map(str.__ne__, lines, plain))
+    framed.text = "\n".join(plain)
     framed.text = re.sub(r"\n{3,}", "\n\n", framed.text)
 
 

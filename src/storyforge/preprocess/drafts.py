@@ -64,6 +64,8 @@ SHORTEST_CONTINUED = 100  # words of a text that is short, but long enough to be
 Count = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+SCREENPLAY = "a screenplay"  # a Fountain file, among stories of another register
+
 
 class Profile(Slice):
     """What is expected of one source's drafts; what is not written is off. Bounds' sources: params.yaml."""
@@ -198,10 +200,11 @@ def _prose(story: Story, profile: Profile) -> list[Draft]:
     spoken = "en" if profile.min_english else language(text)  # other languages are dropped where a rule asks
     length = length_in(spoken)
     found = _fitted(text, profile, length)
+    register = SCREENPLAY if story.meta.get("form") == "drama" else profile.described_as or "a story"
     made = []
     for number, (passage, prompt) in enumerate(_asked(found, own, profile, length)):
         key = f"{story.id}-{number}" if number or len(found) > 1 else story.id
-        prompt = prompt or opening_prompt(key, profile.described_as or "a story", passage)
+        prompt = prompt or opening_prompt(key, register, passage)
         meta = {name: story.meta[name] for name in ("file", "title") if name in story.meta}
         known = {"raw": passage.text, "own_prompt": own, "meta": meta, "language": spoken}
         made.append(Draft(key, prompt, passage.text, passage.ends, **known))
