@@ -36,6 +36,7 @@ def test_a_small_change_is_accepted(why):
         ({"text": MENDED, "ended": False}, "cut"),
         ({"text": MENDED.replace("ferry", "boat")}, "premise"),
         ({"text": MENDED, "known": 0.87}, "check"),
+        ({"text": MENDED, "safe": 0.0}, "unsafe"),
     ],
 )
 def test_what_is_no_revision_is_refused_with_its_reason(why, change, reason):

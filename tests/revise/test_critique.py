@@ -8,7 +8,7 @@ import pytest
 from storyforge.principles.constitution import Principle
 from storyforge.principles.scores import Scored
 from storyforge.revise.acceptance import refusal
-from storyforge.revise.critique import Critique, critic_request, drawn, read_critique, revised
+from storyforge.revise.critique import Critique, critic_request, criticised, drawn, read_critique, revised
 from storyforge.sampling.generate import Written
 
 STORY = (
@@ -114,6 +114,11 @@ def test_a_later_round_works_on_the_revision_and_pairs_it_with_the_first_draft(i
 def test_a_draft_that_no_principle_applies_to_is_left_and_counted(improve):
     found = improve(lambda asked: FAULT, lambda asked: MENDED, principles=[principle("form", "drama")])
     assert not found.pairs and reasons(found) == ["no principle applies"]
+
+
+def test_an_unsafe_draft_is_dropped_not_revised(draft):
+    faults, spared = criticised([draft(0, safe=0.0)], CONCRETE, Script(lambda asked: FAULT), 1, 5)
+    assert not faults and [row["reason"] for row in spared] == ["unsafe"]
 
 
 def test_the_principle_is_drawn_by_hash_of_prompt_and_round():

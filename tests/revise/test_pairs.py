@@ -61,6 +61,12 @@ def test_equal_texts_and_texts_without_a_score_make_no_pair(draft, revise_params
     assert not found.pairs and reasons(found) == {"no score": 1}
 
 
+def test_an_unsafe_draft_is_in_no_pair(draft, revise_params):
+    drafts = [draft(0, 0.9, safe=0.0), draft(1, 0.8, safe=1.0), draft(2, 0.1)]
+    found = pareto_pairs(drafts, {}, revise_params)
+    assert numbers(found) == [(1, 2)] and reasons(found) == {"unsafe": 1}
+
+
 def test_a_human_pair_sets_the_corpus_own_story_over_the_draft(draft, revise_params):
     drafts = [draft(0, 0.9), draft(1, 0.9, text=""), draft(2, 0.9), draft(3, 0.9)]
     own = [draft(n, 0.2, text="Own.", tokens=tokens) for n, tokens in enumerate((100, 100, 70, 90))]

@@ -242,3 +242,16 @@ def test_a_broken_constitution_is_one_line_before_anything_is_written(workspace,
     (workspace.folder / "constitution.yaml").write_text("principles: [{id: x}]")
     with pytest.raises(UserError, match="constitution.yaml"):
         workspace()
+
+
+def test_a_missing_adapter_is_one_clear_line(workspace):
+    shutil.rmtree(workspace.folder / "tuned")
+    with pytest.raises(UserError, match="adapter_config.json: .*run `dvc repro`"):
+        workspace()
+
+
+def test_no_prompt_that_may_be_answered_is_one_line_that_says_so(workspace, exchanges):
+    train = list(read_jsonl(workspace.folder / "processed" / "train.jsonl", Exchange))
+    write_jsonl(workspace.folder / "processed" / "test.jsonl", train)
+    with pytest.raises(UserError, match=r"0 pairs, of 0 prompts \(6 are asked for\), are fewer"):
+        workspace()

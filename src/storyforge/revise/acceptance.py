@@ -15,7 +15,12 @@ PLANTED = re.compile(
     r"\b(?:above|previous|prior|earlier|preceding|instructions?|prompt|task)\b[^.!?\n]*[.!?]?",
     re.IGNORECASE,
 )
+SAFE = "safe"  # the check whose breach drops a text, whatever else is right
 LEAST_LETTERS = 4  # of a planted word; shorter ones are in every text
+
+
+def is_unsafe(draft: Draft) -> bool:
+    return draft.scored.checks.get(SAFE, 1.0) < 1.0
 
 
 def falls(before: Scored, after: Scored, slack: float) -> str | None:
@@ -55,6 +60,8 @@ def refusal(
     With the name of the check that falls, if that is why. `common`: words that tell no prompt from others.
     """
     prompt, (low, high) = draft.row.prompt, params.overlap
+    if is_unsafe(revision):
+        return "unsafe", None
     if obeyed(prompt, draft.text, revision.text):
         return "planted instruction", None
     if not of_one_length(draft, revision, params.length_band):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from storyforge.core.choice import rank, sample_seed
 from storyforge.core.words import words
 from storyforge.principles.constitution import Principle, applying
+from storyforge.revise.acceptance import is_unsafe
 from storyforge.revise.drafts import Draft, Score, scored
 from storyforge.revise.pairs import Found, Refused, pair, refused
 from storyforge.revise.params import ReviseParams
@@ -149,10 +150,11 @@ def criticised(
     """Number of a draft → the principle that was drawn for it and what the critic found; and the others."""
     faults, spared, held = {}, [], {}  # held: number of a draft → the principle it is held against
     for n, draft in enumerate(drafts):
-        if fitting := applying(principles, draft.row.prompt):
+        fitting = applying(principles, draft.row.prompt)
+        if fitting and not is_unsafe(draft):
             held[n] = drawn(fitting, draft.row.id, turn, seed)
         else:
-            spared.append(refused(draft, "no principle applies", round=turn))
+            spared.append(refused(draft, "unsafe" if fitting else "no principle applies", round=turn))
     requests = [critic_request(drafts[n], principle) for n, principle in held.items()]
     work = f"critique-{turn}"
     replies = critic(requests, seeds([drafts[n] for n in held], work, seed), work)

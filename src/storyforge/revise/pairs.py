@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from storyforge.core.choice import rank
 from storyforge.core.records import Pair
-from storyforge.revise.acceptance import falls, of_one_length
+from storyforge.revise.acceptance import falls, is_unsafe, of_one_length
 from storyforge.revise.drafts import Draft
 from storyforge.revise.params import ReviseParams
 
@@ -62,8 +62,12 @@ def pareto_pairs(drafts: Sequence[Draft], principle_of: Mapping[str, str], param
     `slack`: a pair that trades one rule for another would teach to break the other.
     """
     found, used = Found(), set()
-    found.refused += [refused(draft, "no score") for draft in drafts if draft.scored.score is None]
-    ranked = [draft for draft in drafts if draft.scored.score is not None]
+    ranked = []
+    for draft in drafts:
+        if draft.scored.score is None or is_unsafe(draft):
+            found.refused.append(refused(draft, "no score" if draft.scored.score is None else "unsafe"))
+        else:
+            ranked.append(draft)
     ranked.sort(key=lambda draft: (-draft.scored.score, draft.number))
     for better, worse in sorted(combinations(ranked, 2), key=_narrowness):
         gap = round(better.scored.score - worse.scored.score, 6)

@@ -112,7 +112,7 @@ class Rules:
 
 def parts(model_params: ModelParams, sampling: SamplingParams, adapter: Path) -> dict[str, Any]:
     """What decides a text besides its prompt and seed: other pairs of the same drafts cost no new ones."""
-    files = sorted(file for file in adapter.iterdir() if file.name != "training.json")
+    files = sorted(file for file in adapter.glob("*") if file.name != "training.json")
     return {
         "stage": "revise",
         "params": {part.section: part.model_dump(mode="json") for part in (model_params, sampling)},
@@ -183,8 +183,8 @@ def _require_enough(found: Found, chosen: Chosen, reasons: dict[str, int], param
     why = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()) or "nothing to compare"
     few = f" ({params.prompts:,} are asked for)" if len(chosen.rows) < params.prompts else ""
     raise UserError(
-        f"{len(found.pairs):,} pairs, of {len(chosen.rows):,} prompts{few}, are fewer than revise.min_pairs = "
-        f"{params.min_pairs:,}; refused: {why}: raise revise.prompts or revise.drafts, lower "
+        f"{len(found.pairs):,} pairs, of {len(chosen.rows):,} prompts{few}, are fewer than revise.min_pairs "
+        f"= {params.min_pairs:,}; refused: {why}: raise revise.prompts or revise.drafts, lower "
         "revise.min_gap, or set revise.prompts: 0 for no second phase"
     )
 
