@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storyforge.preprocess.corpus import shingles
+from storyforge.core.words import shingles
 from storyforge.preprocess.drafts import WORD
 from storyforge.preprocess.heldout import (
     HeldOut,

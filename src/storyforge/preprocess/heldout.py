@@ -9,8 +9,8 @@ from pydantic import Field
 
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
-from storyforge.core.words import WORD
-from storyforge.preprocess.corpus import PROMPT_SHINGLE, Candidate, jaccard, shingles
+from storyforge.core.words import PROMPT_SHINGLE, WORD, jaccard, shingles
+from storyforge.preprocess.corpus import Candidate
 
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 FEWEST = 3  # groups of a source, for one to be held out on each side

@@ -27,7 +27,7 @@ from storyforge.core.launch import launch
 from storyforge.core.params import Params
 from storyforge.core.records import SIDES, Exchange, Story, read_prompts
 from storyforge.core.text import printable
-from storyforge.core.words import WORD
+from storyforge.core.words import WORD, shingles
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
@@ -101,7 +101,7 @@ class Examiner:
 
     def _examine(self, story: Story, draft: Draft) -> tuple[Candidate, bytes]:
         reasons = filters.judged(draft, self.params.profiles[story.source])
-        grams = corpus.shingles(draft.all_words, self.params.corpus.shingle_words)
+        grams = shingles(draft.all_words, self.params.corpus.shingle_words)
         if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
             reasons["contaminated"] = why
         asked = story.prompt or ""
@@ -176,11 +176,11 @@ def _shingles_of(file: BinaryIO, starts: Sequence[int], length: int) -> Callable
     """A function that reads a draft's shingles from the file; it remembers the last few."""
 
     @lru_cache(maxsize=256)
-    def shingles(number: int) -> frozenset[str]:
+    def of_draft(number: int) -> frozenset[str]:
         file.seek(starts[number])
-        return corpus.shingles(WORD.findall(json.loads(file.readline())["story"].casefold()), length)
+        return shingles(WORD.findall(json.loads(file.readline())["story"].casefold()), length)
 
-    return shingles
+    return of_draft
 
 
 def _written(candidates: Sequence[Candidate], lines: Iterable[bytes], folder: Path) -> dict[str, Account]:
