@@ -66,7 +66,7 @@ def strengths(matches: Sequence[Match], writers: Sequence[str]) -> dict[str, Int
 
 
 def length_controlled(matches: Sequence[Match]) -> Interval:
-    """The win rate had both texts equally many words: logistic in the log ratio, at 0 (Dubois et al. 2024)."""
+    """The win rate had both texts equally many words: a logistic fit at log ratio 0 (Dubois et al. 2024)."""
     longer = np.array([match.longer for match in matches])
     columns = np.column_stack([np.ones(len(matches)), longer / (longer.std() or 1)])
     beta, reach = _logistic(columns, matches, np.eye(2))
