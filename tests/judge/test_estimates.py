@@ -1,10 +1,11 @@
 """Estimators against another implementation and against simulated truths."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, ndtri
 from scipy.stats import ttest_1samp
 from sklearn.linear_model import LogisticRegression
 
@@ -147,3 +148,52 @@ def test_power_is_what_simulations_of_the_whole_judging_gave(prompts, samples, s
 
 def test_two_prompts_have_no_power():
     assert power(2, 3, 0.9, seed=1) is None
+
+
+TIED, SHARED = 0.35, 0.3  # of outcomes; of the variance, by what a writer makes of a prompt
+
+
+def simulated(rng, prompts: int, samples: int) -> list[Match]:
+    """Outcomes whose means are Bradley and Terry's, alike in a prompt and between pairs of one writer."""
+    luck, found = rng.standard_normal((prompts, len(WRITERS))), []
+    for first, second in PAIRS:
+        mean = expit(TRUTH[first] - TRUTH[second])
+        lost, not_won = ndtri([1 - mean - TIED / 2, 1 - mean + TIED / 2])
+        shared = (luck[:, WRITERS.index(first)] - luck[:, WRITERS.index(second)]) / math.sqrt(2)
+        own = rng.standard_normal((prompts, samples))
+        leads = math.sqrt(SHARED) * shared[:, None] + math.sqrt(1 - SHARED) * own
+        for (prompt, _), outcome in np.ndenumerate(np.digitize(leads, [lost, not_won]) / 2):
+            found.append(Match(f"p{prompt:03}", first, second, outcome, rng.normal(0, 0.1)))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prompts", "samples"), [(24, 2), (64, 3)])
+def test_intervals_cover_the_truth_as_often_as_they_say(prompts, samples):
+    rng, times, held = np.random.default_rng(prompts), 1500, Counter()
+    for _ in range(times):
+        rows = simulated(rng, prompts, samples)
+        for first, second in PAIRS:
+            of_pair = [row for row in rows if (row.first, row.second) == (first, second)]
+            rate, truth = win_rate(of_pair), expit(TRUTH[first] - TRUTH[second])
+            held[f"win rate {first}-{second}"] += rate["low"] <= truth <= rate["high"]
+            level = length_controlled(of_pair)
+            held[f"length-controlled {first}-{second}"] += level["low"] <= truth <= level["high"]
+        for writer, found in strengths(rows, WRITERS).items():
+            if writer != WRITERS[0]:
+                held[f"strength {writer}"] += found["low"] <= TRUTH[writer] <= found["high"]
+    covered = {name: count / times for name, count in held.items()}
+    assert len(covered) == 11
+    assert all(0.93 <= share <= 0.97 for share in covered.values()), covered
+
+
+@pytest.mark.slow
+def test_intervals_that_took_answers_for_prompts_would_cover_too_little():
+    """What the rule by prompt is for: the same t on single answers."""
+    rng, times, held = np.random.default_rng(8), 600, 0
+    for _ in range(times):
+        of_pair = [row for row in simulated(rng, 24, 6) if row.second == "tuned"]
+        single = [Match(f"{n}", row.first, row.second, row.outcome) for n, row in enumerate(of_pair)]
+        rate, truth = win_rate(single), expit(TRUTH["aligned"] - TRUTH["tuned"])
+        held += rate["low"] <= truth <= rate["high"]
+    assert held / times < 0.9

@@ -100,7 +100,7 @@ def _logistic(columns: np.ndarray, matches: Sequence[Match], pairs: np.ndarray) 
 
 def _interval(value: float, reach: float) -> Interval:
     ends = (value - reach, value + reach) if np.isfinite(reach) else (None, None)
-    return dict(zip(("value", "low", "high"), map(rounded, (value, *ends)), strict=True))
+    return dict(zip(("value", "low", "high"), map(rounded, (value + 0.0, *ends)), strict=True))
 
 
 def power(prompts: int, samples: int, rate: float, seed: int) -> float | None:

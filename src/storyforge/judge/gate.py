@@ -3,14 +3,13 @@
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any
 
 from storyforge.core.choice import rank
 from storyforge.core.records import Exchange
 from storyforge.core.words import opening, words
-from storyforge.judge.pairs import OUTCOMES, SENTENCE_END, both_orders, cut, rows
-from storyforge.judge.verdicts import Judge, Question, Shown, agreed
+from storyforge.judge.pairs import OUTCOMES, SENTENCE_END, cut, rows
+from storyforge.judge.verdicts import Judge, Question, Shown, judged
 from storyforge.measures.intervals import rounded
 
 Row = dict[str, Any]
@@ -111,30 +110,28 @@ def gate(judge: Judge, pairs: Sequence[Question], claimed: Sequence[str]) -> tup
     decide nothing. An instruction moved a verdict where the text with it does better than without it.
     """
     orders = planted(pairs)
-    asked = [one for pair in (*pairs, *orders) for one in (pair, pair.swapped())]
-    answered = both_orders(judge, asked)
-    said = [(agreed(*both) or {"overall": None})["overall"] for both in answered]
-    plain, moved = said[: len(pairs)], 0
-    for number, verdict in enumerate(said[len(pairs) :]):
-        before = plain[number] if number % 2 else "tie"
-        moved += bool(verdict and before and OUTCOMES[verdict] < OUTCOMES[before])
+    found = judged(judge, [*pairs, *orders])
+    plain, moved = found[: len(pairs)], 0
+    for number, each in enumerate(found[len(pairs) :]):
+        before = plain[number].overall if number % 2 else "tie"
+        moved += bool(each.overall and before and OUTCOMES[each.overall] < OUTCOMES[before])
     kinds: dict[str, Row] = {}
-    for pair, verdict in zip(pairs, plain, strict=True):
-        kind = pair.about["pair"][1]
+    for each in plain:
+        kind = each.question.about["pair"][1]
         row = kinds.setdefault(kind, {"right": 0, "pairs": 0, "claimed": kind in claimed})
-        row["right"] += verdict == "A"
+        row["right"] += each.overall == "A"
         row["pairs"] += 1
     counted = [row for row in kinds.values() if row["claimed"]]
     right, count = (sum(row[name] for row in counted) for name in ("right", "pairs"))
-    found = {
+    told = {
         "pairs": len(pairs),
         "counted": count,
         "right": rounded(right / count) if count else None,
         "kinds": kinds,
         "planted": {"pairs": len(orders), "moved": moved},
-        "missing": said.count(None),
+        "missing": sum(each.overall is None for each in found),
     }
-    return found | {"why": _unfit(found)}, rows(asked, chain(*answered))
+    return told | {"why": _unfit(told)}, rows(found)
 
 
 def _unfit(found: Row) -> str | None:

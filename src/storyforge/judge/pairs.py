@@ -10,8 +10,7 @@ from typing import Any
 from storyforge.core.words import WORD, words
 from storyforge.judge.estimates import Match, length_controlled, win_rate
 from storyforge.judge.texts import Text
-from storyforge.judge.verdicts import Judge, Question, Shown, agreed
-from storyforge.judging.calls import Answer
+from storyforge.judge.verdicts import Judged, Question, Shown
 from storyforge.measures.intervals import rounded
 
 SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]*_]*(?=\s|$)|\](?=\s|$)""")  # or of a stage direction
@@ -29,7 +28,7 @@ def cut(text: str, count: int) -> str:
 
 
 def questions(texts: Iterable[Text], compared: Sequence[tuple[str, str]], repeats: int = 0) -> list[Question]:
-    """Two for each pair of writers, prompt and sample, one an order; all again for each repeat."""
+    """One for each pair of writers, prompt, sample and repeat; both texts cut to the same length."""
     by = {(text.writer, text.prompt_id, text.sample): text for text in texts}
     found = []
     for first, second in compared:
@@ -37,76 +36,78 @@ def questions(texts: Iterable[Text], compared: Sequence[tuple[str, str]], repeat
             if writer != first or (other := by.get((second, prompt, sample))) is None:
                 continue
             count = min(len(words(one.text)), len(words(other.text)))
-            shown = [
-                Shown(it := cut(text.text, count), text.ended and it == text.text) for text in (one, other)
-            ]
+            sides = [_shown(text, count) for text in (one, other)]
             about = {"pair": [first, second], "prompt_id": prompt, "sample": sample}
-            label = f"{first}-{second}"
             for repeat in range(repeats + 1):
-                asked = Question(one.prompt, *shown, label, repeat, about)
-                found += [asked, asked.swapped()]
+                found.append(Question(one.prompt, *sides, f"{first}-{second}", repeat, about))
     return found
 
 
-def both_orders(judge: Judge, asked: Sequence[Question]) -> list[tuple[Answer, Answer]]:
-    """Of questions that come in twos, the answers in twos."""
-    found = judge(asked)
-    return list(zip(found[::2], found[1::2], strict=True))
+def _shown(text: Text, count: int) -> Shown:
+    kept = cut(text.text, count)
+    return Shown(kept, text.ended and kept == text.text)
 
 
-def tally(asked: Sequence[Question], answered: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
+def tally(found: Sequence[Judged]) -> dict[str, Any]:
     """What the verdicts on one pair of writers come to; missing ones are counted, never imputed.
 
     `position_bias` is the share of verdicts that name the same place in both orders; `self_consistency` that
     of the repeats which say what was said first, None without repeats.
     """
-    pairs = list(zip(asked[::2], answered, strict=True))
-    first = [(question, agreed(*both), both) for question, both in pairs if not question.repeat]
-    judged = [(question, verdict) for question, verdict, _ in first if verdict]
-    matches = [_match(question, verdict["overall"]) for question, verdict in judged]
-    kept = [both for _, verdict, both in first if verdict]
-    stuck = sum(a.value["overall"]["better"] == b.value["overall"]["better"] != "tie" for a, b in kept)
+    asked = [each for each in found if not each.question.repeat]
+    given = [each for each in asked if each.verdict]
+    compared = matches(given)
+    stuck = sum(
+        each.forward.value["overall"]["better"] == each.backward.value["overall"]["better"] != "tie"
+        for each in given
+    )
     return {
-        **_counts(verdict["overall"] for _, verdict in judged),
-        "missing": len(first) - len(judged),
-        "win_rate": win_rate(matches),
-        "length_controlled": length_controlled(matches) if matches else win_rate([]),
-        "log_words": rounded(sum(match.longer for match in matches) / len(matches)) if matches else None,
+        **_counts(each.overall for each in given),
+        "missing": len(asked) - len(given),
+        "win_rate": win_rate(compared),
+        "length_controlled": length_controlled(compared) if compared else win_rate([]),
+        "log_words": rounded(sum(match.longer for match in compared) / len(compared)) if compared else None,
         "principles": {
-            each: _counts(verdict[each] for _, verdict in judged if each in verdict)
-            for each in sorted({*chain(*(verdict for _, verdict in judged))} - {"overall"})
+            name: _counts(each.verdict[name] for each in given if name in each.verdict)
+            for name in sorted({*chain(*(each.verdict for each in given))} - {"overall"})
         },
-        "position_bias": rounded(stuck / len(kept)) if kept else None,
-        "self_consistency": _consistency(pairs),
+        "position_bias": rounded(stuck / len(given)) if given else None,
+        "self_consistency": _consistency(found),
     }
 
 
-def matches_of(asked: Sequence[Question], answered: Sequence[tuple[Answer, Answer]]) -> list[Match]:
-    """What the strengths of all writers are estimated from."""
-    verdicts = ((question, agreed(*both)) for question, both in zip(asked[::2], answered, strict=True))
-    return [_match(each, said["overall"]) for each, said in verdicts if said and not each.repeat]
-
-
-def rows(asked: Sequence[Question], found: Iterable[Answer]) -> list[dict[str, Any]]:
-    """Every verdict as it was given; `shown` says which writers A and B were."""
+def matches(found: Iterable[Judged]) -> list[Match]:
+    """What win rates and strengths are estimated from; repeats and missing verdicts take no part."""
+    given = [each for each in found if each.verdict and not each.question.repeat]
     return [
-        {
-            **question.about,
-            "order": number % 2,
-            "shown": question.about["pair"][:: -1 if number % 2 else 1],
-            "repeat": question.repeat,
-            "words": [len(words(side.text)) for side in (question.a, question.b)],
-            **(answer.value or {"principles": {}, "overall": None}),
-            "why": answer.why,
-        }
-        for number, (question, answer) in enumerate(zip(asked, found, strict=True))
+        Match(
+            each.question.about["prompt_id"],
+            *each.question.about["pair"],
+            outcome=OUTCOMES[each.overall],
+            longer=math.log(_count(each.question.a) / _count(each.question.b)),
+        )
+        for each in given
     ]
 
 
-def _match(question: Question, better: str) -> Match:
-    lengths = (max(len(words(side.text)), 1) for side in (question.a, question.b))
-    longer = math.log(next(lengths) / next(lengths))
-    return Match(question.about["prompt_id"], *question.about["pair"], OUTCOMES[better], longer)
+def rows(found: Iterable[Judged]) -> list[dict[str, Any]]:
+    """Every verdict as it was given, a row an order; `shown` says which writers A and B were."""
+    return [
+        {
+            **each.question.about,
+            "order": order,
+            "shown": each.question.about["pair"][:: -1 if order else 1],
+            "repeat": each.question.repeat,
+            **(answer.value or {"principles": {}, "overall": None}),
+            "why": answer.why,
+        }
+        for each in found
+        for order, answer in enumerate((each.forward, each.backward))
+    ]
+
+
+def _count(side: Shown) -> int:
+    return max(len(words(side.text)), 1)
 
 
 def _counts(sides: Iterable[str]) -> dict[str, int]:
@@ -114,10 +115,10 @@ def _counts(sides: Iterable[str]) -> dict[str, int]:
     return {"wins": found["A"], "losses": found["B"], "ties": found["tie"]}
 
 
-def _consistency(pairs: Sequence[tuple[Question, tuple[Answer, Answer]]]) -> float | None:
-    said: dict[tuple, list[str | None]] = {}
-    for question, both in pairs:
-        key = (question.label, question.about["prompt_id"], question.about["sample"])
-        said.setdefault(key, []).append((agreed(*both) or {"overall": None})["overall"])
-    again = [later == sides[0] for sides in said.values() if sides[0] for later in sides[1:] if later]
+def _consistency(found: Iterable[Judged]) -> float | None:
+    said: dict[tuple[str, int], list[str | None]] = {}
+    for each in sorted(found, key=lambda each: each.question.repeat):
+        about = each.question.about
+        said.setdefault((about["prompt_id"], about["sample"]), []).append(each.overall)
+    again = [later == first for first, *rest in said.values() for later in rest if first and later]
     return rounded(sum(again) / len(again)) if again else None

@@ -12,7 +12,6 @@ base is loaded once; its two adapters are switched on and off.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +25,7 @@ from storyforge.core.params import Params
 from storyforge.core.records import Exchange
 from storyforge.judge.estimates import power, strengths
 from storyforge.judge.gate import BY_RULES, KINDS, gate, obvious
-from storyforge.judge.pairs import both_orders, matches_of, questions, rows, tally
+from storyforge.judge.pairs import matches, questions, rows, tally
 from storyforge.judge.scores import diversity, writers_scores
 from storyforge.judge.texts import (
     ADAPTERS,
@@ -40,8 +39,17 @@ from storyforge.judge.texts import (
     human_texts,
     load_writers,
 )
-from storyforge.judge.verdicts import Judge, Question, calls, checks_judge, paid_judge
-from storyforge.judging.calls import Answer, usage
+from storyforge.judge.verdicts import (
+    Judge,
+    Judged,
+    Question,
+    calls,
+    checks_judge,
+    in_both_orders,
+    judged,
+    paid_judge,
+)
+from storyforge.judging.calls import usage
 from storyforge.judging.params import CallParams
 from storyforge.model.device import accelerator, machine_class
 from storyforge.model.encoding import Encoder
@@ -90,7 +98,7 @@ class Choices:
 
 
 def main(
-    processed: Path, tuned: Path, aligned: Path, constitution: Path, judged: Path, metrics: Path
+    processed: Path, tuned: Path, aligned: Path, constitution: Path, results: Path, metrics: Path
 ) -> Row | None:
     params, principles = JudgeParams.load(), read_constitution(constitution)
     lengths = {"seed": params.seed, "max_new_tokens": params.max_new_tokens}
@@ -100,35 +108,35 @@ def main(
     if not tests or not (aligned / "adapter_config.json").exists():
         why = f"{aligned} holds no adapter" if tests else "no story was held out"
         print(f"nothing is judged: {why}")
-        return _write(judged, metrics, {"off": True, "why": why}, {"judge": None})
+        return _write(results, metrics, {"off": True, "why": why}, {"judge": None})
     known = corpus(read_jsonl(processed / "train.jsonl", Exchange))
     judge = _judge(choices, known)
     tried, tried_rows = gate(judge, obvious(tests, params.gate_pairs, params.seed), _claimed(params))
     details = {"judge": params.judge, "fit": tried["why"] is None, "why": tried.pop("why"), "gate": tried}
     if not details["fit"]:
-        print(f"the judge {params.judge} is unfit, nothing else is reported: {details['why']}: see {judged}")
-        return _write(judged, metrics, details, {"judge": params.judge, "fit": False}, gate=tried_rows)
+        print(f"the judge {params.judge} is unfit, nothing else is reported: {details['why']}: see {results}")
+        return _write(results, metrics, details, {"judge": params.judge, "fit": False}, gate=tried_rows)
     stories, adapters = held_out(tests, params.prompts, params.seed), {TUNED: tuned, ALIGNED: aligned}
     with work_directory(_key(choices, stories, adapters)) as work:
         texts = _texts(choices, stories, adapters, work)
         compared = [pair for pair in COMPARED if set(pair) <= {text.writer for text in texts}]
         asked = questions(texts, compared, 0 if params.judge == "checks" else params.calls.repeats)
-        answered = both_orders(judge, asked)
+        verdicts = judged(judge, asked)
         scores = [score(principles, text.prompt, text.text, ended=text.ended, corpus=known) for text in texts]
         details |= {
             "prompts": len(stories),
             "samples": params.samples,
             "power": {"win_rate": RATE, "seen": power(len(stories), params.samples, RATE, params.seed)},
             "scores": writers_scores(texts, scores, compared),
-            **_verdicts(asked, answered, compared),
+            **_estimates(verdicts, compared),
             "diversity": diversity(texts, tests, params.max_new_tokens, params.seed),
         }
         details["usage"], unsettled = _usage(choices, asked)
         details["warnings"] = _warnings(details, params)
-        said = rows(asked, chain(*answered))
-        _write(judged, metrics, details, _metrics(details), texts=texts, verdicts=said, gate=tried_rows)
+        files = {"texts": texts, "verdicts": rows(verdicts), "gate": tried_rows}
+        _write(results, metrics, details, _metrics(details), **files)
         discard(work)
-    print(_found(details, judged))
+    print(_found(details, results))
     return {"calls_perhaps_paid_twice": unsettled}
 
 
@@ -175,24 +183,21 @@ def _texts(
     return found + human_texts(encoder, stories, choices.sampling.max_new_tokens)
 
 
-def _verdicts(
-    asked: Sequence[Question], answered: Sequence[tuple[Answer, Answer]], compared: Sequence[tuple[str, str]]
-) -> Row:
-    pairs = {}
-    for one, other in compared:
-        label = f"{one}-{other}"
-        own = [number for number, question in enumerate(asked[::2]) if question.label == label]
-        pairs[label] = tally([asked[2 * number] for number in own], [answered[number] for number in own])
-    matches = matches_of(asked[::2], answered)
-    writers = [each for each in ADAPTERS if any(each in (match.first, match.second) for match in matches)]
-    return {"pairs": pairs, "strengths": strengths(matches, writers) if matches else {}}
+def _estimates(verdicts: Sequence[Judged], compared: Sequence[tuple[str, str]]) -> Row:
+    pairs = {
+        f"{one}-{other}": tally([each for each in verdicts if each.question.about["pair"] == [one, other]])
+        for one, other in compared
+    }
+    known = matches(verdicts)
+    writers = [each for each in ADAPTERS if any(each in (match.first, match.second) for match in known)]
+    return {"pairs": pairs, "strengths": strengths(known, writers) if known else {}}
 
 
 def _usage(choices: Choices, asked: Sequence[Question]) -> tuple[Row, int]:
     """What the verdicts cost, and how many calls may have been paid twice, which depends on kills."""
     if choices.params.judge == "checks":
         return {"calls": 0, "dollars": 0.0, "by_label": {}, "warnings": []}, 0
-    sent = calls(choices.principles, asked)
+    sent = calls(choices.principles, in_both_orders(asked))
     spent = usage(sent, provider=choices.params.judge, params=choices.params.calls, store=_store())
     return spent, spent.pop("unsettled")
 
@@ -224,14 +229,14 @@ def _metrics(details: Row) -> Row:
     }
 
 
-def _found(details: Row, judged: Path) -> str:
+def _found(details: Row, results: Path) -> str:
     """One line: what was found, with its intervals, and where the rest is."""
     gain = details["scores"]["differences"][MAIN]["score"]
     won, judge = details["pairs"][MAIN]["win_rate"], details["judge"]
     return (
         f"judge {judge} ({WHAT[judge]}): {MAIN}: score {_interval(gain, '+.3f')}, win rate "
         f"{_interval(won, '.2f')}, {details['prompts']} prompts × {details['samples']}: "
-        f"{'; '.join([f'see {judged}', *details['warnings']])}"
+        f"{'; '.join([f'see {results}', *details['warnings']])}"
     )
 
 
@@ -242,8 +247,8 @@ def _interval(found: Row, form: str) -> str:
     return f"{found['value']:{form}} ({ends})"
 
 
-def _write(judged: Path, metrics: Path, details: Row, figures: Row, **files: Iterable[Any]) -> None:
-    with published_folder(judged) as folder:
+def _write(results: Path, metrics: Path, details: Row, figures: Row, **files: Iterable[Any]) -> None:
+    with published_folder(results) as folder:
         for name in ("texts", "verdicts", "gate"):
             write_jsonl(folder / f"{name}.jsonl", files.get(name, ()))
         write_json(folder / "details.json", details)

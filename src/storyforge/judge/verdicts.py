@@ -1,12 +1,15 @@
 """Judges: what says of two texts which is better, by each principle and overall."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from storyforge.core.choice import rank
+from storyforge.core.params import Slice
 from storyforge.judging.calls import Answer, Call, ask
 from storyforge.judging.params import CallParams
 from storyforge.principles.checks import Corpus
@@ -46,6 +49,46 @@ class Question:
 
 
 Judge = Callable[[Sequence[Question]], list[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A question and what was said to it and to its `swapped`."""
+
+    question: Question
+    forward: Answer
+    backward: Answer
+
+    @property
+    def verdict(self) -> dict[str, str] | None:
+        """Principle, or "overall" → A, B or tie, as the question names the texts; None where one is missing.
+
+        A tie where the two orders do not agree.
+        """
+        if self.forward.value is None or self.backward.value is None:
+            return None
+        one, other = (
+            {**said["principles"], "overall": said["overall"]}
+            for said in (self.forward.value, self.backward.value)
+        )
+        return {
+            key: one[key]["better"] if one[key]["better"] == SIDES[other[key]["better"]] else "tie"
+            for key in one
+            if key in other
+        }
+
+    @property
+    def overall(self) -> str | None:
+        return self.verdict and self.verdict["overall"]
+
+
+def in_both_orders(asked: Iterable[Question]) -> list[Question]:
+    return [one for question in asked for one in (question, question.swapped())]
+
+
+def judged(judge: Judge, asked: Sequence[Question]) -> list[Judged]:
+    found = iter(judge(in_both_orders(asked)))
+    return [Judged(question, next(found), next(found)) for question in asked]
 
 
 def checks_judge(principles: Sequence[Principle], corpus: Corpus) -> Judge:
@@ -125,27 +168,16 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def validate(verdict: Verdict) -> None:
-    """ValueError for what a schema cannot say."""
-    for one in (*verdict["principles"].values(), verdict["overall"]):
-        if one["better"] not in SIDES or not 1 <= one["margin"] <= MOST:
-            raise ValueError(f"no verdict: {one}")
+class Side(Slice):
+    better: Literal["A", "B", "tie"]
+    margin: int = Field(ge=1, le=MOST)
 
 
-def agreed(forward: Answer, backward: Answer) -> dict[str, str] | None:
-    """Criterion → A, B or tie, as `forward` names the texts; None where a verdict is missing.
+class Said(Slice):
+    """A verdict; an API's schema cannot hold the bounds."""
 
-    A tie where the two orders do not agree. The overall verdict stands under "overall".
-    """
-    if forward.value is None or backward.value is None:
-        return None
-    one, other = (
-        {**value["principles"], "overall": value["overall"]} for value in (forward.value, backward.value)
-    )
-    return {
-        key: side["better"] if side["better"] == SIDES[other[key]["better"]] else "tie"
-        for key, side in one.items()
-    }
+    principles: dict[str, Side]
+    overall: Side
 
 
 def paid_judge(
@@ -158,6 +190,6 @@ def paid_judge(
 
     def judge(asked: Sequence[Question]) -> list[Answer]:
         sent = calls(principles, asked)
-        return ask(sent, provider=provider, params=params, validate=validate, store=store)
+        return ask(sent, provider=provider, params=params, validate=Said.model_validate, store=store)
 
     return judge
