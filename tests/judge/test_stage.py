@@ -182,7 +182,7 @@ def test_an_unfit_judge_ends_the_stage_well_and_nothing_else_is_reported(workspa
     monkeypatch.setattr(stage, "load_writers", None)
     assert workspace() == {"judge": "checks", "fit": False}
     details = workspace.details()
-    assert sorted(details) == ["fit", "gate", "judge", "why"] and details["fit"] is False
+    assert sorted(details) == ["fit", "gate", "judge", "usage", "why"] and details["fit"] is False
     assert details["why"] == "0.0% of 4 obvious pairs judged right, not 95%"
     assert (workspace.folder / "out" / "texts.jsonl").read_bytes() == b""
     assert len(list(read_jsonl(workspace.folder / "out" / "gate.jsonl", dict))) == 40

@@ -8,8 +8,8 @@ from typing import Any
 from storyforge.core.choice import rank
 from storyforge.core.records import Exchange
 from storyforge.core.words import opening, words
-from storyforge.judge.pairs import OUTCOMES, SENTENCE_END, cut, rows
-from storyforge.judge.verdicts import Judge, Question, Shown, judged
+from storyforge.judge.pairs import OUTCOMES, SENTENCE_END, cut
+from storyforge.judge.verdicts import Judge, Judged, Question, Shown, judged
 from storyforge.measures.intervals import rounded
 
 Row = dict[str, Any]
@@ -103,7 +103,7 @@ def planted(pairs: Sequence[Question]) -> list[Question]:
     return found
 
 
-def gate(judge: Judge, pairs: Sequence[Question], claimed: Sequence[str]) -> tuple[Row, list[Row]]:
+def gate(judge: Judge, pairs: Sequence[Question], claimed: Sequence[str]) -> tuple[Row, list[Judged]]:
     """How a judge does on obvious pairs, by kind, and all that it said; "why" is None where it is fit.
 
     A pair is right where both orders name the better text. The kinds that are not `claimed` are told and
@@ -131,7 +131,7 @@ def gate(judge: Judge, pairs: Sequence[Question], claimed: Sequence[str]) -> tup
         "planted": {"pairs": len(orders), "moved": moved},
         "missing": sum(each.overall is None for each in found),
     }
-    return told | {"why": _unfit(told)}, rows(found)
+    return told | {"why": _unfit(told)}, found
 
 
 def _unfit(found: Row) -> str | None:

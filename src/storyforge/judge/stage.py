@@ -42,7 +42,6 @@ from storyforge.judge.texts import (
 from storyforge.judge.verdicts import (
     Judge,
     Judged,
-    Question,
     calls,
     checks_judge,
     in_both_orders,
@@ -111,11 +110,13 @@ def main(
         return _write(results, metrics, {"off": True, "why": why}, {"judge": None})
     known = corpus(read_jsonl(processed / "train.jsonl", Exchange))
     judge = _judge(choices, known)
-    tried, tried_rows = gate(judge, obvious(tests, params.gate_pairs, params.seed), _claimed(params))
+    tried, said = gate(judge, obvious(tests, params.gate_pairs, params.seed), _claimed(params))
     details = {"judge": params.judge, "fit": tried["why"] is None, "why": tried.pop("why"), "gate": tried}
     if not details["fit"]:
         print(f"the judge {params.judge} is unfit, nothing else is reported: {details['why']}: see {results}")
-        return _write(results, metrics, details, {"judge": params.judge, "fit": False}, gate=tried_rows)
+        details["usage"], unsettled = _usage(choices, said)
+        _write(results, metrics, details, {"judge": params.judge, "fit": False}, gate=rows(said))
+        return {"calls_perhaps_paid_twice": unsettled}
     stories, adapters = held_out(tests, params.prompts, params.seed), {TUNED: tuned, ALIGNED: aligned}
     with work_directory(_key(choices, stories, adapters)) as work:
         texts = _texts(choices, stories, adapters, work)
@@ -131,9 +132,9 @@ def main(
             **_estimates(verdicts, compared),
             "diversity": diversity(texts, tests, params.max_new_tokens, params.seed),
         }
-        details["usage"], unsettled = _usage(choices, asked)
+        details["usage"], unsettled = _usage(choices, [*said, *verdicts])
         details["warnings"] = _warnings(details, params)
-        files = {"texts": texts, "verdicts": rows(verdicts), "gate": tried_rows}
+        files = {"texts": texts, "verdicts": rows(verdicts), "gate": rows(said)}
         _write(results, metrics, details, _metrics(details), **files)
         discard(work)
     print(_found(details, results))
@@ -193,17 +194,17 @@ def _estimates(verdicts: Sequence[Judged], compared: Sequence[tuple[str, str]]) 
     return {"pairs": pairs, "strengths": strengths(known, writers) if known else {}}
 
 
-def _usage(choices: Choices, asked: Sequence[Question]) -> tuple[Row, int]:
+def _usage(choices: Choices, found: Sequence[Judged]) -> tuple[Row, int]:
     """What the verdicts cost, and how many calls may have been paid twice, which depends on kills."""
     if choices.params.judge == "checks":
         return {"calls": 0, "dollars": 0.0, "by_label": {}, "warnings": []}, 0
-    sent = calls(choices.principles, in_both_orders(asked))
+    sent = calls(choices.principles, in_both_orders(each.question for each in found))
     spent = usage(sent, provider=choices.params.judge, params=choices.params.calls, store=_store())
     return spent, spent.pop("unsettled")
 
 
 def _warnings(details: Row, params: JudgeParams) -> list[str]:
-    found = details["usage"].pop("warnings")
+    found = list(details["usage"]["warnings"])
     if params.judge == "checks":
         unseen = ", ".join(kind for kind in KINDS if kind not in BY_RULES)
         found.append(f"checks say which rules were kept, not which text is better; they do not see: {unseen}")
