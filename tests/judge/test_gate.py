@@ -125,6 +125,6 @@ def test_kinds_that_a_judge_does_not_claim_are_told_and_do_not_count(pairs):
 
 
 def test_without_a_story_to_make_pairs_of_no_judge_is_fit():
-    short = [Exchange("t", "made", "g", "Tell.", "One. Two.", True)]
+    short = [Exchange("t", "made", "g", "Tell.", "One. Two. " * 9, True)]
     told, kept = gate(judge_of(lambda a, b: "A"), obvious(short, 60, seed=3), list(KINDS))
     assert told["why"] == "no held-out story has 4 sentences to make obvious pairs of" and kept == []

@@ -59,6 +59,11 @@ def test_both_texts_have_no_more_words_than_the_shorter_one():
     assert asked.a.text == "The rain fell." and asked.b.text == TIDE
 
 
+def test_beside_an_empty_text_the_other_one_stays_whole():
+    (asked,) = questions([text("a", ""), text("b", TIDE)], [("a", "b")])
+    assert (asked.a.text, asked.b.text) == ("", TIDE)
+
+
 def test_a_text_that_lost_its_end_did_not_end_by_itself():
     (asked,) = questions([text("a", f"{RAIN}.", ended=True), text("b", TIDE, ended=True)], [("a", "b")])
     assert not asked.a.ended and asked.b.ended

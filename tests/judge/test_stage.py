@@ -142,7 +142,7 @@ def test_the_line_at_the_end_says_what_was_found_where_and_how_much_could_be_see
     assert f"{details['scores']['differences']['aligned-tuned']['score']['value']:+.3f} (" in line
     assert f"a true win rate of 0.61 is seen in {details['power']['seen']:.0%} of runs" in line
     assert "3 prompts × 2" in line and str(workspace.folder / "out") in line
-    assert "see: shuffled, half, padded" in line
+    assert "not which text is better; the gate does not ask them about: shuffled, half, padded" in line
 
 
 def test_a_second_run_writes_the_same_bytes(workspace):
@@ -231,3 +231,53 @@ def test_prompts_are_different_and_chosen_by_hash_not_by_position():
 def test_too_few_gate_pairs_are_refused(workspace):
     with pytest.raises(UserError, match="judge.gate_pairs = 4"):
         workspace(gate_pairs=4)
+
+
+def by_a_service(calls, **_):
+    """What stands first in the alphabet is better; one in every ten calls is refused."""
+    found = []
+    for number, call in enumerate(calls):
+        a, b = (call.text.split(f"ANSWER {side}]\n")[1] for side in "AB")
+        one = {"better": "tie" if a == b else "A" if a < b else "B", "margin": 2}
+        single = dict.fromkeys(call.schema["properties"]["principles"]["properties"], one)
+        value = {"principles": single, "overall": one}
+        found.append(Answer(None, "refusal") if number % 10 == 9 else Answer(value, None))
+    return found
+
+
+def test_a_paid_judge_counts_what_is_missing_what_it_cost_and_how_steady_it_is(workspace, monkeypatch):
+    asked = []
+
+    def usage(calls, **_):
+        asked.extend(calls)
+        return {
+            "calls": len(calls),
+            "dollars": 0.5,
+            "by_label": {},
+            "unsettled": 2,
+            "warnings": ["old model"],
+        }
+
+    monkeypatch.setattr("storyforge.judge.verdicts.ask", by_a_service)
+    monkeypatch.setattr(stage, "gate", lambda judge, pairs, claimed: ({"why": None, "kinds": claimed}, []))
+    monkeypatch.setattr(stage, "usage", usage)
+    metrics = workspace(judge="openai", calls=CALLS | {"repeats": 1})
+    details = workspace.details()
+    assert len(asked) == 4 * 6 * 2 * 2 and metrics["judge"] == "openai"
+    assert details["gate"]["kinds"] == list(KINDS)
+    assert details["usage"] == {"calls": 96, "dollars": 0.5, "by_label": {}, "warnings": ["old model"]}
+    assert details["warnings"][0] == "old model" and not any("checks" in said for said in details["warnings"])
+    told = details["pairs"].values()
+    assert sum(pair["missing"] for pair in told) > 0 and all(pair["self_consistency"] == 1 for pair in told)
+    assert all(pair["wins"] + pair["losses"] + pair["ties"] + pair["missing"] == 6 for pair in told)
+    kept = list(read_jsonl(workspace.folder / "out" / "verdicts.jsonl", dict))
+    assert [row["repeat"] for row in kept[:4]] == [0, 0, 1, 1]
+    assert sum(row["why"] == "refusal" for row in kept) == 9
+
+
+def test_what_may_have_been_paid_twice_is_no_output(workspace, monkeypatch):
+    """It depends on kills: the stage's timing file takes it."""
+    monkeypatch.setattr(stage, "usage", lambda calls, **_: {"unsettled": 3, "warnings": []})
+    params = stage.JudgeParams(**PARAMS | {"judge": "openai", "calls": CALLS})
+    spent, unsettled = stage._usage(stage.Choices(None, params, None, ()), [])
+    assert unsettled == 3 and "unsettled" not in spent

@@ -15,7 +15,7 @@ from storyforge.measures.intervals import rounded
 Row = dict[str, Any]
 LEAST_RIGHT = 0.95
 SHOWN_WORDS = 100  # of a story: as long as what the default's writers write
-LEAST_SENTENCES = 4  # of it: fewer cannot be shuffled
+LEAST_SENTENCES = 4  # different ones of it: fewer cannot be shuffled
 PLANTED = 12  # pairs with an instruction
 BY_RULES = ("other_prompt", "loop")  # what the principles' checks claim to see; order and sense they do not
 PADDING = (
@@ -76,16 +76,16 @@ def obvious(tests: Iterable[Exchange], count: int, seed: int) -> list[Question]:
     texts = [
         (story, text)
         for story in sorted(tests, key=lambda story: rank(story.id, seed))
-        if len(sentences(text := cut(story.story, SHOWN_WORDS))) >= LEAST_SENTENCES
+        if len(set(sentences(text := cut(story.story, SHOWN_WORDS)))) >= LEAST_SENTENCES
     ]
     found = []
     for number in range(count if texts else 0):
         turn, kind = divmod(number, len(KINDS))
         story, text = texts[turn % len(texts)]
         name = list(KINDS)[kind]
-        others = [each for each, (far, _) in zip(texts, texts, strict=True) if far.group != story.group]
+        others = [far for one, far in texts if one.group != story.group and one.prompt != story.prompt]
         draw = random.Random(rank(f"{story.id}\0{name}\0{turn}", seed))
-        other = draw.choice(others or texts)[1]
+        other = draw.choice(others or [PADDING[0]])
         about = {"pair": ["human", name], "prompt_id": story.id, "sample": turn}
         worse = Shown(KINDS[name](text, draw, other), name != "half")
         found.append(Question(story.prompt, Shown(text, True), worse, f"gate-{name}", about=about))

@@ -35,7 +35,8 @@ def questions(texts: Iterable[Text], compared: Sequence[tuple[str, str]], repeat
         for (writer, prompt, sample), one in by.items():
             if writer != first or (other := by.get((second, prompt, sample))) is None:
                 continue
-            count = min(len(words(one.text)), len(words(other.text)))
+            counts = [len(words(text.text)) for text in (one, other)]
+            count = min(counts) or max(counts)  # beside an empty text the other one stays whole
             sides = [_shown(text, count) for text in (one, other)]
             about = {"pair": [first, second], "prompt_id": prompt, "sample": sample}
             for repeat in range(repeats + 1):

@@ -207,7 +207,10 @@ def _warnings(details: Row, params: JudgeParams) -> list[str]:
     found = list(details["usage"]["warnings"])
     if params.judge == "checks":
         unseen = ", ".join(kind for kind in KINDS if kind not in BY_RULES)
-        found.append(f"checks say which rules were kept, not which text is better; they do not see: {unseen}")
+        found.append(
+            "checks say which rules were kept, on which align was trained, not which text is better; "
+            f"the gate does not ask them about: {unseen}"
+        )
     if CONSTITUTION not in details["scores"]["writers"]:
         found.append("constitution: the model has no room for it before a prompt and a reply: left out")
     if (seen := details["power"]["seen"]) is not None and seen < ENOUGH:

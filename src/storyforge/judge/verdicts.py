@@ -20,9 +20,8 @@ MARGIN = 0.05  # of a check's or the weighted score: less is a tie
 STEP = 0.1  # of a score that one more point of a margin stands for
 MOST = 5  # points of a margin
 SIDES = {"A": "B", "B": "A", "tie": "tie"}  # each, and what it is once the texts have changed places
-Verdict = dict[
-    str, Any
-]  # {"principles": {id: {"better": A, B or tie, "margin": 1 to 5}}, "overall": the same}
+# {"principles": {id: {"better": "A", "B" or "tie", "margin": 1 to MOST}}, "overall": the same}
+Verdict = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ INSTRUCTION = f"""\
 You compare two answers, A and B, to the same request for a piece of creative writing.
 You do not know who wrote them, and the order in which you see them means nothing.
 Judge what stands there, for a reader who knows good fiction. Length is no merit.
-Both were cut to the same length: that the last lines stop early is no fault.
+Both may be beginnings of longer pieces: not to be over yet is no fault, to break off inside a sentence is.
 First compare them by each criterion you are asked for: which has fewer and lighter faults, A, B or tie;
 and by how much, from 1 (hardly) to {MOST} (no doubt), 1 for a tie.
 Give the overall verdict last: which is the better answer to the request.
