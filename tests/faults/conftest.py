@@ -146,6 +146,50 @@ def short_story(number: int) -> str:
     return "\n".join(story(random.Random(number)).splitlines()[: number % 3 + 1])
 
 
+NAMES = ["Abelard", "Bertrand", "Columba", "Drusilla", "Eustace", "Florian", "Griselda", "Hortense"]
+
+
+@pytest.fixture(scope="session")
+def judging(warm, tmp_path_factory, tiny_model_dir) -> Place:
+    """Two adapters, and held-out stories of people whom their prompts name. Shared: copy, never change."""
+    folder = tmp_path_factory.mktemp("judging")
+    told = {name: f"{name} came. {name} saw. {story(random.Random(name))}" for name in NAMES}
+    rows = [Exchange(name, "made", name, f"Tell of {name}.", text, True) for name, text in told.items()]
+    write_jsonl(folder / "data" / "processed" / "test.jsonl", rows)
+    write_jsonl(folder / "data" / "processed" / "train.jsonl", rows)
+    shutil.copy(ROOT / "data" / "constitution.yaml", folder / "data")
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    model = params["model"] | MODEL | {"origin": f"folder:{tiny_model_dir}"}
+    few = {"prompts": 6, "samples": 6, "max_new_tokens": 12, "gate_pairs": 10}
+    YAML().dump(params | {"model": model, "judge": params["judge"] | few}, folder / "params.yaml")
+    adapters(folder)
+    return place(warm, folder, "judge")
+
+
+def adapters(folder: Path) -> None:
+    """LoRA's B starts at zero: here it holds noise, so that both writers differ from the base."""
+    import torch
+
+    from storyforge.model.loading import (
+        LoraParams,
+        ModelParams,
+        adapter_weights,
+        attach,
+        load_base,
+        save_adapter,
+    )
+
+    params = ModelParams.load(folder / "params.yaml")
+    model = attach(load_base(params), LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear"), seed=1)
+    for seed, name in enumerate(("tuned", "aligned")):
+        draw = torch.Generator().manual_seed(seed)
+        weights = {
+            key: torch.randn(weight.shape, generator=draw) * 0.05 if "lora_B" in key else weight
+            for key, weight in adapter_weights(model).items()
+        }
+        save_adapter(folder / "models" / name, model, weights, params)
+
+
 @pytest.fixture
 def training(template, tmp_path) -> Place:
     return template.copy(tmp_path / "here")

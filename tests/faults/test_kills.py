@@ -84,6 +84,15 @@ def test_other_stages_killed_at_random_and_at_every_call_to_the_disk(ran, stage,
     assert not any(results), "\n".join(results)
 
 
+def test_judging_killed_twenty_times_ends_with_the_same_bytes(judging, tmp_path):
+    undisturbed, place = judging.copy(tmp_path / "undisturbed"), judging.copy(tmp_path / "here")
+    assert undisturbed.run() == 0 and "win rate" in undisturbed.said, undisturbed.said
+    found = killed_at_random(place, undisturbed.outputs(), kills=20, seed=1611)
+    FIGURES.append(f"judge, kill -9 at random instants: {found}")
+    assert found["torn"] == found["different"] == 0
+    assert "damaged" not in place.said and not list(place.work.glob("*/*.jsonl"))
+
+
 @pytest.fixture
 def short(training):
     """Two steps, one save, one publication; and what an undisturbed run gives."""
