@@ -15,7 +15,7 @@ POLL_S = 30
 
 
 def in_batches(work: Work, due: Due) -> int:
-    """Waits for the batches under way, then for one of as many calls as can be paid for; returns how many replied.
+    """How many calls replied in the batches under way, and in a new one of as many as can be paid for.
 
     What expired or failed there is due again.
     """
@@ -41,7 +41,7 @@ def _created(work: Work, chunk: dict[str, float], due: Due) -> str:
 
 
 def _collected(work: Work, batch: str, bar: tqdm) -> int:
-    """How many replies came; the store then knows the batch no more. Killed in between, it goes on with the rest."""
+    """How many replies came, once it has ended. Killed in between, the next run goes on with the rest."""
     while not (ended := persist(lambda: work.service.batch.ended(batch), work.pause, batch)):
         if ended is None:
             return _lost(work, batch)

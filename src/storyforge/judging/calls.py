@@ -1,12 +1,13 @@
 """Answers to calls: from the store, or from a service, asked once and within the money.
 
-`ask` sends what the store does not hold. A reply that is no answer (refused, cut short, no JSON, of another shape) is
-asked for once more; where that is none either, the answer is missing, and counted, never made up.
+`ask` sends what the store does not hold. A call whose reply is no answer (refused, cut short, no JSON, of
+another shape) is sent once more; where that brings none either, the answer is missing, and never made up.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from storyforge.judging import claude, compatible
 from storyforge.judging.batches import in_batches
 from storyforge.judging.money import Purse, at_most, cost, expected, tokens_a_character
 from storyforge.judging.params import CallParams
-from storyforge.judging.retries import Pause, persist
+from storyforge.judging.retries import Pause, Stopped, persist
 from storyforge.judging.service import Call, Due, Failed, Service, Tokens, Unusable
 from storyforge.judging.store import Store, opened
 from storyforge.judging.work import Work, committed, noted, numbered_keys
@@ -30,7 +31,7 @@ BARREN = 3  # batches in a row without one reply
 
 
 class Answer(NamedTuple):
-    """What was asked for; or why it is missing: refusal, max_tokens, model_context_window_exceeded, json, schema."""
+    """What was asked for; or why there is none: json, schema, or how the reply stopped (refusal …)."""
 
     value: dict[str, Any] | None
     why: str | None = None
@@ -47,8 +48,8 @@ def ask(
 ) -> list[Answer]:
     """An answer to each call; `validate` raises ValueError for a reply of another shape or range.
 
-    A run that was killed goes on where it was: no reply in the store is asked for again. UserError before anything
-    is written or paid: no SDK, key, server or model of that name; more than `max_dollars` expected.
+    A run that was killed goes on where it was: what the store holds is not sent again, and needs no key.
+    UserError before anything is paid: no SDK, key, server or model of that name; dearer than `max_dollars`.
     """
     module, pause = PROVIDERS[provider], Pause(params.max_wait_s)
     if not calls:
@@ -126,14 +127,11 @@ def _require_money(work: Work, due: Due, say: Callable[[str], None]) -> None:
     how = " in batches" if work.batched else ""
     before = f", after ${spent:.2f} spent or set aside" if spent else ""
     price = f"about ${estimate:.2f}" if params.price else "no price is known"
-    say(
-        f"{len(unsent):,} calls of {params.model}{how}: {price}{before}; calls.max_dollars = {params.max_dollars:g}"
-    )
+    limit = f"calls.max_dollars = {params.max_dollars:g}"
+    what = f"{len(unsent):,} calls of {params.model}{how}: {price}{before}"
+    say(f"{what}; {limit}")
     if unsent and spent + estimate > params.max_dollars:
-        raise UserError(
-            f"calls.max_dollars = {params.max_dollars:g}: {len(unsent):,} calls of {params.model}{how} would cost "
-            f"{price}{before}: raise it, or ask for fewer"
-        )
+        raise UserError(f"{limit} is not enough for {what}: raise it, or ask for fewer")
 
 
 def _finish(work: Work, calls: Sequence[Call], read: Callable) -> None:
@@ -146,13 +144,14 @@ def _finish(work: Work, calls: Sequence[Call], read: Callable) -> None:
 
 
 def _directly(work: Work, due: Due) -> int:
-    """Sends all of them, `workers` at a time; an error that no repeat mends ends it, once those under way replied."""
+    """Sends all, `workers` at a time, and returns how many; an error ends it once those under way replied."""
     purse = Purse(work.params.max_dollars, committed(work.keys, work.kept, work.provider, work.params))
     with ThreadPoolExecutor(work.params.workers) as pool:
         sent = [pool.submit(_one, work, purse, key, *each) for key, each in due.items()]
         try:
             for future in tqdm(as_completed(sent), total=len(sent), desc="calls", disable=None):
-                future.result()
+                with suppress(Stopped):  # the error that stopped it is another's
+                    future.result()
         except BaseException:
             work.pause.stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -161,7 +160,11 @@ def _directly(work: Work, due: Due) -> int:
 
 
 def _one(work: Work, purse: Purse, key: str, call: Call, number: int) -> None:
-    persist(lambda: _sent(work, purse, key, call, number), work.pause, key)
+    try:
+        persist(lambda: _sent(work, purse, key, call, number), work.pause, key)
+    except Exception:
+        work.pause.stopped.set()  # here, before this worker begins another call
+        raise
 
 
 def _sent(work: Work, purse: Purse, key: str, call: Call, number: int) -> None:
@@ -185,8 +188,8 @@ def _sent(work: Work, purse: Purse, key: str, call: Call, number: int) -> None:
 def usage(calls: Sequence[Call], *, provider: str, params: CallParams, store: Path) -> dict[str, Any]:
     """Replies paid for, tokens and dollars, in all and by label; `warnings` of the model.
 
-    `unsettled`: requests whose end is not known, since the run was killed or the time was up; they may have been
-    paid for, and are in no other figure. Kills and time-outs change this one.
+    `unsettled`: requests whose end is not known, since the run was killed or the time was up. They may have
+    been paid for, and are in no other figure; kills and time-outs change this one.
     """
     module = PROVIDERS[provider]
     keys = {key: call.label for call in calls for _, key in numbered_keys(call, module, params)}

@@ -80,7 +80,7 @@ class Link(NamedTuple):
 
 
 def connect(params: CallParams) -> Service:
-    """UserError without SDK or key. No file of the SDK and no other variable has a say in where the key goes."""
+    """UserError without SDK or key. No file of the SDK and no other variable says where the key goes."""
     sdk, key = _sdk(), secret(KEY)
     if not key:
         raise UserError(f"{KEY} is not set: without a key nothing can be asked of {params.model}")
@@ -168,7 +168,8 @@ def _results(link: Link, batch: str) -> tuple[dict[str, str | None], str]:
             with suppress(ValueError):
                 replies[key] = written(_message(result["message"]), link.key)
         elif result["type"] == "errored" and result["error"]["error"]["type"] == "invalid_request_error":
-            wrong = f"{link.params.model} refuses a request of batch {batch}: {result['error']['error']['message']:.300}"
+            said = result["error"]["error"]["message"]
+            wrong = f"{link.params.model} refuses a request of batch {batch}: {said:.300}"
     return replies, hidden(wrong, link.key)
 
 

@@ -1,4 +1,4 @@
-"""What calls cost: a price for tokens, an estimate before the first, and a purse that none of them overdraws."""
+"""What calls cost: a price for tokens, an estimate before the first, and a purse that none overdraws."""
 
 import threading
 from collections.abc import Mapping
@@ -87,8 +87,8 @@ def affordable(dollars: Mapping[str, float], committed: float, limit: float) -> 
 
 def spent(committed: float, limit: float) -> UserError:
     return UserError(
-        f"calls.max_dollars = {limit:g}: ${committed:.2f} are spent or set aside, and the next call may cost more than "
-        "is left: raise it and run again; what was answered is kept"
+        f"calls.max_dollars = {limit:g}: ${committed:.4f} are spent or set aside, and the next call may cost "
+        "more than is left: raise it and run again; what was answered is kept"
     )
 
 

@@ -33,7 +33,7 @@ class Pause:
         self.until = max(self.until, time.monotonic() + seconds)
 
     def after(self, failed: Failed, attempt: int, identity: str) -> float:
-        """Seconds: 1, 2, 4 …, half of it by chance, or as many as the service asks for; never above the cap."""
+        """Seconds: 1, 2, 4 …, half by chance, or as many as the service asks for; never above the cap."""
         own = min(2.0**attempt, self.longest_s) * (0.5 + rank(f"{identity}\0{attempt}", 0) / 2**65)
         return max(own, min(failed.retry_after, self.longest_s))
 

@@ -3,8 +3,8 @@
     replies     key, the service's reply as JSON, whether it came in a batch, sha256 of the reply
     requests    key, the dollars it may cost, the id of the message batch it is in
 
-A row of `requests` is written before anything is sent, and goes with the transaction that keeps its reply, or once
-the service refused it. One that is left, and in no batch, was killed or timed out: it may have been paid for.
+A row of `requests` is written before anything is sent. It goes in the transaction that keeps its reply, or
+once the service refused it. One that is left, and in no batch, was killed or timed out: it may be paid for.
 """
 
 import hashlib
@@ -88,7 +88,7 @@ class Store:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Store]:
-    """The store, for one process at a time; UserError where it is damaged or in use, and it is left as it is."""
+    """The store, for one process at a time; UserError where it is in use, or damaged: it stays as it is."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock", timeout=0)
@@ -113,7 +113,7 @@ def opened(path: Path) -> Iterator[Store]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """What sqlite cannot do as a UserError: OperationalError is about the disk or the rights, others the content."""
+    """What sqlite cannot do as a UserError; OperationalError is about disk and rights, others the content."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:

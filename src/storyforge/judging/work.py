@@ -11,7 +11,7 @@ from storyforge.core.files import dumps
 from storyforge.judging.money import cost
 from storyforge.judging.params import CallParams
 from storyforge.judging.retries import Pause
-from storyforge.judging.service import Call, Due, Failed, Service
+from storyforge.judging.service import Call, Failed, Service
 from storyforge.judging.store import Store
 
 
