@@ -12,6 +12,7 @@ from judges import KEY, completion, error, message, questions, replies
 
 from storyforge.core.errors import UserError
 from storyforge.judging.calls import Answer
+from storyforge.judging.params import PRICES
 from storyforge.judging.retries import ATTEMPTS, Pause
 from storyforge.judging.service import Failed
 
@@ -256,10 +257,12 @@ def test_a_compatible_server_without_a_price_is_free_and_says_so(ask, service, u
     assert found["dollars"] == 0 and "no price is known of local" in found["warnings"][0]
 
 
-def test_a_model_that_will_end_is_told_with_its_day(usage):
-    assert "claude-sonnet-4-5" in usage(model="claude-sonnet-4-5")["warnings"][0]
-    assert "November 30th, 2026" in usage(model="claude-sonnet-4-5")["warnings"][0]
-    assert usage()["warnings"] == []
+def test_a_model_that_will_end_is_told_with_its_day(ask, usage):
+    old = {"model": "claude-sonnet-4-5", "prices": {"claude-sonnet-4-5": PRICES[judges.MODEL]}}
+    ask(**old)
+    (warning,) = usage(**old)["warnings"]
+    assert "claude-sonnet-4-5 is deprecated, its service ends on November 30th, 2026" in warning
+    assert f"warning: {warning}" in ask.said and usage()["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -267,7 +270,7 @@ def test_a_model_that_will_end_is_told_with_its_day(usage):
     [
         ({"model": "claude-sonet-5-5"}, "HTTP 404.*check calls.model = claude-sonet-5-5"),
         ({"base_url": hub.NOWHERE}, "cannot be reached.*check calls.base_url"),
-        ({"base_url": "http://example.com"}, "only https is trusted"),
+        ({"base_url": "http://judge.example"}, "only https is trusted"),
         ({"base_url": "http://[::1"}, "only https is trusted"),
         ({"model": "claude-sonnet-9"}, "calls.prices has no claude-sonnet-9"),
     ],

@@ -62,6 +62,8 @@ def ask(
             keys = frozenset(key for call in calls for _, key in numbered_keys(call, module, params))
             rate = tokens_a_character(due, service, pause) if params.price else 0.0
             work = Work(module, params, service, kept, pause, keys, rate)
+            for warning in module.warnings(params):
+                say(f"warning: {warning}")
             _require_money(work, due, say)
             _finish(work, calls, read)
         return [read(call)[0] for call in calls]

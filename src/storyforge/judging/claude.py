@@ -23,6 +23,7 @@ from storyforge.judging.service import (
     refused,
     retry_after,
     secret,
+    timeout,
     trusted,
     unreached,
     written,
@@ -91,7 +92,7 @@ def connect(params: CallParams) -> Service:
         api_key=key,
         base_url=url,
         max_retries=0,  # the SDK obeys any Retry-After, and would repeat what may be paid for already
-        timeout=params.timeout_s,
+        timeout=timeout(params),
         open_telemetry=False,
         http_client=sdk.DefaultHttpxClient(follow_redirects=False),  # they would take the key along
     )

@@ -18,6 +18,7 @@ from storyforge.judging.service import (
     refused,
     retry_after,
     secret,
+    timeout,
     trusted,
     unreached,
     written,
@@ -70,7 +71,7 @@ def connect(params: CallParams) -> Service:
         raise UserError("calls.base_url is missing: the address of the server, up to /v1")
     key = secret(KEY)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    client = httpx2.Client(timeout=params.timeout_s, headers=headers)  # follows no redirect, nor does the key
+    client = httpx2.Client(timeout=timeout(params), headers=headers)  # follows no redirect, nor does the key
     link = Link(client, key, trusted(params.base_url), params)
     return Service(partial(_check, link), _count, partial(_send, link), batch=None)
 

@@ -108,6 +108,11 @@ def trusted(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
+def timeout(params: CallParams) -> httpx2.Timeout:
+    """A judge may think for minutes; a server that is there lets itself be reached at once."""
+    return httpx2.Timeout(params.timeout_s, connect=min(30, params.timeout_s))
+
+
 def retry_after(headers: Mapping[str, str]) -> float:
     """Seconds that a server asks to wait; 0 where it does not say, or gives a date."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
