@@ -27,7 +27,8 @@ WRONG = {
     "json": (message('{"winner": '), completion('{"winner": ')),
     "schema": (message('{"winner": "C"}'), completion('{"winner": "C"}')),
 }
-UNREADABLE = [judges.reset, judges.no_json, replies({"type": "message"}), replies({"choices": []})]
+TALKING = completion("") | {"choices": [{"finish_reason": "stop", "message": {"content": [1]}}]}
+UNREADABLE = [judges.reset, judges.no_json, replies({"type": "message"}), replies(TALKING)]
 
 
 def test_answers_come_in_the_order_of_the_calls(ask, service, provider):
@@ -257,6 +258,7 @@ def test_a_compatible_server_without_a_price_is_free_and_says_so(ask, service, u
     assert found["dollars"] == 0 and "no price is known of local" in found["warnings"][0]
 
 
+@pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
 def test_a_model_that_will_end_is_told_with_its_day(ask, usage):
     old = {"model": "claude-sonnet-4-5", "prices": {"claude-sonnet-4-5": PRICES[judges.MODEL]}}
     ask(**old)

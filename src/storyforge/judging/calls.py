@@ -172,7 +172,7 @@ def _one(work: Work, purse: Purse, key: str, call: Call, number: int) -> None:
 def _sent(work: Work, purse: Purse, key: str, call: Call, number: int) -> None:
     """One request; its reply is in the store before anything else happens with it."""
     most = purse.take(at_most(call, work.rate, work.params, batched=False))
-    paid = most
+    paid = 0.0
     try:
         work.pause.wait()  # it may have begun while there was no money free
         try:
@@ -181,6 +181,7 @@ def _sent(work: Work, purse: Purse, key: str, call: Call, number: int) -> None:
         except Failed as failed:
             paid = most if failed.perhaps_paid else 0.0
             raise
+        paid = most
         work.kept.keep(key, reply, requests=requests, batched=False)
         paid = cost(work.provider.tokens(json.loads(reply)), work.params.price, batched=False)
     finally:

@@ -20,6 +20,7 @@ from storyforge.judging.service import (
     Tokens,
     Unusable,
     hidden,
+    readable,
     refused,
     retry_after,
     secret,
@@ -116,8 +117,8 @@ def _count(link: Link, call: Call) -> int:
 
 def _send(link: Link, call: Call, number: int) -> str:
     raw = link.client.messages.with_raw_response  # the body as it came: types that change lose no part of it
-    reply = _asked(link, lambda: _message(raw.create(**_request(call, link.params)).http_response.json()))
-    return written(reply, link.key)
+    reply = _asked(link, lambda: raw.create(**_request(call, link.params)).http_response.json())
+    return _asked(link, lambda: written(readable(reply, text, tokens), link.key))
 
 
 def _request(call: Call, params: CallParams) -> dict[str, Any]:
@@ -129,18 +130,6 @@ def _request(call: Call, params: CallParams) -> dict[str, Any]:
         "messages": [{"role": "user", "content": call.text}],
         "output_config": form | ({"effort": params.effort} if params.effort else {}),
     }
-
-
-def _message(reply: Any) -> dict:
-    """The reply; ValueError where it lacks what `text` and `tokens` read."""
-    try:
-        sum(tokens(reply))
-        text(reply)
-    except Unusable:
-        pass
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"no message: {error!r:.80}") from None
-    return reply
 
 
 def _create(link: Link, due: Due) -> str:
@@ -167,7 +156,7 @@ def _results(link: Link, batch: str) -> tuple[dict[str, str | None], str]:
         replies[key] = None
         if result["type"] == "succeeded":
             with suppress(ValueError):
-                replies[key] = written(_message(result["message"]), link.key)
+                replies[key] = written(readable(result["message"], text, tokens), link.key)
         elif result["type"] == "errored" and result["error"]["error"]["type"] == "invalid_request_error":
             said = result["error"]["error"]["message"]
             wrong = f"{link.params.model} refuses a request of batch {batch}: {said:.300}"

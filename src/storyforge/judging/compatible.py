@@ -15,6 +15,7 @@ from storyforge.judging.service import (
     Tokens,
     Unusable,
     hidden,
+    readable,
     refused,
     retry_after,
     secret,
@@ -93,13 +94,9 @@ def _check(link: Link) -> None:
 def _send(link: Link, call: Call, number: int) -> str:
     reply = _asked(link, "POST", "/chat/completions", _request(call, number, link.params))
     try:
-        sum(tokens(reply))
-        text(reply)
-    except Unusable:
-        pass
-    except (LookupError, TypeError, AttributeError) as error:
+        return written(readable(reply, text, tokens), link.key)
+    except ValueError as error:
         raise _unread(link, error) from None
-    return written(reply, link.key)
 
 
 def _request(call: Call, number: int, params: CallParams) -> dict[str, Any]:

@@ -94,6 +94,18 @@ def written(reply: dict, key: str | None) -> str:
     return hidden(json.dumps(reply), key)
 
 
+def readable(reply: Any, text: Callable[[dict], str], tokens: Callable[[dict], Tokens]) -> dict:
+    """The reply; ValueError where it lacks what these read of it."""
+    try:
+        if sum(tokens(reply)) < 0 or not isinstance(text(reply), str):
+            raise TypeError("no text, or fewer than no tokens")
+    except Unusable:
+        pass
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not of the service's form: {error!r:.80}") from None
+    return reply
+
+
 def hidden(text: str, key: str | None) -> str:
     """The text without the key, which a server may have put there."""
     return text.replace(key, "[key]") if key else text
