@@ -2,8 +2,8 @@
 
 A folder is a stage, or what several stages share. A file imports from its own folder or from one to its left:
 
-    core  ←  collect | preprocess | report | measures                           no torch
-    core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch
+    core  ←  collect | report | measures  ←  preprocess                         no torch
+    core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch; evaluate measures too
                                                     ←  commands  ←  cli, demo
 """
 

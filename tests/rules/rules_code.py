@@ -17,7 +17,7 @@ STAGES = {"collect", "preprocess", "train", "evaluate", "report"}
 MAY_IMPORT = {
     "core": set(),
     "collect": SHARED,
-    "preprocess": SHARED,
+    "preprocess": {"core", "measures"},
     "report": SHARED,
     "measures": SHARED,
     "engine": SHARED,
