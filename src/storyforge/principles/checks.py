@@ -23,7 +23,8 @@ HEADING = re.compile(r"^[^\W\d_][^\W\d_ .'’-]*(?:[ .'’-]+[^\W\d_]+){0,4}\.?$
 DIRECTION = re.compile(r"^\[.*\]$|^\(.*\)$")
 SENTENCE_END = re.compile(r"""[.!?…]["'”’)\]*_]*\s*$|\]\s*$""")
 META = re.compile(
-    r"\bas an ai\b|\bi hope (?:this|you) (?:helps?|enjoy)|^(?:sure|certainly|of course)[!,]|\bhere(?:'s| is) (?:a|the|your) "
+    r"\bas an ai\b|\bi hope (?:this|you) (?:helps?|enjoy)|^(?:sure|certainly|of course)[!,]"
+    r"|\bhere(?:'s| is) (?:a|the|your) "
     r"(?:\w+ ){0,3}(?:story|scene|version|text|passage)\b|^(?:edit|note|a/n|author'?s note)\s*:",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -100,7 +101,7 @@ def prompt_words(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding
 
 
 def speakers(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:
-    """Of the asked, the share that speak; times, of speeches after the first, the share of those asked for."""
+    """F1 of two shares: of the asked, those that speak; of speeches after the first, those of the asked."""
     asked = {name.upper() for name in speakers_asked(prompt)}
     if not asked:
         return None

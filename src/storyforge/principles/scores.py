@@ -9,14 +9,14 @@ from storyforge.principles.constitution import Principle, applying
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """`score`: the weighted mean of the checks, None without any; `checks`: each by name, guards among them."""
+    """`score`: the weighted mean of the checks, None without any; `checks`: each by name, guards too."""
 
     score: float | None
     checks: dict[str, float]
 
 
 def score(principles: Sequence[Principle], prompt: str, text: str, *, ended: bool, corpus: Corpus) -> Scored:
-    """Of the principles that the prompt calls for; a check without an opportunity in the text counts nowhere."""
+    """Of the principles that the prompt calls for; a check without an opportunity counts nowhere."""
     found, weights = {}, {}
     for each in applying(principles, prompt):
         finding = CHECKS[each.check](prompt, text, ended, corpus) if each.check else None
