@@ -33,6 +33,13 @@ TINY = {  # over the default params.yaml: seconds instead of minutes
     "train.lora.r": 4,
     "sampling.max_new_tokens": 8,
     "evaluate.max_tokens": 400,
+    "revise.prompts": 9,
+    "revise.drafts": 8,
+    "revise.max_new_tokens": 8,
+    "revise.min_gap": 0.0,  # of noise any two texts make a pair
+    "revise.slack": 1.0,
+    "revise.length_band": 1.0,
+    "revise.min_pairs": 1,
 }
 
 

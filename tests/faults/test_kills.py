@@ -69,7 +69,7 @@ def test_training_killed_fifty_times_ends_with_the_same_bytes(training, whole):
     assert "resumed from step" in training.said and "damaged" not in training.said
 
 
-LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "report")]
+LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "revise", "report")]
 
 
 @pytest.mark.parametrize("stage", ["collect", "preprocess", *LATER])

@@ -29,9 +29,10 @@ def written(tuned, encoder, tmp_path, monkeypatch):
     def run():
         run.batches = []
         monkeypatch.setattr(kept, "write", noting)
-        return write_kept(tuned, encoder, PROMPTS, PARAMS, seeds=SEEDS, kept=run.file)
+        found = write_kept(tuned, encoder, PROMPTS, PARAMS, seeds=SEEDS, work=tmp_path, name="drafts")
+        (run.file,) = tmp_path.glob("drafts-*.jsonl")
+        return found
 
-    run.file = tmp_path / "drafts.jsonl"
     return run
 
 
@@ -60,16 +61,17 @@ def test_a_damaged_line_is_set_aside_in_one_line_and_written_again(written, dama
     written.file.write_bytes(first + damage(second) + third)
     assert written() == whole and written.batches == [5, 2]
     (said,) = capsys.readouterr().err.splitlines()
-    assert "drafts.jsonl, line 2: damaged" in said
-    assert written.file.with_name("broken-drafts.jsonl").read_bytes() == first + damage(second) + third
+    assert f"{written.file.name}, line 2: damaged" in said
+    assert (
+        written.file.with_name(f"broken-{written.file.name}").read_bytes() == first + damage(second) + third
+    )
     assert written.file.read_bytes() == first + second + third
 
 
-def test_replies_to_other_prompts_are_not_taken(written, monkeypatch):
-    written()
-    monkeypatch.setitem(globals(), "SEEDS", [seed + 1 for seed in SEEDS])
-    written()
-    assert written.batches == [5, 5, 2]
+def test_other_seeds_have_a_file_of_their_own(tuned, encoder, tmp_path):
+    for seeds in ([1], [2], [1]):
+        write_kept(tuned, encoder, ["Tell."], PARAMS, seeds=seeds, work=tmp_path, name="drafts")
+    assert len(list(tmp_path.glob("drafts-*.jsonl"))) == 2
 
 
 def test_a_full_disk_is_one_line_and_what_was_finished_stays(written, monkeypatch):
@@ -82,7 +84,7 @@ def test_a_full_disk_is_one_line_and_what_was_finished_stays(written, monkeypatc
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="drafts.jsonl: No space left on device: make room"):
+    with pytest.raises(UserError, match=r"drafts-\w+\.jsonl: No space left on device: make room"):
         written()
     monkeypatch.setattr(os, "fsync", fsync)
     assert len(written()) == 12 and written.batches == [2]

@@ -28,17 +28,20 @@ def write_kept(
     params: SamplingParams,
     *,
     seeds: Sequence[int],
-    kept: Path,
+    work: Path,
+    name: str,
 ) -> list[Written]:
-    """What `write` gives; the file `kept` holds a line a batch and belongs to one model and one `params`.
+    """What `write` gives; a file in `work` holds a line a batch.
 
-    A last line that a kill tore is written again. A file with another fault is copied, for a person to look
-    at, and used up to that fault. UserError where the disk takes no more.
+    `work` is a directory of one model and one `params`, `name` says what is written. A last line that a kill
+    tore is written again. A file with another fault is copied, for a person to look at, and used up to that
+    fault. UserError where the disk takes no more.
     """
     asked = list(zip(prompts, seeds, strict=True))
+    kept = work / f"{name}-{_digest(asked, [])[:8]}.jsonl"  # other prompts or seeds have a file of their own
     batches = [asked[start : start + SIDE_BY_SIDE] for start in range(0, len(asked), SIDE_BY_SIDE)]
     found = _finished(kept, batches)
-    bar = tqdm(desc=kept.stem, total=len(asked), initial=len(sum(found, [])), unit="text", disable=None)
+    bar = tqdm(desc=name, total=len(asked), initial=len(sum(found, [])), unit="text", disable=None)
     with bar:
         for batch in batches[len(found) :]:
             texts, numbers = zip(*batch, strict=True)
