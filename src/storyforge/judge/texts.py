@@ -79,8 +79,9 @@ def answers(
     found = []
     for writer in writers:
         with switched(model, writer):
-            kept = work / f"{writer}.jsonl"
-            replies = write_kept(model, encoders[writer], prompts, sampling, seeds=seeds, kept=kept)
+            replies = write_kept(
+                model, encoders[writer], prompts, sampling, seeds=seeds, work=work, name=writer
+            )
         for (story, number), seed, reply in zip(asked, seeds, replies, strict=True):
             about = (story.id, story.group, story.prompt, number, seed, writer)
             found.append(Text(*about, reply.text, reply.tokens, reply.ended))
