@@ -2,11 +2,14 @@
 
 import json
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import hub
 import pytest
+from judges import KEY, MODEL, Judges, answered, interrupt
 from pipeline import story
 from ruamel.yaml import YAML
 
@@ -15,9 +18,11 @@ from storyforge.core.files import read_json, read_jsonl, write_json, write_jsonl
 from storyforge.core.records import Exchange
 from storyforge.judge import stage
 from storyforge.judge.gate import KINDS
+from storyforge.judge.pairs import cut
 from storyforge.judge.texts import Text, held_out
 from storyforge.judging.calls import Answer
 from storyforge.model.loading import adapter_weights, save_adapter
+from storyforge.principles.constitution import applying, read_constitution
 from storyforge.sampling import kept
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +34,7 @@ SAMPLING = {
     "min_p": 0.0,
     "repetition_penalty": 1.1,
 }
-CALLS = {"model": "m", "effort": None, "base_url": None, "max_dollars": 1, "batch": False, "workers": 1}
+CALLS = {"model": MODEL, "effort": None, "base_url": None, "max_dollars": 1, "batch": False, "workers": 1}
 PARAMS = {"seed": 9, "prompts": 3, "samples": 2, "max_new_tokens": 24, "judge": "checks", "gate_pairs": 10}
 WRITERS = ["base", "tuned", "aligned", "constitution"]
 
@@ -281,3 +286,76 @@ def test_what_may_have_been_paid_twice_is_no_output(workspace, monkeypatch):
     params = stage.JudgeParams(**PARAMS | {"judge": "openai", "calls": CALLS})
     spent, unsettled = stage._usage(stage.Choices(None, params, None, ()), [])
     assert unsettled == 3 and "unsettled" not in spent
+
+
+PART = re.compile(r"\[([0-9a-f]{16}) (REQUEST|ANSWER A|ANSWER B)\]\n(.*?)\n\[\1 END OF \2\]", re.DOTALL)
+
+
+def reader(asked: str) -> str:
+    """Whole beginnings of the story that was asked for are better; all else goes by the alphabet."""
+    request, *texts = (text for _, _, text in PART.findall(asked))
+    own = next((story.story for story in map(tale, range(8)) if story.prompt == request), "")
+    whole = [own.startswith(text) and cut(text, 10**6) == text for text in texts]
+    first = whole[0] if whole[0] != whole[1] else texts[0] < texts[1]
+    one = {"better": "tie" if texts[0] == texts[1] else "A" if first else "B", "margin": 2}
+    principles = applying(read_constitution(ROOT / "data" / "constitution.yaml"), request)
+    return json.dumps({"principles": {each.id: one for each in principles}, "overall": one})
+
+
+@pytest.fixture
+def service(monkeypatch, tmp_path):
+    hub.isolate(monkeypatch, tmp_path / "cache")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Judges(verdict=reader).running() as stand_in:
+        yield stand_in
+
+
+def served(workspace, service, **changes):
+    return workspace(judge="openai", calls=CALLS | {"base_url": f"{service.url}/v1", "workers": 4} | changes)
+
+
+def test_a_service_is_tried_on_obvious_pairs_and_then_judges_each_pair_in_both_orders(workspace, service):
+    assert served(workspace, service)["fit"] is True
+    details = workspace.details()
+    assert details["gate"]["right"] == 1 and details["gate"]["counted"] == 10
+    assert details["gate"]["planted"] == {"pairs": 10, "moved": 0}
+    assert all(pair["missing"] == 0 == pair["position_bias"] for pair in details["pairs"].values())
+    assert len(service.paid) == details["usage"]["calls"] <= (10 + 10 + 4 * 6) * 2
+    labels = {"gate-loop", "gate-planted", "tuned-base", "aligned-constitution"}
+    assert labels <= set(details["usage"]["by_label"])
+    assert not any(KEY in file.read_text() for file in (workspace.folder / "out").iterdir())
+
+
+def test_what_was_answered_before_a_stop_is_not_paid_again(workspace, service):
+    service.faults = [answered] * 60 + [lambda *_: interrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        served(workspace, service)
+    served(workspace, service)
+    stopped = {file.name: file.read_bytes() for file in (workspace.folder / "out").iterdir()}
+    before = len(service.paid)
+    assert before == len(set(service.paid))
+    served(workspace, service)
+    assert len(service.paid) == before
+    assert {file.name: file.read_bytes() for file in (workspace.folder / "out").iterdir()} == stopped
+
+
+def test_a_service_that_likes_the_first_place_is_unfit_and_costs_the_gate_alone(workspace, service):
+    always = {"better": "A", "margin": 5}
+    right = service.verdict
+
+    def first(asked):
+        said = json.loads(right(asked))
+        return json.dumps({"principles": dict.fromkeys(said["principles"], always), "overall": always})
+
+    service.verdict = first
+    assert served(workspace, service) == {"judge": "openai", "fit": False}
+    details = workspace.details()
+    assert details["why"] == "0.0% of 10 obvious pairs judged right, not 95%"
+    assert details["usage"]["calls"] == len(service.paid) <= 40
+
+
+def test_a_server_that_is_not_there_is_one_line_before_anything_is_written(workspace, monkeypatch, tmp_path):
+    hub.isolate(monkeypatch, tmp_path / "cache")
+    with pytest.raises(UserError, match="base_url"):
+        workspace(judge="openai", calls=CALLS | {"base_url": f"{hub.NOWHERE}/v1"})
+    assert not (workspace.folder / "out").exists() and not (workspace.folder / "work").exists()

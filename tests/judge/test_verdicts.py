@@ -10,8 +10,8 @@ from storyforge.core.records import Exchange
 from storyforge.judge.verdicts import Question, Said, Shown, calls, checks_judge, judged, paid_judge, schema
 from storyforge.judging import calls as service
 from storyforge.judging.calls import Answer
-from storyforge.principles.checks import corpus
 from storyforge.principles.constitution import applying, read_constitution
+from storyforge.principles.corpus import corpus
 
 ROOT = Path(__file__).parents[2]
 PRINCIPLES = read_constitution(ROOT / "data" / "constitution.yaml")

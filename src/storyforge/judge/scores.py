@@ -19,6 +19,7 @@ LEAST_TEXTS = 50  # of the corpus; fewer have no 5th and 95th percentile
 MOST_CORPUS = 1000  # held-out texts that variety is compared with
 POOLS = 100  # drawn from the corpus for self-BLEU
 Row = dict[str, Any]
+Weighed = tuple[float, float]  # a value and its weight
 
 
 def writers_scores(
@@ -26,40 +27,44 @@ def writers_scores(
 ) -> Row:
     """Means of every writer, overall and by check, and the differences of pairs of writers by prompt.
 
-    A check counts only where both texts of a pair had an opportunity to keep or break its rule.
+    A check counts by its opportunities, so that a text with ten names weighs more than one with two, and in a
+    difference where both texts had one, by their mean.
     """
     values = {
-        (text.writer, text.prompt_id, text.sample): {"score": scored.score, **scored.checks}
+        (text.writer, text.prompt_id, text.sample): _weighed(scored)
         for text, scored in zip(texts, scores, strict=True)
     }
+    writers = dict.fromkeys(text.writer for text in texts)
     return {
-        "writers": {
-            writer: _means(values, writer) for writer in dict.fromkeys(text.writer for text in texts)
-        },
+        "writers": {writer: _means(values, writer) for writer in writers},
         "differences": {f"{one}-{other}": _differences(values, one, other) for one, other in compared},
     }
 
 
-def _means(values: Mapping[tuple, Row], writer: str) -> Row:
+def _weighed(scored: Scored) -> dict[str, Weighed]:
+    overall = {} if scored.score is None else {"score": (scored.score, 1)}
+    return overall | {name: (value, scored.opportunities[name]) for name, value in scored.checks.items()}
+
+
+def _means(values: Mapping[tuple, dict[str, Weighed]], writer: str) -> Row:
     mine = [row for (who, _, _), row in values.items() if who == writer]
-    means = {name: [row[name] for row in mine if row.get(name) is not None] for name in _names(mine)}
-    found = {name: rounded(np.mean(numbers)) if numbers else None for name, numbers in means.items()}
-    return {"texts": len(mine), "score": found.pop("score"), "checks": found}
+    found = {}
+    for name in sorted({name for row in mine for name in row}):
+        numbers, weights = zip(*(row[name] for row in mine if name in row), strict=True)
+        found[name] = rounded(np.average(numbers, weights=weights))
+    return {"texts": len(mine), "score": found.pop("score", None), "checks": found}
 
 
-def _differences(values: Mapping[tuple, Row], one: str, other: str) -> Row:
-    parts: dict[str, list[tuple[str, float, float]]] = {}
+def _differences(values: Mapping[tuple, dict[str, Weighed]], one: str, other: str) -> Row:
+    parts: dict[str, list[tuple[str, float, float]]] = {"score": []}
     for (writer, prompt, sample), row in values.items():
         against = values.get((other, prompt, sample), {}) if writer == one else {}
         for name in row.keys() & against.keys():
-            if row[name] is not None and against[name] is not None:
-                parts.setdefault(name, []).append((prompt, row[name] - against[name], 1.0))
-    score = difference(parts.pop("score", []))
+            (value, weight), (beside, its) = row[name], against[name]
+            mean = (weight + its) / 2
+            parts.setdefault(name, []).append((prompt, mean * (value - beside), mean))
+    score = difference(parts.pop("score"))
     return {"score": score, "checks": {name: difference(parts[name]) for name in sorted(parts)}}
-
-
-def _names(rows: Iterable[Row]) -> list[str]:
-    return ["score", *sorted({name for row in rows for name in row} - {"score"})]
 
 
 def diversity(texts: Sequence[Text], tests: Sequence[Exchange], max_tokens: int, seed: int) -> Row:

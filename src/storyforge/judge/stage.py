@@ -53,8 +53,8 @@ from storyforge.judging.params import CallParams
 from storyforge.model.device import accelerator, machine_class
 from storyforge.model.encoding import Encoder
 from storyforge.model.loading import ModelParams, base_digest, load_encoder
-from storyforge.principles.checks import Corpus, corpus
 from storyforge.principles.constitution import Principle, as_system, read_constitution
+from storyforge.principles.corpus import Corpus, corpus
 from storyforge.principles.scores import score
 from storyforge.sampling.generate import SamplingParams
 from storyforge.train.checkpoints import (
@@ -148,7 +148,7 @@ def _judge(choices: Choices, known: Corpus) -> Judge:
 
 
 def _store() -> Path:
-    return place("calls", "judge.sqlite")
+    return place("judging", "judge.sqlite")
 
 
 def _claimed(params: JudgeParams) -> Sequence[str]:

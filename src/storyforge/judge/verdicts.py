@@ -12,8 +12,8 @@ from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.judging.calls import Answer, Call, ask
 from storyforge.judging.params import CallParams
-from storyforge.principles.checks import Corpus
 from storyforge.principles.constitution import Principle, applying
+from storyforge.principles.corpus import Corpus
 from storyforge.principles.scores import score
 
 MARGIN = 0.05  # of a check's or the weighted score: less is a tie
