@@ -17,7 +17,7 @@ STAGES = {"collect", "preprocess", "train", "evaluate", "revise", "align", "judg
 MAY_IMPORT = {
     "core": set(),
     "collect": SHARED,
-    "preprocess": SHARED,
+    "preprocess": {"core", "measures"},
     "report": SHARED,
     "measures": SHARED,
     "principles": {"core", "measures"},

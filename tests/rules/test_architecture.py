@@ -106,7 +106,7 @@ BREACHES = [
         rules_code.directions,
         "src/storyforge/preprocess/tell.py",
         "from storyforge.train.stage import main",
-        "knows core, preprocess",
+        "knows core, measures, preprocess",
     ),
     (rules_code.directions, "src/storyforge/preprocess/clean.py", "from . import other", "relative"),
     (rules_code.torch_where_models_are, "src/storyforge/preprocess/clean.py", "import torch.nn", "torch.nn"),
