@@ -66,6 +66,8 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
                 raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
             measured = validated(val, params)
             if main_process:
+                for remark in encoder.chat.remarks:
+                    print(f"model.chat: {remark}")
                 print(lengths(stories, val, params))
             model = fresh_model(model_params, params)
             run = train(model, stories, measured, model_params, params, work=work, log=track.log)
