@@ -39,25 +39,16 @@ PARAMS = {"seed": 9, "prompts": 3, "samples": 2, "max_new_tokens": 24, "judge": 
 WRITERS = ["base", "tuned", "aligned", "constitution"]
 
 
-NAMES = [
-    "Abelard",
-    "Bertrand",
-    "Columba",
-    "Drusilla",
-    "Eustace",
-    "Florian",
-    "Griselda",
-    "Hortense",
-    "Ignatius",
-]
+NAMES = ["Abelard", "Bertrand", "Columba", "Drusill", "Eustace", "Florian", "Griseld", "Hortense", "Ignati"]
+KIN = ["son", "ina", "rik", "mund"]
 
 
 def tale(number: int) -> Exchange:
-    """Of two people whom no other one of nine tells of: another prompt's text shows."""
-    who = f"{NAMES[number % 9]}son", f"{NAMES[number % 9]}ina"
+    """Of somebody whom no other one tells of: another prompt's text shows."""
+    who = f"{NAMES[number % 9]}{KIN[number // 9]}"
     lines = story(random.Random(number)).splitlines()
-    text = "\n".join(f"{who[line % 2]} saw it. {said}" for line, said in enumerate(lines))
-    return Exchange(f"t{number}", "made", f"g{number}", f"Tell of {who[0]} and {who[1]}.", text, True)
+    text = "\n".join(f"{who} saw it. {said}" for said in lines)
+    return Exchange(f"t{number}", "made", f"g{number}", f"Tell of {who}.", text, True)
 
 
 @pytest.fixture

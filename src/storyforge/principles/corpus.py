@@ -1,0 +1,1 @@
+from storyforge.principles.checks import Corpus, corpus
