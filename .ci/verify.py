@@ -57,7 +57,10 @@ os.listdir = lambda *where: shuffled(names(*where))
 os.scandir = Scan
 time.time = lambda: now() + {ahead}
 """
-PROCESSORS = "os.cpu_count = lambda: {processors}\n"
+PROCESSORS = """
+os.cpu_count = lambda: {processors}
+os.sched_getaffinity = lambda process: set(range({processors}))
+"""
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tasks
 from ruamel.yaml import YAML
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -177,6 +178,30 @@ def test_the_number_of_processes_and_a_second_run_change_no_byte(workplace, para
         results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
     assert results[0] == results[1] == results[2]
     assert set(results[0][1]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
+
+
+def test_a_process_that_is_killed_changes_no_byte(workplace, params, monkeypatch):
+    stories = prompted(100)
+    results = []
+    for name in ("whole", "killed"):
+        folder = workplace / name
+        folder.mkdir()
+        report = preprocess(iter(stories), ["Held out."], params, folder, 2)
+        results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
+        monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
+        (workplace / "marks").mkdir(exist_ok=True)
+        (workplace / "marks" / stories[40].id).touch()
+    assert results[0] == results[1]
+
+
+def test_stories_that_kill_every_process_are_named_in_one_line(workplace, params, monkeypatch):
+    stories = prompted(100)
+    monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
+    (workplace / "marks").mkdir()
+    (workplace / "marks" / stories[70].id).write_text("for ever")
+    said = f"data/raw/writingprompts.jsonl, from story {stories[64].id} to {stories[95].id}: a process"
+    with pytest.raises(UserError, match=f"^{said} that worked on it was killed 3 times"):
+        preprocess(iter(stories), ["Held out."], params, workplace, 2)
 
 
 def test_the_order_of_the_rows_decides_nothing(workplace):

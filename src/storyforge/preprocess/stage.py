@@ -7,14 +7,12 @@ Params  preprocess
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
 
@@ -28,6 +26,7 @@ from storyforge.core.params import Params
 from storyforge.core.records import SIDES, Exchange, Story, read_prompts
 from storyforge.core.text import printable
 from storyforge.core.words import WORD
+from storyforge.core.workers import processors, shared
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
@@ -166,10 +165,13 @@ def _examined(
     """In the order of the stories, however many processes there are."""
     stories = iter(tqdm(stories, "preprocess", unit=" stories", disable=None))
     batches = iter(lambda: list(islice(stories, BATCH)), [])
-    with ExitStack() as stack:
-        pool = stack.enter_context(get_context("spawn").Pool(processes)) if processes > 1 else None
-        for examined in (pool.imap if pool else map)(examiner.examine_all, batches):
-            yield from examined
+    for examined in shared(examiner.examine_all, batches, processes, _place):
+        yield from examined
+
+
+def _place(batch: Sequence[Story]) -> str:
+    first, last = batch[0], batch[-1]
+    return f"data/raw/{first.source}.jsonl, from story {first.id} to {last.id}"
 
 
 def _shingles_of(file: BinaryIO, starts: Sequence[int], length: int) -> Callable[[int], frozenset[str]]:
@@ -250,7 +252,7 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     params, held_out = PreprocessParams.load(), [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
-    processes = (os.cpu_count() or 1) if large else 1
+    processes = processors() if large else 1
     with published_folder(processed) as folder:
         read = Read()
         metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, processes)
