@@ -19,9 +19,10 @@ from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.core.words import grams, words
 from storyforge.preprocess import stage as stage
-from storyforge.preprocess.drafts import SCENE_WORDINGS, Profile
+from storyforge.preprocess.drafts import Profile
 from storyforge.preprocess.heldout import sides
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
+from storyforge.preprocess.wordings import SCENE_WORDINGS
 
 ROOT = Path(__file__).parents[2]
 FILES = ("train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl", "metadata.json")
