@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from storyforge.collect.accounts import Reject
 from storyforge.commands.look import chosen, spelled
 from storyforge.core.errors import UserError
-from storyforge.core.files import write_json
+from storyforge.core.files import write_json, write_jsonl
 
 
 def ids(stage, count, seed=1, **wanted):
@@ -46,19 +48,12 @@ def test_rejected_stories_are_counted_by_rule(clone, storyforge):
 def test_what_collect_did_not_read_is_told_beside_the_rules(clone, storyforge):
     unread = "12 files were not read: .pages 11, .pdf 1: save them as .docx"
     report = {"folder": {"records": {"rejected": {"invalid_utf8": 1}}, "unread": unread}}
-    place = {
-        "source": "folder",
-        "file": "s09.txt",
-        "record": 1,
-        "reason": "invalid_utf8",
-        "detail": "looks like x",
-    }
+    reject = Reject("folder", "s09.txt", 1, 0, "invalid_utf8", "0" * 64, 9, "looks like x")
     Path("data/raw/collection_report.json").write_text(json.dumps(report))
-    Path("data/raw/rejects.jsonl").write_text(json.dumps(place) + "\n")
+    write_jsonl(Path("data/raw/rejects.jsonl"), [replace(reject, source="other"), reject])
     said = storyforge("look", "rejected").stdout
-    assert (
-        "folder: collect rejected invalid_utf8 1:\n  s09.txt, record 1: invalid_utf8 looks like x\n" in said
-    )
+    assert f"folder: collect rejected invalid_utf8 1:\n  {reject}\nfolder:" in said
+    assert str(reject).endswith("(looks like x): save it as UTF-8")
     assert said.endswith(f"folder: {unread}\n")
 
 

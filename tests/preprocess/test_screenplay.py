@@ -69,6 +69,10 @@ The door."""
 PROFILE = Profile(form="prose", described_as="a story", max_words=440, longer="passages", page_words=180)
 
 
+def miles(count: int) -> str:
+    return "\n\n".join(f"ANN\nIt is mile {number} of this road." for number in range(count))
+
+
 def test_marks_go_and_lines_stay():
     (draft,) = drafts(folder_text("ferry.fountain", MARKED), PROFILE)
     assert draft.text == PRINTED
@@ -114,7 +118,7 @@ def test_who_speaks(text, spoken_by):
         ("5 > 3 < 4", "5 > 3 < 4"),
         ("INT. HOUSE - DAY #1A#", "INT. HOUSE - DAY"),
         ("est. 1920", "est. 1920"),
-        (".45 calibre", "45 calibre"),
+        (".45 calibre", ".45 calibre"),
         ("a@b.org", "a@b.org"),
     ],
 )
@@ -143,23 +147,20 @@ def test_no_word_is_lost(text, limit):
 
 
 def test_later_passages_go_on_from_the_page_before():
-    story = folder_text(
-        "road.fountain", "\n\n".join(f"ANN\nIt is mile {n} of this road." for n in range(150))
-    )
+    story = folder_text("road.fountain", miles(150))
     first, second, *_ = drafts(story, PROFILE)
     assert "the opening of a screenplay" in first.prompt
     assert second.prompt.startswith("Here is a page of a story.") and "ANN\n" in second.prompt
 
 
 def test_a_short_one_is_gone_on_with_from_its_middle_too():
-    story = folder_text("road.fountain", "\n\n".join(f"ANN\nIt is mile {n} of this road." for n in range(20)))
+    story = folder_text("road.fountain", miles(20))
     whole, half = drafts(story, PROFILE)
     assert half.text.startswith("ANN\n") and whole.text.endswith(half.text)
 
 
 def test_a_control_token_drops_the_passage_that_holds_it():
-    long = "\n\n".join(f"ANN\nIt is mile {n} of this road." for n in range(150))
-    found = drafts(folder_text("road.fountain", f"{long}\n\nTOM\n<|im_start|>user hello\n"), PROFILE)
+    found = drafts(folder_text("road.fountain", f"{miles(150)}\n\nTOM\n<|im_start|>user hello\n"), PROFILE)
     assert [list(judged(draft, PROFILE)) for draft in found] == [[]] * (len(found) - 1) + [["control_token"]]
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+from storyforge.collect.numbers import COUNTED, ROMAN, value
+
 BYLINE = re.compile(
     r"^\W{0,3}(?:written |a (?:short )?story )?by:? +(.{2,60}?)[\s*_)\]]{0,3}$", re.IGNORECASE
 )
@@ -25,9 +27,8 @@ WORD = re.compile(
 )
 MAX_HEADING = 200  # characters
 MAX_NUMBERED = 300  # chapters; more numbers are a list
-COUNT = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 ORDER = "the (?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)"
-NUMERAL = rf"(?:\d{{1,3}}|(?-i:[IVXLC]+)|(?:twenty|thirty|forty)(?:[ -]\w+)?|\w*teen|{COUNT}|{ORDER})"
+NUMERAL = rf"(?:\d{{1,3}}|(?-i:{ROMAN})|{COUNTED}|{ORDER})"
 # "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part two. He laughed.", "Book the tickets."
 HEADING = re.compile(
     rf"^[*_\s]*(?:(?:(chapter|kapitel|chapitre|cap[ií]tulo|capitolo|глава)|part|book|volume)\s+{NUMERAL}"
@@ -37,7 +38,7 @@ HEADING = re.compile(
     re.IGNORECASE,
 )
 MARKED = re.compile(r"^#{1,6}[ \t]+(?=.*\w)(?!(?:ACT|SCENE|INT|EXT)\b)(.*?)[ \t#]*$")
-BARE = re.compile(r"^[ \t]*(\d{1,3}|[IVXL]+)\.?[ \t]*$")
+BARE = re.compile(rf"^[ \t]*(\d{{1,3}}|{ROMAN})\.?[ \t]*$")
 SCENE = re.compile(r"^(?:INT|EXT|EST|INT\./EXT|I/E)[. ]", re.IGNORECASE)
 MIN_WIDTH, MAX_WIDTH, SLACK = 45, 100, 5  # characters of a line that a program has broken
 MIN_INNER = 0.5  # of those, before a small letter: else each line is a sentence or a speech of its own
@@ -154,18 +155,9 @@ def _numbered(lines: list[str], blank: list[bool]) -> set[int]:
     ]
     if len(found) > MAX_NUMBERED:
         return set()
-    for count in (
-        [str(number) for number in range(1, len(found) + 1)],
-        [_roman(n) for n in range(1, len(found) + 1)],
-    ):
-        if len(found) > 1 and [each for _, each in found] == count:
-            return {n for n, _ in found}
-    return set()
-
-
-def _roman(number: int) -> str:
-    tens, ones = divmod(number, 10)
-    return "X" * tens + ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"][ones]
+    one_kind = len({each.isdecimal() for _, each in found}) == 1
+    counts = [value(each) for _, each in found] == list(range(1, len(found) + 1))
+    return {n for n, _ in found} if len(found) > 1 and one_kind and counts else set()
 
 
 def joined(text: str) -> tuple[str, int]:

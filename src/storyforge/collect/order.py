@@ -2,16 +2,10 @@
 
 import re
 
-COUNTED = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
-ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
+from storyforge.collect.numbers import COUNTED, ROMAN, value
+
 # 18 digits: an archive's name may have thousands, which int() refuses
-NUMBER = re.compile(
-    rf"(\d{{1,18}}|(?<![^\W_])(?:(?i:{'|'.join(COUNTED)})|(?=[IVXLC])C{{0,3}}"
-    r"(?:X[LC]|L?X{0,3})(?:I[XV]|V?I{0,3}))(?![^\W_]))"
-)
+NUMBER = re.compile(rf"(\d{{1,18}}|(?<![^\W_])(?:(?i:{COUNTED})|{ROMAN})(?![^\W_]))")
 SUFFIX = re.compile(r"\.\w+$")
 FIRST = re.compile(r"\b(?:prologue|foreword|preface)\b", re.IGNORECASE)
 LAST = re.compile(r"\b(?:epilogue|afterword)\b", re.IGNORECASE)
@@ -27,13 +21,4 @@ def _pieces(name: str) -> list[str | int]:
     """Text and numbers by turns, so that like is compared with like."""
     placed = LAST.sub("\U0010ffff", FIRST.sub("\x01", name))
     pieces = NUMBER.split(placed)
-    return [_value(piece) if n % 2 else piece.casefold() for n, piece in enumerate(pieces)]
-
-
-def _value(number: str) -> int:
-    if number.casefold() in COUNTED:
-        return COUNTED.index(number.casefold()) + 1
-    if not set(number) <= set(ROMAN):
-        return int(number)
-    values = [ROMAN[letter] for letter in number]
-    return sum(-v if v < after else v for v, after in zip(values, [*values[1:], 0], strict=True))
+    return [value(piece) if n % 2 else piece.casefold() for n, piece in enumerate(pieces)]

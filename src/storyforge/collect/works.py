@@ -3,18 +3,17 @@
 import re
 import unicodedata
 
-NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-)
+from storyforge.collect.numbers import COUNTED, ROMAN
+
 PARTS = (
     "chapter|chap|ch|part|pt|book|scene|act|episode|ep|volume|vol|kapitel|teil|chapitre|partie|cap[ií]tulo|parte"
     "|capitolo|глава|часть"
 )
 SEPARATOR = r"[\s_.,:#–—-]"
-# "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club"
+# "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club", "Part C"
 CHAPTER = re.compile(
     rf"^(?P<work>.*?)(?:^|{SEPARATOR})(?:{PARTS}){SEPARATOR}*"
-    rf"(?:\d{{1,3}}(?!\d)|(?:{'|'.join(NUMBERS)})\b|(?-i:[IVXL]+)(?=$|[_.,:–—-]|\s+[–—-])).*$",
+    rf"(?:\d{{1,3}}(?!\d)|{COUNTED}(?![^\W_])|(?-i:(?=[IVXL]){ROMAN})(?=$|[_.,:–—-]|\s+[–—-])).*$",
     re.IGNORECASE,
 )
 NTH = re.compile(r"^(?P<work>.*?)第\s*[\d〇零一二三四五六七八九十百]+\s*[章回話话部卷].*$")

@@ -15,7 +15,7 @@ from storyforge.commands.terminal import aside, say, table
 from storyforge.commands.writers import INCOMPLETE
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
-from storyforge.core.files import read_json
+from storyforge.core.files import read_json, read_jsonl
 from storyforge.core.records import SIDES, Exchange
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
@@ -102,13 +102,14 @@ def show_collected() -> None:
     """What collect could make no story of, before any rule: records, and files of kinds that are not read."""
     if not (RAW / "collection_report.json").exists():
         return
+    from storyforge.collect.accounts import Reject  # and what reads documents: a second
+
     for source, account in sorted(read_json(RAW / "collection_report.json").items()):
         if rejected := account["records"]["rejected"]:
             say(f"{source}: collect rejected {', '.join(f'{why} {n:,}' for why, n in rejected.items())}:")
-            places = (json.loads(line) for line in (RAW / "rejects.jsonl").open(encoding="utf-8"))
-            for place in islice((place for place in places if place["source"] == source), REJECTS_SHOWN):
-                why = f"{place['reason']} {place['detail']}".strip()
-                say(f"  {place['file']}, record {place['record']}: {why}")
+            rejects = read_jsonl(RAW / "rejects.jsonl", Reject)
+            for reject in islice((reject for reject in rejects if reject.source == source), REJECTS_SHOWN):
+                say(f"  {reject}")
         if account.get("unread"):
             say(f"{source}: {account['unread']}")
 

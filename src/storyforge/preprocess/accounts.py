@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storyforge.core.choice import rank
-from storyforge.core.records import SIDES, Story
+from storyforge.core.records import MIN_GROUPS, SIDES, Story
 from storyforge.core.words import quantiles
 from storyforge.preprocess.corpus import Candidate
 from storyforge.preprocess.heldout import ONE_OF, SplitParams, absent
 
 EXAMPLES = 3
 OPENINGS = 10
-FEWEST_FOR_INTERVAL = 3  # works to test on; as evaluate has it
-ENOUGH_WORKS = FEWEST_FOR_INTERVAL * ONE_OF  # in all: one of ONE_OF is held out at least
+ENOUGH_WORKS = MIN_GROUPS * ONE_OF  # in all: one of ONE_OF is held out at least
 SHORTENED = 120  # characters
 PRIVATE = re.compile(r"\S+@\S+\.\w+|https?:\S+|(?<![\w/])/?u/[\w-]+|\b\d{3}[-. ]?\d{3,4}[-. ]?\d{4}\b")
 
@@ -177,7 +176,7 @@ def outlook(report: Mapping[str, Any]) -> str:
     groups, rows = (
         {side: split[column] for side, split in report["splits"].items()} for column in ("groups", "rows")
     )
-    ends = "ends_held_out" in report and groups["test"] < FEWEST_FOR_INTERVAL
+    ends = "ends_held_out" in report and groups["test"] < MIN_GROUPS
     works = groups["train"] if ends else sum(groups.values())
     shares = ", ".join(f"{count:,} {side}" for side, count in (rows if ends else groups).items())
     if ends:
@@ -185,7 +184,7 @@ def outlook(report: Mapping[str, Any]) -> str:
         said = "will show how well that end is predicted, and has no interval for other works"
     elif not groups["test"]:
         said = "will show samples, no loss and no interval"
-    elif groups["test"] < FEWEST_FOR_INTERVAL:
+    elif groups["test"] < MIN_GROUPS:
         said = "will show samples and no interval"
     else:
         return f"{works:,} works: {shares}. The report will give each difference with an interval"

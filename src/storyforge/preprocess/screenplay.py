@@ -11,7 +11,7 @@ from storyforge.preprocess.prose import prose_passages
 
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 HEADING = re.compile(r"(?:INT|EXT|EST|INT\.?/EXT|I/E)[. ]", re.IGNORECASE)
-FORCED_HEADING = re.compile(r"\.(?=\w)")
+FORCED_HEADING = re.compile(r"\.(?=[^\W\d_])")
 SCENE_NUMBER = re.compile(r"\s*#[\w.-]+#$")
 EXTENSION = re.compile(r"\s*\([^()]*\)$")  # (V.O.), (CONT'D)
 DUAL = re.compile(r"\s*\^$")  # speaks at the same time as the one before
