@@ -18,6 +18,7 @@ from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
 from storyforge.model.params import ModelParams
+from storyforge.report.page import plain
 
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"
@@ -57,7 +58,7 @@ def page() -> None:
         ready, presets = writers(), {session.title(prompt): prompt for prompt in prompts}
         params, first = sampling({}), next(iter(presets))
     except UserError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
         return
     values = {
         key: max(least, min(getattr(params, key), most)) for key, (_, least, most, *_) in SLIDERS.items()
@@ -81,7 +82,7 @@ def page() -> None:
     with drafting:
         draft(busy=going is not None)
     if error:
-        st.error(error)
+        st.error(plain(error))
     if request:
         answer(ready, request)
         st.rerun()

@@ -159,7 +159,7 @@ def test_a_prompt_beyond_the_cap_is_cut_to_it(demo, adapter):
 def test_a_missing_model_names_the_command_that_makes_it(demo):
     page = demo.run()
     (error,) = page.error
-    assert error.value == "models/tuned: no adapter there: run `dvc repro train`"
+    assert error.value == r"models/tuned: no adapter there: run \`dvc repro train\`"
     assert not page.button and not page.exception
 
 
@@ -178,6 +178,16 @@ def test_a_waiting_visitor_sees_how_many_are_before_them(demo, adapter, monkeypa
         monkeypatch.setattr(DeltaGenerator, "info", lambda _, text: (seen.append(text), other.close()))
         page = click(page, "Write")
     assert seen == ["1 before you: your story begins when theirs are written."] and len(said(page)) == 2
+
+
+def test_an_error_is_no_markup(demo, adapter, monkeypatch):
+    def fail(*_):
+        raise UserError("**models/a_b_c**: [no](http://x.y) $ink$")
+        yield
+
+    monkeypatch.setattr(session, "answer", fail)
+    (error,) = click(demo.run(), "Write").error
+    assert error.value == r"\*\*models/a\_b\_c\*\*: \[no\](http\://x.y) \$ink\$"
 
 
 def test_an_error_of_one_story_lets_the_next_be_written(demo, adapter, monkeypatch):

@@ -18,7 +18,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.core.words import grams, words
-from storyforge.preprocess import stage as stage
+from storyforge.preprocess import guards, stage
 from storyforge.preprocess.drafts import Profile
 from storyforge.preprocess.heldout import sides
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
@@ -296,6 +296,21 @@ def test_a_rule_that_takes_too_much_stops_the_stage_and_leaves_the_old_result(wo
     assert sorted(path.name for path in workplace.iterdir() if path.name.startswith(".")) == []
 
 
+def test_of_few_drafts_a_rule_that_takes_many_is_said_and_stops_nothing(workplace, capsys):
+    short = [folder_text(f"short {n}.txt", f"{n} words and no more of it.") for n in range(20)]
+    write_jsonl(workplace / "raw/folder.jsonl", [*short, *own(10, words=60)])
+    run()
+    said = capsys.readouterr().out
+    assert re.search(
+        r"\nfolder: rule 'short' drops 20 of 30, more than preprocess\.max_rule_share = 0\.25 allows from "
+        r"50 on \(for one: .*\): look at preprocess\.profiles\.folder\.min_words in params\.yaml\n10 works: ",
+        said,
+    )
+    change("profiles.folder.min_words", 5)
+    run()
+    assert "rule" not in capsys.readouterr().out
+
+
 def test_near_copies_of_ones_own_are_dropped_and_told_and_stop_nothing(workplace, capsys):
     made = own(60, words=400)
     alike = [folder_text(f"{n} old.txt", f"{made[n].text} The end came.") for n in range(30)]
@@ -406,9 +421,9 @@ def test_what_governs_a_rule_that_takes_too_much_is_named(workplace, key, value)
 
 
 def test_every_key_that_is_named_exists(params):
-    assert set(stage.GOVERNED) <= set(stage.RULES)
+    assert set(guards.GOVERNED) <= set(stage.RULES)
     known = {*Profile.model_fields, *(f"corpus.{key}" for key in type(params.corpus).model_fields)}
-    assert set(stage.GOVERNED.values()) <= known
+    assert set(guards.GOVERNED.values()) <= known
 
 
 def test_nothing_left_to_train_on_is_said(workplace):

@@ -7,7 +7,6 @@ Params  preprocess
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
 from storyforge.preprocess.drafts import Draft, Profile, drafts
+from storyforge.preprocess.guards import heavy_rules, require_moderate_rules
 from storyforge.preprocess.heldout import (
     HeldOutPrompts,
     SplitParams,
@@ -41,36 +41,6 @@ from storyforge.preprocess.heldout import (
 from storyforge.preprocess.overlap import sketch
 
 RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
-NO_FAULT = ("not_chosen", "gap")  # as many as params.yaml asks for
-OWN = (
-    "folder"  # of one's own stories, where several drafts of one are nothing unusual: to drop them is enough
-)
-OWN_NO_FAULT = (*NO_FAULT, "copy", "near_copy", "held_out_text")
-GOVERNED = {  # rule → the key that makes it stricter or milder; of a source's profile, or with its section
-    "tag": "drop_tags",
-    "short_prompt": "min_prompt_words",
-    "meta": "max_meta",
-    "foreign": "min_english",
-    "short": "min_words",
-    "long": "max_words",
-    "broken": "max_broken_characters",
-    "unlettered": "min_lettered_words",
-    "word_length": "mean_word_length",
-    "one_character": "max_one_character",
-    "unfinished": "must_end",
-    "repeated_lines": "max_repetition",
-    "repeated_phrase": "max_repetition",
-    "repeated_passages": "max_repetition",
-    "promotion": "max_promotions",
-    "shouting": "max_capitals",
-    "list_shape": "max_list_lines",
-    "short_lines": "max_short_lines",
-    "unsafe": "drop_unsafe",
-    "near_copy": "corpus.min_jaccard",
-    "split_conflict": "corpus.min_jaccard",
-    "crowded_prompt": "corpus.max_stories_a_prompt",
-}
-FEW = 50  # drafts of a source; among fewer a share says nothing
 BATCH = 32  # stories given to a process at once
 WORTH_PROCESSES = 2_000_000  # bytes of raw stories; fewer are done sooner than processes start
 
@@ -155,8 +125,9 @@ def preprocess(
         file.seek(0)
         accounts = _written(candidates, file, folder)
     path.unlink()
-    _require_moderate_rules(accounts, params.max_rule_share)
-    return report(accounts, candidates, params.split, ended)
+    made = report(accounts, candidates, params.split, ended)
+    require_moderate_rules(made, params.max_rule_share)
+    return made
 
 
 def _examined(
@@ -200,29 +171,6 @@ def _written(candidates: Sequence[Candidate], lines: Iterable[bytes], folder: Pa
                 line = dumps(json.loads(line) | {"group": candidate.cluster}).encode() + b"\n"
             files["rejected" if candidate.reasons else candidate.side].write(line)
     return accounts
-
-
-def _require_moderate_rules(accounts: Mapping[str, Account], max_share: float) -> None:
-    for source, account in accounts.items():
-        for rule, count in account.dropped.items():
-            excused = OWN_NO_FAULT if source == OWN else NO_FAULT
-            if account.drafts >= FEW and rule not in excused and count > max_share * account.drafts:
-                example = account.examples[rule].entries()[0]
-                raise UserError(
-                    f"{source}: rule '{rule}' drops {count:,} of {account.drafts:,}, more than "
-                    f"preprocess.max_rule_share = {max_share} allows (for one: {example['opening']!r}: "
-                    f"{example['reason']}): {_remedy(rule, source)}"
-                )
-    if not any(account.kept["train"] for account in accounts.values()):
-        dropped = sum((account.dropped for account in accounts.values()), Counter()).most_common(3)
-        rules = ", ".join(f"{rule} {count:,}" for rule, count in dropped) or "there are no stories"
-        raise UserError(f"no story is left to train on ({rules}): look at preprocess.profiles in params.yaml")
-
-
-def _remedy(rule: str, source: str) -> str:
-    if not (key := GOVERNED.get(rule)):
-        return "take such texts out of the source, or raise that share"
-    return f"look at preprocess.{key if '.' in key else f'profiles.{source}.{key}'} in params.yaml"
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
@@ -272,6 +220,8 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
         if missing := account["held_out_but_absent"]:
             absent = printable(", ".join(missing))
             print(f"  held out in params.yaml but not among the stories: {absent}")
+    for line in heavy_rules(metadata, params.max_rule_share):
+        print(printable(line))
     print(outlook(metadata))
     return {"processes": processes}
 
