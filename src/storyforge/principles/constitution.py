@@ -1,69 +1,75 @@
 """The principles of data/constitution.yaml, and which of them a prompt calls for."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_yaml
-from storyforge.core.params import Slice
-from storyforge.measures.prompt_words import words_ratio
-from storyforge.principles.checks import CHECKS, speakers_asked
+from storyforge.core.params import SHORT, Slice
+from storyforge.principles.asked import CONDITIONS
+from storyforge.principles.checks import CHECKS
 
 Text = Annotated[str, Field(pattern=r"\S")]
-VIEWPOINT = re.compile(r"\b(?:first|third)[ -]person\b|\b(?:present|past) tense\b", re.IGNORECASE)
-END = re.compile(
-    r"\b(?:whole|complete|entire|short) (?:\w+ )?(?:scene|story|tale)\b|\bend of a\b", re.IGNORECASE
-)
-NAME = re.compile(r"(?<=[a-z,;:] )[A-Z][a-z]{2,}|\b[A-Z]{3,}\b")
-CONDITIONS: dict[str, Callable[[str], bool]] = {
-    "any": lambda prompt: True,
-    "drama": lambda prompt: bool(speakers_asked(prompt)),
-    "prose": lambda prompt: not speakers_asked(prompt),
-    "asks_length": lambda prompt: words_ratio(prompt, 1) is not None,
-    "asks_viewpoint": lambda prompt: bool(VIEWPOINT.search(prompt)),
-    "asks_end": lambda prompt: bool(END.search(prompt)),
-    "names": lambda prompt: bool(NAME.search(prompt)),
-}
 
 
 class Principle(Slice):
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     kind: Literal["task", "story", "prose", "limits"]
-    applies: Literal["any", "drama", "prose", "asks_length", "asks_viewpoint", "asks_end", "names"]
-    critique: Text
-    revise: Text
-    check: str | None = None
-    weight: NonNegativeFloat = 0.0  # 0: a guard, which vetoes and never picks
+    applies: Literal[tuple(CONDITIONS)]
+    critique: Text  # a critic's question
+    revise: Text  # a reviser's task, and a writer's rule
+    check: Literal[tuple(CHECKS)] | None = None  # none: only a reader can tell
+    weight: Annotated[float, Field(ge=0, strict=True)] = 0  # in a text's score; 0: a guard
+
+    @model_validator(mode="after")
+    def _weighs_a_check(self) -> Self:
+        if self.weight and self.check is None:
+            raise ValueError("weight: there is no check that it could weigh: give one, or leave it out")
+        return self
 
 
 def read_constitution(path: Path) -> tuple[Principle, ...]:
     """UserError names file, principle and key."""
     content = read_yaml(path)
-    entries = content.get("principles") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries or set(content) - {"version", "principles"}:
-        raise UserError(f"{path}: it must hold a list `principles`, and nothing beside it but `version`")
+    if not isinstance(content, dict) or not isinstance(content.get("principles"), list):
+        raise UserError(f"{path}: there is no list of principles in it")
+    if unknown := sorted(map(str, content.keys() - {"principles"})):
+        raise UserError(f"{path}: {unknown[0]} is not a known key: beside `principles` there is nothing")
     found: dict[str, Principle] = {}
-    for number, entry in enumerate(entries, 1):
-        name = entry.get("id", number) if isinstance(entry, dict) else number
-        try:
-            principle = Principle.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "it"
-            raise UserError(f"{path}: principle {name}: {key}: {first['msg']}") from None
+    for number, entry in enumerate(content["principles"], 1):
+        principle = _principle(entry, f"{path}: principle {number}")
         if principle.id in found:
-            raise UserError(f"{path}: principle {name}: id: it stands twice")
-        if principle.check is not None and principle.check not in CHECKS:
-            known = ", ".join(CHECKS)
-            raise UserError(f"{path}: principle {name}: check: no '{principle.check}'; there are: {known}")
-        if principle.weight and principle.check is None:
-            raise UserError(f"{path}: principle {name}: weight: it weighs a check, and there is none")
+            raise UserError(f"{path}: principle {number}: the id {principle.id!r} stands twice")
         found[principle.id] = principle
+    if not found:
+        raise UserError(f"{path}: the list of principles is empty")
     return tuple(found.values())
+
+
+def _principle(entry: Any, where: str) -> Principle:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: it must have the keys {', '.join(Principle.model_fields)}")
+    if isinstance(entry.get("id"), str):
+        where += f" ({entry['id']})"
+    try:
+        return Principle.model_validate(entry)
+    except ValidationError as error:
+        raise UserError(f"{where}: {'; '.join(map(_explain, error.errors()))}") from None
+
+
+def _explain(error: ErrorDetails) -> str:
+    key, said = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"{key} is not a known key"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] == "string_pattern_mismatch" and key != "id":
+        return f"{key} is empty"
+    return f"{key} = {SHORT.repr(error['input'])}: {said}" if key else said
 
 
 def applying(principles: Sequence[Principle], prompt: str) -> tuple[Principle, ...]:
@@ -72,5 +78,5 @@ def applying(principles: Sequence[Principle], prompt: str) -> tuple[Principle, .
 
 
 def as_system(principles: Sequence[Principle]) -> str:
-    """The principles as a system prompt: what a writer can be told without any training."""
-    return "Keep to these principles:\n" + "\n".join(f"- {each.revise}" for each in principles)
+    """The principles as a system prompt: what a writer can be told without training."""
+    return "Keep these rules:\n" + "\n".join(f"- {' '.join(each.revise.split())}" for each in principles)

@@ -1,27 +1,34 @@
-"""One number for how well a text keeps the rules that a machine can check: no measure of quality."""
+"""One number for how well a text keeps the rules that a machine can see: no measure of quality."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from storyforge.principles.checks import CHECKS, Corpus
+from storyforge.principles.checks import CHECKS
 from storyforge.principles.constitution import Principle, applying
+from storyforge.principles.corpus import Corpus
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """`score`: the weighted mean of the checks, None without any; `checks`: each by name, guards among them."""
+    """Only checks that had an opportunity; guards, of weight 0, are in `checks` and not in `score`."""
 
-    score: float | None
+    score: float | None  # weighted mean of the checks, 0 to 1; None where no check weighs anything
     checks: dict[str, float]
+    opportunities: dict[str, int] = field(default_factory=dict)  # what a mean over texts weighs a check with
 
 
 def score(principles: Sequence[Principle], prompt: str, text: str, *, ended: bool, corpus: Corpus) -> Scored:
-    """Of the principles that the prompt calls for; a check without an opportunity in the text counts nowhere."""
-    found, weights = {}, {}
+    """By the principles that the prompt calls for."""
+    weights: dict[str, float] = {}
     for each in applying(principles, prompt):
-        finding = CHECKS[each.check](prompt, text, ended, corpus) if each.check else None
-        if finding is not None:
-            found[each.check], weights[each.check] = finding.score, each.weight
-    total = sum(weights.values())
-    mean = sum(found[name] * weight for name, weight in weights.items()) / total if total else None
-    return Scored(mean, found)
+        if each.check:
+            weights[each.check] = weights.get(each.check, 0.0) + each.weight
+    found = {name: CHECKS[name](prompt, text, ended, corpus) for name in weights}
+    found = {name: finding for name, finding in found.items() if finding}
+    total = sum(weights[name] for name in found)
+    mean = sum(weights[name] * finding.score for name, finding in found.items()) / total if total else None
+    return Scored(
+        mean,
+        {name: finding.score for name, finding in found.items()},
+        {name: finding.opportunities for name, finding in found.items()},
+    )
