@@ -53,8 +53,9 @@ NAMES = [
 
 
 def tale(number: int) -> Exchange:
-    """Of two people whom no other one of nine tells of: another prompt's text shows."""
-    who = f"{NAMES[number % 9]}son", f"{NAMES[number % 9]}ina"
+    """Of two people whom no other one tells of: another prompt's text shows."""
+    name = NAMES[number % 9] + ("", "mund", "wick", "bert")[number // 9]
+    who = f"{name}son", f"{name}ina"
     lines = story(random.Random(number)).splitlines()
     text = "\n".join(f"{who[line % 2]} saw it. {said}" for line, said in enumerate(lines))
     return Exchange(f"t{number}", "made", f"g{number}", f"Tell of {who[0]} and {who[1]}.", text, True)

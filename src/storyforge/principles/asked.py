@@ -57,7 +57,13 @@ def end(prompt: str) -> bool:
 
 def names(prompt: str) -> frozenset[str]:
     """The longer words of names, casefolded. Short ones are one letter from too many others."""
-    return frozenset(word for name in NAME.findall(prompt) for word in words(name) if len(word) > 3)
+    found = (bare(word) for name in NAME.findall(prompt) for word in words(name))
+    return frozenset(word for word in found if len(word) > 3)
+
+
+def bare(word: str) -> str:
+    """A name without the 's of what it owns."""
+    return word.removesuffix("'s").removesuffix("’s")
 
 
 CONDITIONS: dict[str, Callable[[str], bool]] = {

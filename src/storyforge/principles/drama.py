@@ -9,10 +9,10 @@ from storyforge.principles.corpus import Corpus
 from storyforge.principles.findings import Finding, Span, finding
 
 MOST_NAME_WORDS = 6
-# NAME alone on its line, or NAME: and the speech. Marks of markdown may stand around it.
+# NAME alone on its line, or NAME: and the speech; a direction in brackets and marks of markdown may follow.
 HEADING = re.compile(
-    r"[ \t*_#>]{0,8}(?P<name>[^\W\d_][^\n:*_\[(]{0,60})[*_]{0,3}"
-    r"(?P<colon>:)?[*_]{0,3}[ \t]{0,8}(?P<beside>(?(colon)[^\n]?|(?=\n|\Z)))"
+    r"[ \t*_#>]{0,8}(?P<name>[^\W\d_][^\n:*_\[(]{0,60})(?:[\[(][^\n\])]{0,60}[\])])?[ \t*_]{0,8}"
+    r"(?P<colon>:)?[ \t*_]{0,8}(?P<beside>(?(colon)[^\n]?|(?=\n|\Z)))"
 )
 NO_NAME = re.compile(r"\b(?:act|scene|speakers|characters|place|setting|the end)\b|[!?,;…]", re.IGNORECASE)
 SMALL = frozenset(["of", "the", "and"])  # inside a name
@@ -43,27 +43,26 @@ def speeches(prompt: str, text: str) -> list[Speech]:
 
 
 def _heading(text: str, start: int, wanted: tuple[str, ...]) -> re.Match[str] | None:
+    """Of the line that begins at `start`; a name in small letters is one that was asked for."""
     heading = HEADING.match(text, start)
-    if heading is None or _asked_for(_folded(heading["name"]), wanted):
+    if heading is None or _folded(heading["name"]) in wanted:
         return heading
-    names = [word for word in heading["name"].split() if word not in SMALL]
-    capitals = heading["name"].isupper() and len(heading["name"].strip(" .")) > 1
-    titled = heading["colon"] and all(word[0].isupper() for word in names)
-    fits = (capitals or titled) and len(names) <= MOST_NAME_WORDS and not NO_NAME.search(heading["name"])
+    name = heading["name"].strip(" .\t\r")
+    parts = [word for word in name.split() if word not in SMALL]
+    capitals = name.isupper() and len(name) > 1
+    titled = heading["colon"] and all(word[0].isupper() for word in parts)
+    fits = (capitals or titled) and len(parts) <= MOST_NAME_WORDS and not NO_NAME.search(name)
     return heading if fits else None
 
 
 def _folded(name: str) -> str:
-    return " ".join(name.casefold().strip(" .\t").split())
+    return " ".join(name.casefold().strip(" .\t\r").split())
 
 
 def _asked_for(name: str, wanted: tuple[str, ...]) -> str | None:
     """The name asked for, or the only one with these words in it: "Alaric" is DUKE ALARIC."""
-    if name in wanted:
-        return name
-    parts = set(name.split())
-    found = [each for each in wanted if parts and parts <= set(each.split())]
-    return found[0] if len(found) == 1 else None
+    found = [each for each in wanted if set(name.split()) <= set(each.split())]
+    return name if name in wanted else found[0] if len(found) == 1 else None
 
 
 def speakers(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:

@@ -88,7 +88,7 @@ def names(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None
     near = {shape for name in wanted for shape in _shapes(name)}
     kept, broken = 0, []
     for match in WORD.finditer(text):
-        word = match[0].casefold().removesuffix("'s").removesuffix("’s")
+        word = asked.bare(match[0].casefold())
         if word in wanted:
             kept += 1
         elif match[0][0].isupper() and 3 < len(word) <= LONGEST_NAME and word not in corpus.numbers:

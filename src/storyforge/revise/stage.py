@@ -24,8 +24,8 @@ from storyforge.core.launch import launch
 from storyforge.core.records import Exchange, read_prompts
 from storyforge.model.device import accelerator, machine_class
 from storyforge.model.loading import ModelParams, base_digest, load_adapter, load_base, load_encoder
-from storyforge.principles.corpus import Corpus, corpus
 from storyforge.principles.constitution import Principle, read_constitution
+from storyforge.principles.corpus import Corpus, corpus
 from storyforge.principles.scores import Scored, score
 from storyforge.revise.acceptance import refusal
 from storyforge.revise.critique import Answer, revised
