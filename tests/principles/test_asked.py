@@ -24,7 +24,6 @@ def test_every_scene_prompt_of_the_corpus_asks_for_drama_and_for_an_end_where_it
             for (_, ends), part in PARTS.items():
                 prompt = wording.format(kind=kind, part=part, place=" Place: A wood.", speakers="")
                 assert asked.drama(prompt) and asked.end(prompt) == ends, prompt
-                assert asked.place(prompt) == "A wood"
 
 
 @pytest.mark.parametrize(

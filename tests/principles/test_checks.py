@@ -16,7 +16,7 @@ NUMBERS = " ".join(map(str, range(30)))
 # Of each check: a prompt, the text that keeps the rule, the one that breaks it, and where; None: what is
 # missing has no place.
 PAIRS = {
-    "asked_words": (SCENE, KEPT, KEPT.replace("orchard", "garden"), None),
+    "asked_words": ("Of an orchard.", "The orchard is long.", "The garden is long.", None),
     "speakers": (SCENE, KEPT, KEPT.replace("HODGE", "ROSALBA"), None),
     "headings": (SCENE, KEPT, KEPT.replace("HODGE", "MARIA"), "MARIA"),
     "turns": (SCENE, KEPT, KEPT.replace("HODGE", "ROSALBA"), None),

@@ -7,9 +7,9 @@ from storyforge.core.words import words
 from storyforge.measures.prompt_words import words_ratio
 
 # A stop ends the list, but not that of a title: "MR. HYDE"
-LISTED = r"[^\S\n]*:[^\S\n]*((?:\b(?:mr|mrs|ms|dr|st)\.|[^.\n])+)"
-SPEAKERS = re.compile(rf"\b(?:speakers|characters){LISTED}", re.IGNORECASE)
-PLACE = re.compile(rf"\b(?:place|setting){LISTED}", re.IGNORECASE)
+SPEAKERS = re.compile(
+    r"\b(?:speakers|characters)[^\S\n]*:[^\S\n]*((?:\b(?:mr|mrs|ms|dr|st)\.|[^.\n])+)", re.IGNORECASE
+)
 BETWEEN = re.compile(r"[,;]|\band\b")  # "MARCUS AND LUCIUS", who speak together, are one
 PLAY = r"\b(?:comedy|tragedy|(?:a|the|stage|history|problem|roman) play|shakespear\w*)\b"
 DRAMA = re.compile(
@@ -33,11 +33,6 @@ def speakers(prompt: str) -> tuple[str, ...]:
     found = SPEAKERS.search(prompt)
     names = (" ".join(name.casefold().split()) for name in BETWEEN.split(found[1])) if found else ()
     return tuple(dict.fromkeys(filter(None, names)))
-
-
-def place(prompt: str) -> str | None:
-    found = PLACE.search(prompt)
-    return found[1].strip() if found else None
 
 
 def drama(prompt: str) -> bool:

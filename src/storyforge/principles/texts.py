@@ -38,15 +38,14 @@ META = re.compile(
 
 
 def asked_words(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:
-    """Share of what the prompt names that the text mentions; of a scene, of its place alone.
+    """Share of the prompt's uncommon words that the text takes up.
 
-    Who speaks in a scene is another check's; no words at all of a page to go on from.
+    None for a scene: who speaks is another check's, and plays name their place as seldom as a writer does
+    (docs/LOG.md). None for a page to go on from.
     """
-    place = asked.place(prompt) if asked.drama(prompt) else None
-    premise = place or asked.SPEAKERS.sub("", prompt)
-    if len(words(premise)) > LONGEST_PREMISE:
+    if asked.drama(prompt) or len(words(prompt)) > LONGEST_PREMISE:
         return None
-    wanted = elements(premise, corpus.common)
+    wanted = elements(prompt, corpus.common)
     share = covered(wanted, text)
     return None if share is None else Finding(share, (), len(wanted))
 
@@ -54,9 +53,10 @@ def asked_words(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding 
 def length(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:
     """1 at the length asked for, falling to 0 at half and at double."""
     ratio = words_ratio(prompt, len(words(text)))
-    return (
-        None if ratio is None else Finding(max(0.0, 2 * min(ratio, 1 / ratio) - 1 if ratio else 0.0), (), 1)
-    )
+    if ratio is None:
+        return None
+    near = min(ratio, 1 / ratio) if ratio else 0.0
+    return Finding(max(0.0, 2 * near - 1), (), 1)
 
 
 def viewpoint(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:
