@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_yaml
@@ -61,7 +60,7 @@ def _principle(entry: Any, where: str) -> Principle:
         raise UserError(f"{where}: {'; '.join(map(_explain, error.errors()))}") from None
 
 
-def _explain(error: ErrorDetails) -> str:
+def _explain(error: dict[str, Any]) -> str:
     key, said = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"{key} is not a known key"
