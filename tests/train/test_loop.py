@@ -182,7 +182,7 @@ def test_two_processes_train_what_one_does(trained, loop_params, model_params, e
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_stories(trained, loop_params, monkeypatch):
-    monkeypatch.setattr(loop, "add_gradients", lambda *arguments: math.nan)
+    monkeypatch.setattr(loop, "add_gradients", lambda *arguments: [math.nan])
     with pytest.raises(UserError, match=r"step 1: loss nan.*stories story-\d.*lower train.learning_rate"):
         trained(loop_params)
 

@@ -173,7 +173,7 @@ def gradients(
     cuts = micro_batches(rows, params.micro_batch_tokens)
     total = torch.zeros((), dtype=torch.float64)
     for cut, counts in own_part(cuts, accelerator):
-        total += counts * add_gradients(model, cut, counts / tokens, accelerator)
+        total += counts * sum(add_gradients(model, cut, counts / tokens, accelerator))
     if accelerator.num_processes > 1:
         for weight in trainable(model):
             grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
