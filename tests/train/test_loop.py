@@ -16,7 +16,7 @@ from storyforge.model.loading import adapter_weights, attach, load_base
 from storyforge.train import loop
 from storyforge.train.checkpoints import newest
 from storyforge.train.loop import gradients, mean_nll, train
-from storyforge.train.schedule import batches, learning_rate
+from storyforge.train.schedule import batches, learning_rate, steps
 
 
 class Killed(Exception):
@@ -238,6 +238,7 @@ def test_without_validation_the_last_adapter_is_kept(loop_params, model_params, 
 
 def test_every_story_is_read_once_an_epoch_in_an_order_of_its_own(encoded, loop_params):
     plan = batches(encoded, loop_params)
+    assert len(plan) == steps(len(encoded), loop_params)
     ids = [row.id for batch in plan for row in batch]
     assert sorted(ids[:9]) == sorted(ids[9:]) == sorted(row.id for row in encoded)
     assert ids[:9] != ids[9:]

@@ -97,10 +97,17 @@ def test_the_stage_writes_an_adapter_its_metrics_and_its_curves(workspace):
 
 def test_steps_and_stories_that_do_not_fit_are_told_before_training(workspace, capsys):
     workspace()
-    assert capsys.readouterr().out.splitlines()[0] == "7 stories, 2 epochs: steps 6"
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "7 stories, 6 steps of 3, 2 epochs",
+        "about 1 min for the steps to come, validations aside",
+    ]
     workspace(max_tokens=100, max_steps=3)
-    said = "7 stories, 2 epochs, at most 3 steps: steps 3; 6 stories are cut at train.max_tokens = 100"
-    assert capsys.readouterr().out.splitlines()[0] == said
+    said = (
+        "7 stories, 3 steps of 3, 2 epochs: train.max_steps ends it after 1.3 epochs; "
+        "6 stories are cut at train.max_tokens = 100"
+    )
+    assert capsys.readouterr().out.splitlines() == [said]
 
 
 def test_what_varies_between_runs_is_in_no_output(workspace):

@@ -9,6 +9,7 @@ from storyforge.model.params import ModelParams
 from storyforge.preprocess.heldout import SplitParams
 from storyforge.train.footprint import multiplied, predicted_bytes
 from storyforge.train.schedule import TrainParams
+from storyforge.train.schedule import steps as planned_steps
 
 GIB = 1 << 30
 # tokens of a kept story with its prompt (mean), its training stories where all are taken, and whose tokens
@@ -73,12 +74,13 @@ def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
     model, train = ModelParams.load(file), TrainParams.load(file)
     name = model.name.rpartition("/")[2].removesuffix("-Instruct")
     method = "QLoRA" if model.quantization == "nf4" else "LoRA"
-    (stories, epoch, at_most), steps = counted(file, train.max_tokens), train.max_steps
+    stories, epoch, at_most = counted(file, train.max_tokens)
     if stories:
-        whole = train.epochs * -(-sum(stories.values()) // train.batch_stories)  # rounded up
-        steps = min(steps or whole, whole)
+        steps = planned_steps(sum(stories.values()), train)
+        whole = planned_steps(sum(stories.values()), train.model_copy(update={"max_steps": None}))
         tokens = epoch * train.epochs * steps / whole
     else:  # the user's own texts: known once they are preprocessed; no story is longer than max_tokens
+        steps = train.max_steps
         tokens = steps and steps * train.batch_stories * train.max_tokens
     peak = adapter = base = None
     if shape := ARCHITECTURES.get(name):

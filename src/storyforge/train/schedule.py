@@ -51,6 +51,12 @@ def batches(train: "Sequence[Encoded]", params: LoopParams) -> "list[list[Encode
     return steps[: params.max_steps]
 
 
+def steps(stories: int, params: LoopParams) -> int:
+    """How many `batches` there are of so many stories."""
+    whole = params.epochs * math.ceil(stories / params.batch_stories)
+    return min(whole, params.max_steps or whole)
+
+
 def validated(val: "Sequence[Encoded]", params: LoopParams) -> "list[Encoded]":
     """The stories whose loss is measured while training: the same in whatever order `val` comes."""
     return sorted(val, key=lambda row: rank(row.id, params.seed))[: params.validation_stories]

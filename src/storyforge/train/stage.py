@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.files import published, published_folder, read_jsonl, write_json
@@ -35,9 +37,11 @@ from storyforge.train.checkpoints import (
     sources,
     work_directory,
 )
-from storyforge.train.loop import Run, train, trainable
+from storyforge.train.loop import Log, Run, train, trainable
 from storyforge.train.memory import out_of_memory
-from storyforge.train.schedule import TrainParams, batches, validated
+from storyforge.train.schedule import TrainParams, steps, validated
+
+WATCHED = 4  # steps, before it is said how long the others will take
 
 
 def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_curve: Path) -> dict[str, Any]:
@@ -68,7 +72,8 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             if main_process:
                 print(lengths(stories, val, params))
             model = fresh_model(model_params, params)
-            run = train(model, stories, measured, model_params, params, work=work, log=track.log)
+            log = foretelling(track.log, steps(len(stories), params)) if main_process else track.log
+            run = train(model, stories, measured, model_params, params, work=work, log=log)
         if written() != started:
             raise UserError(
                 "the code, data or base of this stage changed while it ran: run it again, so that they match"
@@ -117,11 +122,31 @@ def _refuse_slower(parts: dict[str, Any]) -> None:
 
 def lengths(stories: Sequence[Encoded], val: Sequence[Encoded], params: TrainParams) -> str:
     """How much is trained on, and what of it does not fit."""
-    epochs = "1 epoch" if params.epochs == 1 else f"{params.epochs} epochs"
-    most = f", at most {params.max_steps:,} steps" if params.max_steps else ""
-    said = f"{len(stories):,} stories, {epochs}{most}: steps {len(batches(stories, params)):,}"
+    count, read = steps(len(stories), params), params.epochs * len(stories)
+    said = f"{len(stories):,} stories, {count:,} steps of {params.batch_stories}"
+    if params.epochs > 1:
+        said += f", {params.epochs} epochs"
+    if count * params.batch_stories < read:
+        said += f": train.max_steps ends it after {count * params.batch_stories / len(stories):.2g} epochs"
     cut = sum(row.shortened for row in (*stories, *val))
     return f"{said}; {cut:,} stories are cut at train.max_tokens = {params.max_tokens:,}" if cut else said
+
+
+def foretelling(log: Log, steps: int) -> Log:
+    """`log`, and after the first steps of this process a line on how long the others will take."""
+    ends: list[float] = []
+
+    def note(step: int, figures: dict[str, float]) -> None:
+        log(step, figures)
+        if "learning_rate" not in figures or len(ends) == WATCHED:  # a validation, or told
+            return
+        ends.append(time.perf_counter())
+        if len(ends) == WATCHED and step < steps:
+            # The first step is left out: it is slower.
+            minutes = (ends[-1] - ends[0]) / (WATCHED - 1) * (steps - step) / 60
+            tqdm.write(f"about {max(1, round(minutes))} min for the steps to come, validations aside")
+
+    return note
 
 
 def fresh_model(model_params: ModelParams, params: TrainParams):
