@@ -16,7 +16,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.origins import Origin
-from storyforge.train import checkpoints, loop, stage
+from storyforge.train import checkpoints, stage, step
 
 TRAIN = {
     "seed": 3,
@@ -233,7 +233,7 @@ def test_a_run_begun_with_the_kernels_does_not_start_over_without_them(workspace
 def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):
     """What a whole run with half the budget gives; the machine class says which it was."""
     assert cut(workspace(micro_batch_tokens=400, checkpoint_every=3)) == {"1": 400}
-    half, real, full = outputs(workspace.folder), loop.add_gradients, iter([False, True])
+    half, real, full = outputs(workspace.folder), step.add_gradients, iter([False, True])
     shutil.rmtree(workspace.folder / "models")
 
     def gradients(*arguments):
@@ -241,7 +241,7 @@ def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "add_gradients", gradients)
+    monkeypatch.setattr(step, "add_gradients", gradients)
     figures = workspace(micro_batch_tokens=800, checkpoint_every=3)
     assert cut(figures) == {"1": 400} and outputs(workspace.folder) == half
     assert "out of memory with 800 tokens at once" in capsys.readouterr().out
@@ -251,15 +251,15 @@ def test_a_run_that_was_cut_finer_halfway_is_of_another_machine_class(workspace,
     """Its bits are those of neither budget: the class names the step from which memory was short."""
     whole = cut(workspace(micro_batch_tokens=800))
     shutil.rmtree(workspace.folder / "models")
-    real, calls = loop._step, []
+    real, calls = step.take, []
 
-    def step(run, rows, steps):
+    def take(run, items, steps):
         calls.append(run.state.step)
         if run.state.step == 4 and calls.count(4) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        real(run, rows, steps)
+        real(run, items, steps)
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(step, "take", take)
     assert (whole, cut(workspace(micro_batch_tokens=800))) == ({"1": 800}, {"1": 800, "5": 400})
 
 
@@ -271,7 +271,7 @@ def test_memory_too_small_for_one_story_is_an_error_and_leaves_nothing_half_writ
     def gradients(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop, "add_gradients", gradients)
+    monkeypatch.setattr(step, "add_gradients", gradients)
     with pytest.raises(UserError, match="gradient_checkpointing"):
         workspace()
     assert list((workspace.folder / "models").iterdir()) == []

@@ -137,7 +137,12 @@ def micro_batches(rows: Iterable[Encoded], max_tokens: int) -> list[list[Encoded
 
     The longest come first: what does not fit into memory shows at once.
     """
-    return [[row for (row,) in cut] for cut in item_batches([(row,) for row in rows], max_tokens)]
+    return [[row for (row,) in cut] for cut in item_batches(singly(rows), max_tokens)]
+
+
+def singly(rows: Iterable[Encoded]) -> list[Item]:
+    """Each row as an item of its own."""
+    return [(row,) for row in rows]
 
 
 def item_batches(items: Iterable[Item], max_tokens: int) -> list[list[Item]]:

@@ -23,7 +23,7 @@ from storyforge.core.records import Exchange
 from storyforge.core.tracking import tracked
 from storyforge.engine import kernels
 from storyforge.model.device import accelerator, device, machine_class, precision
-from storyforge.model.encoding import Encoded, Encoder
+from storyforge.model.encoding import Encoded, Encoder, singly
 from storyforge.model.loading import attach, base_digest, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
 from storyforge.train.checkpoints import (
@@ -37,9 +37,11 @@ from storyforge.train.checkpoints import (
     sources,
     work_directory,
 )
-from storyforge.train.loop import Log, Run, train, trainable
+from storyforge.train.loop import Log, train
 from storyforge.train.memory import out_of_memory
-from storyforge.train.schedule import TrainParams, steps, validated
+from storyforge.train.params import TrainParams
+from storyforge.train.run import Run, trainable
+from storyforge.train.schedule import batches, steps, validated
 
 WATCHED = 4  # steps, before it is said how long the others will take
 
@@ -72,8 +74,9 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             if main_process:
                 print(lengths(stories, val, params))
             model = fresh_model(model_params, params)
-            log = foretelling(track.log, steps(len(stories), params)) if main_process else track.log
-            run = train(model, stories, measured, model_params, params, work=work, log=log)
+            plan = [singly(rows) for rows in batches(stories, params)]
+            log = foretelling(track.log, len(plan)) if main_process else track.log
+            run = train(model, plan, singly(measured), model_params, params, work=work, log=log)
         if written() != started:
             raise UserError(
                 "the code, data or base of this stage changed while it ran: run it again, so that they match"
