@@ -15,8 +15,8 @@ from pipeline import TINY, Repository, stories, story
 from ruamel.yaml import YAML
 from warm import Fault, Warm
 
-from storyforge.core.files import write_jsonl
-from storyforge.core.records import Exchange
+from storyforge.core.files import write_json, write_jsonl
+from storyforge.core.records import Exchange, Pair
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"sha256": None, "system": "Tell a story.", "precision": "fp32", "attention": "eager", "threads": 1}
@@ -32,6 +32,15 @@ TRAIN = {  # six steps, the last batch short; dropout, since its noise must resu
     "validation_stories": None,
     "checkpoint_every": 1,
     "lora": {"r": 4, "alpha": 8, "dropout": 0.3, "targets": "all-linear"},
+}
+ALIGN = {  # four steps, validated in between
+    "epochs": 2,
+    "batch_stories": 3,
+    "max_tokens": 250,
+    "micro_batch_tokens": 500,
+    "learning_rate": 0.002,
+    "validate_every": 2,
+    "checkpoint_every": 1,
 }
 GRAPH = rules_graph.graph(ROOT)
 Outputs = dict[str, bytes]
@@ -138,7 +147,8 @@ def template(warm, tmp_path_factory, tiny_model_dir) -> Place:
     write_jsonl(folder / "data" / "processed" / "val.jsonl", rows[:2])
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     model = params["model"] | MODEL | {"origin": f"folder:{tiny_model_dir}"}
-    YAML().dump(params | {"model": model, "train": params["train"] | TRAIN}, folder / "params.yaml")
+    changed = {"model": model, "train": params["train"] | TRAIN, "align": params["align"] | ALIGN}
+    YAML().dump(params | changed, folder / "params.yaml")
     return place(warm, folder, "train")
 
 
@@ -157,6 +167,23 @@ def whole(template, tmp_path_factory) -> Outputs:
     undisturbed = template.copy(tmp_path_factory.mktemp("whole") / "here")
     assert undisturbed.run() == 0, undisturbed.said
     return undisturbed.outputs()
+
+
+@pytest.fixture(scope="session")
+def aligning(warm, template, whole, tmp_path_factory) -> Place:
+    """Six pairs for the writer that was trained there, two held out. Shared: copy it, never change it."""
+    there = template.copy(tmp_path_factory.mktemp("aligning") / "here")
+    for name, content in whole.items():
+        (there.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (there.folder / name).write_bytes(content)
+    revised, pairs = there.folder / "data" / "revised", []
+    for n in range(8):
+        texts, side = ("It sang.", short_story(n)), "train" if n < 6 else "held_out"
+        pairs.append(Pair(f"p{n}", "made", f"{n}", f"Tell of {n}.", *texts, True, True, {"side": side}))
+    write_jsonl(revised / "pairs.jsonl", pairs)
+    write_jsonl(revised / "sft.jsonl", [])
+    write_json(revised / "report.json", {"pairs": len(pairs)})
+    return place(warm, there.folder, "align")
 
 
 @pytest.fixture(scope="session")
