@@ -31,6 +31,12 @@ from storyforge.train.job import foretelling, job, lengths, ready, write_tsv
 from storyforge.train.loop import train
 from storyforge.train.run import Run, trainable
 
+READ = (
+    ("train.jsonl", "val.jsonl"),
+    ("pairs.jsonl", "sft.jsonl"),
+    ("adapter_config.json", "adapter_model.safetensors"),
+)
+
 
 def main(
     processed: Path, revised: Path, tuned: Path, aligned: Path, metrics: Path, curve: Path
@@ -43,23 +49,12 @@ def main(
         return None
     sections = {"model": model_params, "align": params, "sampling": sampling}
     choices = {name: section.model_dump(mode="json") for name, section in sections.items()}
-    files = [
-        processed / "train.jsonl",
-        processed / "val.jsonl",
-        revised / "pairs.jsonl",
-        revised / "sft.jsonl",
-    ]
-    files += [tuned / "adapter_config.json", tuned / "adapter_model.safetensors"]
+    folders = (processed, revised, tuned)
+    files = [folder / name for folder, names in zip(folders, READ, strict=True) for name in names]
     with job("align", choices, files, model_params) as this:
         encoder = load_encoder(model_params)
         material = read(processed, revised, encoder, params)
-        val = list(read_jsonl(processed / "val.jsonl", Exchange))
-        if not val:
-            raise UserError(
-                f"{processed / 'val.jsonl'} is empty: the guards need some: raise preprocess.split.val"
-            )
-        context = base_config(model_params).max_position_embeddings
-        guard = guards(val, encoder, params, sampling, context=context)
+        val, context = _read_val(processed / "val.jsonl"), base_config(model_params).max_position_embeddings
         if this.main:
             print(_lengths(material, params))
         model = tuned_model(model_params, params, tuned)
@@ -73,7 +68,7 @@ def main(
             log=foretelling(this.log, len(material.plan)) if this.main else this.log,
             objective=objective_of(params),
             compared=material.items if params.objective.kind == "dpo" else (),
-            guard=guard,
+            guard=guards(val, encoder, params, sampling, context=context),
         )
         this.require_unchanged()
         if this.main:
@@ -96,6 +91,12 @@ def _publish_off(aligned: Path, metrics: Path, curve: Path) -> None:
         write_json(folder / "training.json", {"off": True})
     write_json(metrics, {"steps": 0})
     write_tsv(curve, [])
+
+
+def _read_val(file: Path) -> list[Exchange]:
+    if not (val := list(read_jsonl(file, Exchange))):
+        raise UserError(f"{file} is empty, and the guards measure on it: raise preprocess.split.val")
+    return val
 
 
 def read(processed: Path, revised: Path, encoder: Encoder, params: AlignParams) -> Material:

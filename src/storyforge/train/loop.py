@@ -51,16 +51,13 @@ def train(
 ) -> Run:
     """Train from the newest valid checkpoint in `work`, or from the start; `best` is the adapter to publish.
 
-    `plan` holds the items of each step. Those `compared` have their NLLs before the first step kept for the
-    objective. The best adapter is that of the lowest validation loss; with a guard, the last that crossed no
-    bound; without validation items, the last. `params` of the run hold the tokens at once that the memory
-    allowed. UserError on a loss that is not finite, and where a single item is too large. SIGTERM and SIGINT
-    end it after a saved step, with status 143 or 130.
+    The best is that of the lowest validation loss; with a guard, the last that crossed no bound; without either,
+    the last. Of those `compared` the NLLs before the first step are kept for the objective. UserError on a loss
+    that is not finite, or an item too large. SIGTERM, SIGINT: it ends after a saved step, with status 143 or 130.
     """
     fresh, run = adapter_weights(model), None
-    widest = max(len(item) * longest(item) for item in (*(item for items in plan for item in items), *val))
     with (
-        Budget(work, params, widest) as budget,
+        Budget(work, params, _widest(plan, val)) as budget,
         _stop_signals() as stopped,
         repeatable(),
         tqdm(total=len(plan), unit="step", disable=None) as bar,
@@ -72,15 +69,11 @@ def train(
                     run = begun(model, fresh, accelerator(model_params), cut, objective, work=work)
                     bar.n = bar.initial = run.state.step
                     if run.state.step == 0:
-                        _remember(run, compared)
-                        _validate(run, val, log, guard)
+                        _measure_start(run, compared, val, log, guard)
                 if _finished(run, plan):
                     return run
-                begin, tokens = time.perf_counter(), run.state.tokens
-                step.take(run, plan[run.state.step], len(plan))
-                _show(run, (run.state.tokens - tokens) / (time.perf_counter() - begin), bar, log)
-                last = run.state.step == len(plan)
-                if last or run.state.step % params.validate_every == 0:
+                _go_on(run, plan, bar, log)
+                if (last := run.state.step == len(plan)) or run.state.step % params.validate_every == 0:
                     _validate(run, val, log, guard)
                 asked = agreed(stopped())
                 if last or asked or run.state.step % params.checkpoint_every == 0:
@@ -95,11 +88,19 @@ def train(
                 budget.recover()
 
 
-def _remember(run: Run, compared: Sequence[Item]) -> None:
-    """Keep the NLLs of the items as the writer is now."""
+def _widest(plan: Sequence[Sequence[Item]], val: Sequence[Item]) -> int:
+    """Tokens that must go through the model at once."""
+    return max(len(item) * longest(item) for items in (*plan, val) for item in items)
+
+
+def _measure_start(
+    run: Run, compared: Sequence[Item], val: Sequence[Item], log: Log, guard: Guard | None
+) -> None:
+    """Keep the NLLs that the writer gives those items now; the first validation."""
     if compared:
         nlls = iter(step.losses(run.model, compared, 2 * run.params.micro_batch_tokens, run.accelerator))
         run.state.reference = {item[0].id: [next(nlls) for _ in item] for item in compared}
+    _validate(run, val, log, guard)
 
 
 def _validate(run: Run, val: Sequence[Item], log: Log, guard: Guard | None) -> None:
@@ -133,8 +134,11 @@ def _finished(run: Run, plan: Sequence[object]) -> bool:
     return len(state.val) - 1 - state.val.index(lowest) >= run.params.patience
 
 
-def _show(run: Run, rate: float, bar: tqdm, log: Log) -> None:
-    figures = run.state.train[-1]
+def _go_on(run: Run, plan: Sequence[Sequence[Item]], bar: tqdm, log: Log) -> None:
+    """Take the next step, and show it."""
+    begin, tokens = time.perf_counter(), run.state.tokens
+    step.take(run, plan[run.state.step], len(plan))
+    rate, figures = (run.state.tokens - tokens) / (time.perf_counter() - begin), run.state.train[-1]
     log(run.state.step, {**figures, "tokens_per_second": rate})
     bar.update()
     bar.set_postfix(loss=f"{figures['loss']:.3f}", tokens_s=f"{rate:.0f}")
