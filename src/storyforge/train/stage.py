@@ -66,7 +66,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
                 raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
             measured = validated(val, params)
             if main_process:
-                print(lengths(stories, val, params))
+                print(*encoder.chat.remarks, lengths(stories, val, params), sep="\n")
             model = fresh_model(model_params, params)
             run = train(model, stories, measured, model_params, params, work=work, log=track.log)
         if written() != started:
