@@ -20,7 +20,7 @@ from storyforge.core.launch import launch
 from storyforge.core.records import Exchange
 from storyforge.core.tracking import tracked
 from storyforge.engine import kernels
-from storyforge.model.device import accelerator, device, machine_class, precision
+from storyforge.model.device import accelerator, device, machine_class, precision, require_machine
 from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import attach, base_digest, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
@@ -44,7 +44,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     """Returns the figures that vary between runs."""
     model_params, params = ModelParams.load(), TrainParams.load()
     choices = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
-    _say_if_slow(model_params)
+    _look_at_machine(model_params)
     files, code = [processed / "train.jsonl", processed / "val.jsonl"], sources()
 
     def written() -> dict[str, str | None]:
@@ -95,7 +95,9 @@ def _encoded(file: Path, encoder: Encoder, params: TrainParams) -> list[Encoded]
     return [encoder.exchange(exchange, params.max_tokens) for exchange in read_jsonl(file, Exchange)]
 
 
-def _say_if_slow(model_params: ModelParams) -> None:
+def _look_at_machine(model_params: ModelParams) -> None:
+    """UserError where it cannot do what is asked for, before anything is fetched; a line where it is slow."""
+    require_machine(model_params)
     if model_params.precision == "auto" and (device().type, precision(model_params)) == ("cpu", "fp32"):
         remark = "no bfloat16 in this processor: trains in float32 with transformers, some times slower"
         print(remark, file=sys.stderr)
