@@ -86,7 +86,7 @@ def test_of_equal_rows_as_many_as_fit_go_together():
 
 @pytest.mark.parametrize(("most", "share"), [(2048, 0.05), (4096, 0.07), (8192, 0.07)])
 def test_the_headline_run_pads_far_less_than_by_filling_each_micro_batch(most, share):
-    """Filled to the last they hold 7, 18 and 34 % of padding; a step takes up to three more passes instead."""
+    """Filled to the last they hold 7, 18 and 34 % of padding; a step takes some more passes instead."""
     (ours, passes), (filled, fewest) = padding(cuts, most), padding(greedy, most)
     assert ours < share < filled and ours < 0.6 * filled
     assert passes < fewest + 3.5

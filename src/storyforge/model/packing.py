@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-# What a pass through the model costs beside its tokens, as tokens: launches, and reading every weight. Without
-# it each row would go alone, which has no padding at all. Not measured on a GPU yet.
+# What a pass through the model costs beside its tokens, as tokens: launches, and reading every weight.
+# At zero each row would go alone, which has no padding at all. Not measured on a GPU yet.
 PASS = 256
 
 
 def cuts(lengths: Sequence[int], max_tokens: int) -> list[int]:
     """How many rows each micro-batch takes of `lengths`, which go from the longest down.
 
-    Rows × the longest stays within `max_tokens`, but for a row that is longer alone. Of all such cuts one with
-    the least cost: the tokens, padding counted, and PASS for each micro-batch; of equals the larger ones first.
-    By dynamic programming over where the rest begins: time rows × the rows of a micro-batch.
+    Rows × the longest stays within `max_tokens`, but for a row that is longer alone. Of all such cuts one
+    that costs least: the tokens, padding counted, and PASS for each micro-batch; of equals the larger ones
+    first. By dynamic programming over where the rest begins: time rows × the rows of a micro-batch.
     """
     rows = len(lengths)
     best = [(0, 0)] * (rows + 1)  # of the rows from there on: the cost, and minus the rows of the first
