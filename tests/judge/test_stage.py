@@ -39,25 +39,16 @@ PARAMS = {"seed": 9, "prompts": 3, "samples": 2, "max_new_tokens": 24, "judge": 
 WRITERS = ["base", "tuned", "aligned", "constitution"]
 
 
-NAMES = [
-    "Abelard",
-    "Bertrand",
-    "Columba",
-    "Drusilla",
-    "Eustace",
-    "Florian",
-    "Griselda",
-    "Hortense",
-    "Ignatius",
-]
+NAMES = ["Abelard", "Bertrand", "Columba", "Drusill", "Eustace", "Florian", "Griseld", "Hortense", "Ignati"]
+KIN = ["son", "ina", "rik", "mund"]
 
 
 def tale(number: int) -> Exchange:
-    """Of two people whom no other one of nine tells of: another prompt's text shows."""
-    who = f"{NAMES[number % 9]}son", f"{NAMES[number % 9]}ina"
+    """Of somebody whom no other one tells of: another prompt's text shows."""
+    who = f"{NAMES[number % 9]}{KIN[number // 9]}"
     lines = story(random.Random(number)).splitlines()
-    text = "\n".join(f"{who[line % 2]} saw it. {said}" for line, said in enumerate(lines))
-    return Exchange(f"t{number}", "made", f"g{number}", f"Tell of {who[0]} and {who[1]}.", text, True)
+    text = "\n".join(f"{who} saw it. {said}" for said in lines)
+    return Exchange(f"t{number}", "made", f"g{number}", f"Tell of {who}.", text, True)
 
 
 @pytest.fixture
@@ -310,24 +301,26 @@ def service(monkeypatch, tmp_path):
         yield stand_in
 
 
-def served(workspace, service, **changes):
-    return workspace(judge="openai", calls=CALLS | {"base_url": f"{service.url}/v1", "workers": 4} | changes)
+def served(workspace, service):
+    """Few calls: each is put on the disk before it counts."""
+    calls = CALLS | {"base_url": f"{service.url}/v1", "workers": 4, "max_wait_s": 0.01, "timeout_s": 20}
+    return workspace(judge="openai", calls=calls, gate_pairs=5, prompts=3, samples=1)
 
 
 def test_a_service_is_tried_on_obvious_pairs_and_then_judges_each_pair_in_both_orders(workspace, service):
     assert served(workspace, service)["fit"] is True
     details = workspace.details()
-    assert details["gate"]["right"] == 1 and details["gate"]["counted"] == 10
-    assert details["gate"]["planted"] == {"pairs": 10, "moved": 0}
+    assert details["gate"]["right"] == 1 and details["gate"]["counted"] == 5
+    assert details["gate"]["planted"] == {"pairs": 5, "moved": 0}
     assert all(pair["missing"] == 0 == pair["position_bias"] for pair in details["pairs"].values())
-    assert len(service.paid) == details["usage"]["calls"] <= (10 + 10 + 4 * 6) * 2
+    assert len(service.paid) == details["usage"]["calls"] <= (5 + 5 + 4 * 3) * 2
     labels = {"gate-loop", "gate-planted", "tuned-base", "aligned-constitution"}
     assert labels <= set(details["usage"]["by_label"])
     assert not any(KEY in file.read_text() for file in (workspace.folder / "out").iterdir())
 
 
 def test_what_was_answered_before_a_stop_is_not_paid_again(workspace, service):
-    service.faults = [answered] * 60 + [lambda *_: interrupt()]
+    service.faults = [answered] * 30 + [lambda *_: interrupt()]
     with pytest.raises(KeyboardInterrupt):
         served(workspace, service)
     served(workspace, service)
@@ -350,8 +343,8 @@ def test_a_service_that_likes_the_first_place_is_unfit_and_costs_the_gate_alone(
     service.verdict = first
     assert served(workspace, service) == {"judge": "openai", "fit": False}
     details = workspace.details()
-    assert details["why"] == "0.0% of 10 obvious pairs judged right, not 95%"
-    assert details["usage"]["calls"] == len(service.paid) <= 40
+    assert details["why"] == "0.0% of 5 obvious pairs judged right, not 95%"
+    assert details["usage"]["calls"] == len(service.paid) <= 20
 
 
 def test_a_server_that_is_not_there_is_one_line_before_anything_is_written(workspace, monkeypatch, tmp_path):

@@ -94,7 +94,7 @@ def _logistic(columns: np.ndarray, matches: Sequence[Match], pairs: np.ndarray) 
     scores = np.zeros((count, every.shape[1]))
     np.add.at(scores, number, columns * (outcomes - chance)[: len(matches), None])
     covariance = inverse @ scores.T @ scores @ inverse * (count / max(count - 1, 1))
-    reach = np.sqrt(np.diag(covariance)) * stdtrit(max(count - 1, 1), 0.975)
+    reach = np.sqrt(np.diag(covariance).clip(0)) * stdtrit(max(count - 1, 1), 0.975)
     return beta, reach if count >= MIN_GROUPS else np.full_like(reach, np.nan)
 
 

@@ -17,7 +17,9 @@ LEAST_RIGHT = 0.95
 SHOWN_WORDS = 100  # of a story: as long as what the default's writers write
 LEAST_SENTENCES = 4  # different ones of it: fewer cannot be shuffled
 PLANTED = 12  # pairs with an instruction
-BY_RULES = ("other_prompt", "loop")  # what the principles' checks claim to see; order and sense they do not
+# What the principles' checks claim to see. On the default's plays they see it in 60 of 60 pairs, and the
+# other kinds in 7 to 48 % (2026-11-29): they read neither order nor sense, and take a beginning for a whole.
+BY_RULES = ("other_prompt", "loop")
 PADDING = (
     "And so it was, as it had been before, and there is little more to say of it.",
     "It is what it is, and as it is, so it may well be said to be.",
