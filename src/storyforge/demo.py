@@ -13,7 +13,7 @@ from storyforge.commands import session
 from storyforge.commands.continuing import joined
 from storyforge.commands.repository import enter
 from storyforge.commands.session import MAX_CHARACTERS, MAX_TOKENS, Reply, Request
-from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
+from storyforge.commands.writers import ADAPTER, ALIGNED, TUNED, Writers, asked, named, sampling
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
@@ -52,9 +52,12 @@ def page() -> None:
     try:
         enter()
         base = ModelParams.load().name.rpartition("/")[2]
-        st.caption(f"base is {base} unchanged, tuned the same model with the adapter trained here.")
+        about = f"base is {base} unchanged, tuned the same model with the adapter trained here"
+        ready = writers()
+        more = ", aligned that adapter trained further by the principles" if ALIGNED in ready.names else ""
+        st.caption(f"{about}{more}.")
         prompts = [each for each in asked([], least_held_out=HELD_OUT) if len(each.prompt) <= MAX_CHARACTERS]
-        ready, presets = writers(), {session.title(prompt): prompt for prompt in prompts}
+        presets = {session.title(prompt): prompt for prompt in prompts}
         params, first = sampling({}), next(iter(presets))
     except UserError as error:
         st.error(str(error))

@@ -82,6 +82,12 @@ def test_a_free_prompt_and_all_settings_reach_the_writer(demo, adapter):
     assert said(click(page, "Write")) == ["A duel.", *written(wanted, **settings)]
 
 
+def test_the_aligned_writer_is_offered_and_explained(demo, aligned):
+    page = demo.run()
+    assert page.pills(key="writers").options == ["base", "tuned", "aligned"]
+    assert page.caption[0].value.endswith("aligned that adapter trained further by the principles.")
+
+
 def test_three_writers_stand_side_by_side_base_first(demo, older):
     page = demo.run()
     assert page.pills(key="writers").options and page.pills(key="writers").value == ["tuned"]

@@ -98,7 +98,7 @@ def test_a_rules_name_is_no_markup_of_the_table(clone, storyforge):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["draft"], "'draft' is no stage: choose one of raw, train, val, test, rejected"),
+        (["draft"], "'draft' is no stage: choose one of raw, train, val, test, rejected, revised, verdicts"),
         (["train", "--source", "x"], "no train story of source 'x': there is made"),
         (["rejected", "--reason", "x"], "no rejected story of reason 'x': there is foreign, short"),
         (["train", "--id", "x"], "no train story of id 'x'"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from storyforge.commands.pairs import quoted, show_revised, show_verdicts
 from storyforge.commands.repository import section
 from storyforge.commands.terminal import aside, say, table
 from storyforge.commands.writers import INCOMPLETE
@@ -21,8 +22,22 @@ from storyforge.core.records import SIDES, Exchange
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
 REJECTS_SHOWN = 20
 STAGES = ("raw", *SIDES, "rejected")
+OF_PAIRS = {"revised": show_revised, "verdicts": show_verdicts}
 
 Row = Mapping[str, Any]  # a Story or an Exchange, as its file has it
+
+
+def look(stage: str, count: int, seed: int, *, tokens: bool, **wanted: str | None) -> bool:
+    """Show what is wanted of a stage; True if the seed has decided which."""
+    if stage in OF_PAIRS:
+        OF_PAIRS[stage](count, seed, wanted)
+    elif stage == "rejected" and not (wanted["reason"] or wanted["id"] or tokens):
+        show_counts()
+        return False
+    else:
+        for row in chosen(stage, count, seed, **wanted):
+            show(row, with_tokens=tokens)
+    return True
 
 
 def chosen(stage: str, count: int, seed: int, **wanted: str | None) -> list[Row]:
@@ -53,7 +68,7 @@ def chosen(stage: str, count: int, seed: int, **wanted: str | None) -> list[Row]
 def files_of(stage: str) -> list[Path]:
     """UserError names the stages there are, or the command that makes this one."""
     if stage not in STAGES:
-        raise UserError(f"{stage!r} is no stage: choose one of {', '.join(STAGES)}")
+        raise UserError(f"{stage!r} is no stage: choose one of {', '.join((*STAGES, *OF_PAIRS))}")
     files = RAW.glob("*.jsonl") if stage == "raw" else PROCESSED.glob(f"{stage}.jsonl")
     found = sorted(file for file in files if file.stem != "rejects")
     if not found:
@@ -122,7 +137,7 @@ def show(row: Row, *, with_tokens: bool) -> None:
     if with_tokens:
         return show_tokens(row)
     if row["prompt"]:
-        say("> " + row["prompt"].replace("\n", "\n> "))
+        say(quoted(row["prompt"]))
     say(f"\n{text}\n")
 
 
