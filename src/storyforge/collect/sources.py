@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -140,7 +141,7 @@ def folder(record: Record) -> list[Story]:
 
 def folder_text(name: str, text: str, found: dict[str, Any] | None = None) -> Story:
     """Without what stands around the story in its file; `found` is what pandoc knows of a document."""
-    framed = unframed(text, suffix(name))
+    framed = unframed(text, suffix(name), PurePosixPath(name).stem)
     about = properties(found or {}) | framed.about
     framed.taken["frames"] += bool((found or {}).get("frame"))
     form = {"form": "drama"} if suffix(name) == ".fountain" else {}

@@ -31,7 +31,20 @@ COPY = re.compile(
 )
 # "Story 7" is the seventh story, not the seventh part of one
 ANY = set("story stories tale text txt untitled document doc file sample example new prompt essay".split())
-ANY |= {"fiction", "flash", "flash fiction", "short", "shorts", "short story", "my story", "wip", "drabble"}
+ANY |= {
+    "story number",
+    "story no",
+    "number",
+    "fiction",
+    "flash",
+    "flash fiction",
+    "short",
+    "shorts",
+    "short story",
+    "my story",
+    "wip",
+    "drabble",
+}
 ANY |= {"microfiction", "vignette", "piece", "untitled document", "new document", "work in progress"}
 ANY |= set("geschichte erzählung histoire nouvelle cuento racconto рассказ 故事".split())
 
