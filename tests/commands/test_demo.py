@@ -183,12 +183,12 @@ def test_a_waiting_visitor_sees_how_many_are_before_them(demo, adapter, monkeypa
 
 def test_an_error_is_no_markup(demo, adapter, monkeypatch):
     def fail(*_):
-        raise UserError("**models/a_b_c**: [no](http://x.y) $ink$")
+        raise UserError("**models/a_b_c**: [no](http://x.example) $ink$")
         yield
 
     monkeypatch.setattr(session, "answer", fail)
     (error,) = click(demo.run(), "Write").error
-    assert error.value == r"\*\*models/a\_b\_c\*\*: \[no\](http\://x.y) \$ink\$"
+    assert error.value == r"\*\*models/a\_b\_c\*\*: \[no\](http\://x.example) \$ink\$"
 
 
 def test_an_error_of_one_story_lets_the_next_be_written(demo, adapter, monkeypatch):

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields
 from functools import cache
 from glob import escape
 from itertools import count
@@ -30,8 +30,13 @@ MOST_ALIASES = 20
 
 def dumps(value: Any) -> str:
     """Canonical JSON on one line: sorted keys, no spaces, no escapes beyond the necessary, no NaN."""
-    value = asdict(value) if is_dataclass(value) else value
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    spaces = {"separators": (",", ":"), "default": _fields}
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, **spaces)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Of a record, not copied as `asdict` does."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 @contextmanager

@@ -159,7 +159,8 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def _composed(text: str) -> str:
-    for run in () if text.isascii() else MARKS.findall(text):
+    beyond = len(text) - len(text.encode("ascii", "ignore"))  # ten times as fast as the pattern
+    for run in MARKS.findall(text) if beyond > MOST_MARKS else ():
         marks = "".join("x" if unicodedata.combining(character) else " " for character in run)
         if max(map(len, marks.split()), default=0) > MOST_MARKS:
             raise TooCostly(f"more than {MOST_MARKS} combining marks on one letter")
@@ -214,7 +215,8 @@ def detokenised(text: str) -> str:
     if "`" in text:
         text = re.sub(r"` ?", "'", text)
     text = re.sub(r" '(?=[\s,.;:?!]|$)(?<=\w '|[.,!?] ')", "'", LONE.sub(" '", STUCK.sub(" '", text)))
-    text = CLOCK.sub(r"\1\2clock", text)
+    if " clock" in text:
+        text = CLOCK.sub(r"\1\2clock", text)
     return _closed_up(text)
 
 
