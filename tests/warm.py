@@ -35,6 +35,7 @@ class Warm:
     def up(cls, source: Path) -> "Warm":
         """With the package below `source`, which the test may edit: no process is started from it again."""
         env = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
+        env.pop("PYTHONUNBUFFERED", None)  # users do not set it, and it would put their lines in order
         command, pipe = [sys.executable, __file__], subprocess.PIPE
         warm = cls(subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True))
         assert warm.server.stdout.readline() == "ready\n"

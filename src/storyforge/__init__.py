@@ -2,8 +2,9 @@
 
 A folder is a stage, or what several stages share. A file imports from its own folder or from one to its left:
 
-    core  ←  collect | report | measures  ←  preprocess                         no torch
-    core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch; evaluate measures too
+    core  ←  collect | report                                                   no torch
+    core  ←  measures  ←  preprocess | evaluate                                 no torch but in evaluate
+    core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch
                                                     ←  commands  ←  cli, demo
 """
 

@@ -238,7 +238,7 @@ def test_without_validation_the_last_adapter_is_kept(loop_params, model_params, 
 
 def test_every_story_is_read_once_an_epoch_in_an_order_of_its_own(encoded, loop_params):
     plan = batches(encoded, loop_params)
-    assert len(plan) == steps(len(encoded), loop_params)
+    assert (len(plan), len(plan)) == steps(len(encoded), loop_params)
     ids = [row.id for batch in plan for row in batch]
     assert sorted(ids[:9]) == sorted(ids[9:]) == sorted(row.id for row in encoded)
     assert ids[:9] != ids[9:]

@@ -99,12 +99,12 @@ def test_steps_and_stories_that_do_not_fit_are_told_before_training(workspace, c
     workspace()
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "7 stories, 6 steps of 3, 2 epochs",
+        "7 stories, 2 epochs: 6 steps of 3",
         "about 1 min for the steps to come, validations aside",
     ]
     workspace(max_tokens=100, max_steps=3)
     said = (
-        "7 stories, 3 steps of 3, 2 epochs: train.max_steps ends it after 1.3 epochs; "
+        "7 stories, 2 epochs: 3 of 6 steps of 3, as train.max_steps asks; "
         "6 stories are cut at train.max_tokens = 100"
     )
     assert capsys.readouterr().out.splitlines() == [said]

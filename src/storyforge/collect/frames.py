@@ -52,6 +52,7 @@ TITLE_PAGE = re.compile(  # of a screenplay
     r"(?:[ \t]+\S.*\n)*)+)\n",
     re.IGNORECASE,
 )
+FORCED = re.compile(r"^(?:[!@~]|\.(?=\w))")  # Fountain's marks, but for ">"
 ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark 0.31, section 2.4
 LONG = ("summary", "disclaimer", "stats")  # go on over several lines
 MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
@@ -200,9 +201,6 @@ def _labels(framed: Framed) -> None:
         framed.text = ARCHIVE_END.sub("", framed.text)
 
 
-FORCED = re.compile(r"^(?:[!@~]|\.(?=\w))")
-
-
 def _fountain(framed: Framed) -> None:
     """A screenplay's title page goes beside it; what nobody prints goes: notes, sections, synopses, marks."""
     page = TITLE_PAGE.match(framed.text)
@@ -217,13 +215,18 @@ def _fountain(framed: Framed) -> None:
     framed.text, notes = _without(framed.text, "[[", "]]")
     framed.text, outline = re.subn(r"^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.MULTILINE)
     framed.taken["notes"] += cuts + notes + outline
-    # What a line is, where its form does not say so: "!BANG", "@McLEAN", ".BLACK", "~la la", "> THE END <"
     lines = framed.text.split("\n")
-    plain = [FORCED.sub("", line) for line in lines]
-    plain = [line[1:].strip().removesuffix("<").rstrip() if line.startswith(">") else line for line in plain]
+    plain = [*map(_unmarked, lines)]
     framed.taken["marks"] += sum(map(str.__ne__, lines, plain))
     framed.text = "\n".join(plain)
     framed.text = re.sub(r"\n{3,}", "\n\n", framed.text)
+
+
+def _unmarked(line: str) -> str:
+    """Without the mark that says what the line is: "!BANG", "@McLEAN", ".BLACK", "~La la", "> THE END <"."""
+    if line.startswith(">"):
+        return line[1:].strip().removesuffix("<").rstrip()
+    return FORCED.sub("", line)
 
 
 def _without(text: str, start: str, end: str) -> tuple[str, int]:

@@ -76,8 +76,7 @@ def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
     method = "QLoRA" if model.quantization == "nf4" else "LoRA"
     stories, epoch, at_most = counted(file, train.max_tokens)
     if stories:
-        steps = planned_steps(sum(stories.values()), train)
-        whole = planned_steps(sum(stories.values()), train.model_copy(update={"max_steps": None}))
+        steps, whole = planned_steps(sum(stories.values()), train)
         tokens = epoch * train.epochs * steps / whole
     else:  # the user's own texts: known once they are preprocessed; no story is longer than max_tokens
         steps = train.max_steps

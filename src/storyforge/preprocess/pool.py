@@ -32,9 +32,7 @@ def shared_out(task: Callable[[Item], Answer], items: Iterable[Item], workers: i
                 yield from _answers(pool, items, unanswered, AHEAD * workers)
             return
         except BrokenProcessPool:
-            while unanswered:
-                yield _alone(task, unanswered[0])
-                unanswered.popleft()
+            yield from _one_by_one(task, unanswered)
 
 
 def _answers(pool: ProcessPoolExecutor, items: Iterator, unanswered: deque, most: int) -> Iterator[Any]:
@@ -43,21 +41,29 @@ def _answers(pool: ProcessPoolExecutor, items: Iterator, unanswered: deque, most
         unanswered.append(item)
         running.append(pool.submit(_do, item))
         if len(running) == most:
-            yield from _oldest(running, unanswered)
+            yield _oldest(running, unanswered)
     while running:
-        yield from _oldest(running, unanswered)
+        yield _oldest(running, unanswered)
 
 
-def _oldest(running: deque, unanswered: deque) -> Iterator[Any]:
+def _oldest(running: deque, unanswered: deque) -> Any:
     answer = running.popleft().result()
-    unanswered.popleft()  # before the consumer has it: what it raises there is no loss of a worker
-    yield answer
+    unanswered.popleft()
+    return answer
 
 
-def _alone(task: Callable, item: Any) -> Any:
-    for _ in range(TRIES):
+def _one_by_one(task: Callable, unanswered: deque) -> Iterator[Any]:
+    """A worker serves all of them, but for a new one after each loss."""
+    losses = 0  # of the oldest item
+    while losses < TRIES:
         with suppress(BrokenProcessPool), _pool(task, 1) as pool:
-            return pool.submit(_do, item).result()
+            while unanswered:
+                answer = pool.submit(_do, unanswered[0]).result()
+                unanswered.popleft()
+                losses = 0
+                yield answer
+            return
+        losses += 1
     raise UserError(
         f"a worker was killed {TRIES + 1} times over the same texts, perhaps for memory: "
         "close other programs, or look in data/raw for a text of many megabytes"

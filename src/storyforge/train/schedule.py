@@ -51,10 +51,10 @@ def batches(train: "Sequence[Encoded]", params: LoopParams) -> "list[list[Encode
     return steps[: params.max_steps]
 
 
-def steps(stories: int, params: LoopParams) -> int:
-    """How many `batches` there are of so many stories."""
+def steps(stories: int, params: LoopParams) -> tuple[int, int]:
+    """How many `batches` there are of so many stories, and how many there would be without `max_steps`."""
     whole = params.epochs * math.ceil(stories / params.batch_stories)
-    return min(whole, params.max_steps or whole)
+    return min(whole, params.max_steps or whole), whole
 
 
 def validated(val: "Sequence[Encoded]", params: LoopParams) -> "list[Encoded]":

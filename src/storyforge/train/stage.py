@@ -72,7 +72,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             if main_process:
                 print(lengths(stories, val, params))
             model = fresh_model(model_params, params)
-            log = foretelling(track.log, steps(len(stories), params)) if main_process else track.log
+            log = foretelling(track.log, steps(len(stories), params)[0]) if main_process else track.log
             run = train(model, stories, measured, model_params, params, work=work, log=log)
         if written() != started:
             raise UserError(
@@ -122,18 +122,17 @@ def _refuse_slower(parts: dict[str, Any]) -> None:
 
 def lengths(stories: Sequence[Encoded], val: Sequence[Encoded], params: TrainParams) -> str:
     """How much is trained on, and what of it does not fit."""
-    count, read = steps(len(stories), params), params.epochs * len(stories)
-    said = f"{len(stories):,} stories, {count:,} steps of {params.batch_stories}"
-    if params.epochs > 1:
-        said += f", {params.epochs} epochs"
-    if count * params.batch_stories < read:
-        said += f": train.max_steps ends it after {count * params.batch_stories / len(stories):.2g} epochs"
+    count, whole = steps(len(stories), params)
+    epochs = "1 epoch" if params.epochs == 1 else f"{params.epochs} epochs"
+    of = f" of {whole:,}" if count < whole else ""
+    said = f"{len(stories):,} stories, {epochs}: {count:,}{of} steps of {params.batch_stories}"
+    said += ", as train.max_steps asks" if of else ""
     cut = sum(row.shortened for row in (*stories, *val))
     return f"{said}; {cut:,} stories are cut at train.max_tokens = {params.max_tokens:,}" if cut else said
 
 
-def foretelling(log: Log, steps: int) -> Log:
-    """`log`, and after the first steps of this process a line on how long the others will take."""
+def foretelling(log: Log, last: int) -> Log:
+    """`log`, and after this process's first steps a line on how long those up to the `last` will take."""
     ends: list[float] = []
 
     def note(step: int, figures: dict[str, float]) -> None:
@@ -141,9 +140,9 @@ def foretelling(log: Log, steps: int) -> Log:
         if "learning_rate" not in figures or len(ends) == WATCHED:  # a validation, or told
             return
         ends.append(time.perf_counter())
-        if len(ends) == WATCHED and step < steps:
+        if len(ends) == WATCHED and step < last:
             # The first step is left out: it is slower.
-            minutes = (ends[-1] - ends[0]) / (WATCHED - 1) * (steps - step) / 60
+            minutes = (ends[-1] - ends[0]) / (WATCHED - 1) * (last - step) / 60
             tqdm.write(f"about {max(1, round(minutes))} min for the steps to come, validations aside")
 
     return note
