@@ -79,7 +79,7 @@ $(BIN)/.ready-hashes: requirements.lock requirements-cuda.lock pyproject.toml
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 	@touch $(BIN)/.ready $(BIN)/.ready-dev $@
 
-$(BIN)/.ready-dev: requirements-dev.txt requirements-documents.txt $(BIN)/.ready
+$(BIN)/.ready-dev: requirements-dev.txt requirements-documents.txt requirements-judge.txt $(BIN)/.ready
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 

@@ -2,8 +2,8 @@
 
 Each build has another path, home, user mask, time zone, locale, hash seed and shell; files of other dates,
 directories that list in another order, a clock that is ahead, and another number of processors. What
-comes from outside is taken from this machine's cache. Built are collect and preprocess; with --all also
-train, evaluate and report, whose promise holds for one machine class: their processors stay as they are.
+comes from outside is taken from this machine's cache. Built are collect and preprocess; with --all also the
+other stages, whose promise holds for one machine class: their processors stay as they are.
 Prints a line a build; status 1 if dvc.lock or a metric differs.
 
 It stands here and not in the package: it is about a checkout, and never runs inside a stage.
@@ -64,7 +64,7 @@ PROCESSORS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="train, evaluate and report too: minutes")
+    parser.add_argument("--all", action="store_true", help="the other stages too: minutes")
     parser.add_argument("--builds", type=int, default=3)
     chosen = parser.parse_args()
     if git(ROOT, "status", "--porcelain", "--untracked-files=no"):

@@ -39,9 +39,11 @@ class Turns:
 
 def storyforge(job: dict[str, Any], turns: Turns, adapter: Path) -> list[float]:
     from storyforge.core.records import Exchange
+    from storyforge.model.encoding import singly
     from storyforge.model.loading import ModelParams, load_encoder, save_adapter
     from storyforge.train.loop import train
-    from storyforge.train.schedule import TrainParams
+    from storyforge.train.params import TrainParams
+    from storyforge.train.schedule import batches
     from storyforge.train.stage import fresh_model
 
     model_params = ModelParams.load().model_copy(update={"threads": job["threads"]})
@@ -51,8 +53,8 @@ def storyforge(job: dict[str, Any], turns: Turns, adapter: Path) -> list[float]:
     work.mkdir()
     encoder = load_encoder(model_params)
     rows = [encoder.exchange(story, params.max_tokens) for story in stories]
-    model = fresh_model(model_params, params)
-    run = train(model, rows, [], model_params, params, work=work, log=turns.step_done)
+    model, plan = fresh_model(model_params, params), [singly(step) for step in batches(rows, params)]
+    run = train(model, plan, [], model_params, params, work=work, log=turns.step_done)
     save_adapter(adapter, run.model, run.best, model_params)
     return [row["loss"] for row in run.state.train]
 

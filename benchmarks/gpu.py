@@ -32,10 +32,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from storyforge.model import cuda
 from storyforge.model.device import device
-from storyforge.model.encoding import Encoded
+from storyforge.model.encoding import Encoded, singly
 from storyforge.model.loading import LoraParams, adapter_weights, attach
-from storyforge.train.loop import gradients
-from storyforge.train.schedule import LoopParams
+from storyforge.model.objectives import sft
+from storyforge.train.step import gradients
 
 SHAPE = {
     "hidden_size": 4096,
@@ -150,13 +150,12 @@ def wait() -> None:
 def steps(model, batches: Sequence[Sequence[Encoded]]) -> Iterator[float]:
     """Tokens a second of each step of our engine."""
     engine = Accelerator(cpu=device().type == "cpu", mixed_precision="bf16")
-    params = LoopParams.model_construct(micro_batch_tokens=MICRO_BATCH)
     optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=2e-4, fused=True)
     model.train()
     for rows in batches:
         wait()
         begin = time.perf_counter()
-        gradients(model, rows, params, engine)
+        gradients(model, singly(rows), sft, MICRO_BATCH, engine)
         optimizer.step()
         optimizer.zero_grad()
         wait()

@@ -37,7 +37,8 @@ from storyforge.evaluate.stage import losses
 from storyforge.model.device import DTYPES, accelerator, precision
 from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import ModelParams, base_dir, load_base, load_encoder
-from storyforge.train.schedule import TrainParams, batches
+from storyforge.train.params import TrainParams
+from storyforge.train.schedule import batches
 
 ENGINES = {
     "storyforge": "StoryForge",

@@ -166,11 +166,13 @@ def send(
 
 @contextmanager
 def serve(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """The address of a server on loopback that answers GET with `answer`."""
+    """The address of a server on loopback that answers GET and POST with `answer`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             answer(self)
+
+        do_POST = do_GET
 
         def log_message(self, *args):
             pass

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from rules_text import repository_files
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["collect", "preprocess", "train", "evaluate", "report"]
+STAGES = ["collect", "preprocess", "train", "evaluate", "revise", "align", "judge", "report"]
 RESULTS = ("dvc.lock", "metrics", "reports")
 TINY = {  # over the default params.yaml: seconds instead of minutes
     "collect.shakespeare.stories": 0,
@@ -33,6 +33,21 @@ TINY = {  # over the default params.yaml: seconds instead of minutes
     "train.lora.r": 4,
     "sampling.max_new_tokens": 8,
     "evaluate.max_tokens": 400,
+    "revise.prompts": 0,  # no second phase
+}
+SECOND_PHASE = {  # over TINY: of noise any two texts make a pair
+    "revise.prompts": 9,
+    "revise.drafts": 8,
+    "revise.max_new_tokens": 8,
+    "revise.min_gap": 0.0,
+    "revise.slack": 1.0,
+    "revise.length_band": 1.0,
+    "revise.min_pairs": 1,
+    "align.max_steps": 2,
+    "align.max_tokens": 400,
+    "judge.prompts": 4,
+    "judge.max_new_tokens": 8,
+    "judge.gate_pairs": 10,
 }
 
 

@@ -1,23 +1,46 @@
-"""What workers of a pool are given: they import it, as they cannot a test's own file."""
+"""Tasks for processes that a test starts: a module that those can import, as they cannot a test's own."""
 
 import os
 import signal
+import time
 from pathlib import Path
 
-from storyforge.core.errors import UserError
+from storyforge.preprocess.stage import Examiner
 
 
-def double(number):
-    return 2 * number
+def squared(number: int) -> int:
+    return number * number
 
 
-def dies(number, *, at, times, notes):
-    """`double`, in a process that is killed the first `times` times that it comes to number `at`."""
-    if number == at and len(list(Path(notes).iterdir())) < times:
-        Path(notes, f"{os.getpid()}").touch()
+def process(_: int) -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+def killed_once(item: tuple[str, int]) -> int:
+    """The first to come to a number with a mark takes the mark away and is killed."""
+    folder, number = item
+    mark = Path(folder, str(number))
+    if mark.exists():
+        mark.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
+    return number
 
 
-def refuses(number):
-    raise UserError(f"{number} is no story")
+def killed_at_seven(number: int) -> int:
+    if number == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+class KilledExaminer(Examiner):
+    """Killed at a story that has a mark in the folder `marks`, which it takes off unless it is `for ever`."""
+
+    def examine_all(self, stories):
+        for story in stories:
+            mark = Path("marks", story.id)
+            if mark.exists():
+                if mark.read_text() != "for ever":
+                    mark.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().examine_all(stories)

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-STAGES = ("collect", "preprocess", "train", "evaluate", "report")
+STAGES = ("collect", "preprocess", "train", "evaluate", "revise", "align", "judge", "report")
 DISK = ("rename", "replace", "fsync", "mkdir", "unlink", "rmdir")  # what changes names, or must last
 Fault = Sequence[Any]  # the name of one of FAULTS, and its arguments
 FIGURES: list[str] = []  # what the tests found, for the end of their report

@@ -2,10 +2,11 @@
 
 A folder is a stage, or what several stages share. A file imports from its own folder or from one to its left:
 
-    core  ←  collect | report                                                   no torch
-    core  ←  measures  ←  preprocess | evaluate                                 no torch but in evaluate
-    core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch
-                                                    ←  commands  ←  cli, demo
+    core  ←  collect | report | judging                                         no torch
+    core  ←  measures  ←  preprocess | principles                               no torch
+    core  ←  engine  ←  model  ←  train | sampling  ←  evaluate | export        torch; evaluate measures too
+    all of these but collect, preprocess, report  ←  revise | align | judge     torch
+    all  ←  commands  ←  cli, demo
 """
 
 import sys

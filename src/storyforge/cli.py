@@ -45,16 +45,20 @@ def start(
 @app.command()
 @at_the_root
 def look(
-    stage: Annotated[str, typer.Argument(help="raw, train, val, test or rejected.")] = "train",
+    stage: Annotated[
+        str, typer.Argument(help="raw, train, val, test, rejected, revised or verdicts.")
+    ] = "train",
     *,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 1,
     source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Rejected by this rule.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Rejected for this.")] = None,
     id: Annotated[str | None, typer.Option(help="The story of this id.")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="As training sees it, loss in green.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, show_default="random", help="Which ones.")] = None,
 ) -> None:
     """Show random stories of a stage, or what each rule rejected.
+
+    revised: pairs of a better and a worse text that align learns from. verdicts: what a judge said of two.
 
     \b
     Examples:
@@ -62,15 +66,15 @@ def look(
       storyforge look val --tokens --seed 7
       storyforge look rejected
       storyforge look rejected --reason foreign -n 5
+      storyforge look revised
+      storyforge look verdicts --seed 3
     """
     from storyforge.commands import look
 
-    if stage == "rejected" and not (reason or id or tokens):
-        return look.show_counts()
     seed = secrets.randbelow(10_000) if seed is None else seed
-    for row in look.chosen(stage, count, seed, source=source, reason=reason, id=id):
-        look.show(row, with_tokens=tokens)
-    aside(f"seed {seed}")
+    wanted = {"source": source, "reason": reason, "id": id}
+    if look.look(stage, count, seed, tokens=tokens, **wanted):
+        aside(f"seed {seed}")
 
 
 @app.command()
@@ -89,6 +93,7 @@ def sample(
     Examples:
       storyforge sample "A lighthouse keeper hears a knock from the sea."
       storyforge sample --preset horror --temperature 1.1 --seed 5 > horror.txt
+      storyforge sample --preset horror --adapter models/aligned
     """
     from storyforge.commands import writers
 
@@ -119,7 +124,7 @@ def compare(
     markdown: Annotated[Path | None, typer.Option(resolve_path=True, help="Write a page instead.")] = None,
     **sampling,
 ) -> None:
-    """Show base and tuned side by side on the same prompts.
+    """Show base, tuned and aligned side by side on the same prompts.
 
     \b
     Examples:
@@ -131,7 +136,7 @@ def compare(
     from storyforge.core.files import published
 
     asked = writers.asked(prompts or [], preset or [])
-    adapters = writers.named(tuned, more or [])
+    adapters = writers.all_named(tuned, more)
     ready, params = writers.loaded(adapters, sampling)
     answers = compare.answered(ready, asked, params)
     if markdown is None:
@@ -146,7 +151,7 @@ def compare(
 def chat(
     context: typer.Context,
     *,
-    writer: Annotated[str, typer.Option(help="The first: base, tuned or another adapter's name.")] = "tuned",
+    writer: Annotated[str, typer.Option(help="The first: base, tuned, aligned or another's name.")] = "tuned",
     tuned: Tuned = None,
     more: More = None,
     **sampling,
@@ -159,7 +164,7 @@ def chat(
     """
     from storyforge.commands import chat, writers
 
-    adapters = writers.named(tuned, more or [])
+    adapters = writers.all_named(tuned, more)
     if writer not in (writers.BASE, *adapters):
         raise UserError(f"--writer {writer}: choose one of {', '.join((writers.BASE, *adapters))}")
     ready, params = writers.loaded(adapters, sampling)
@@ -210,7 +215,7 @@ def export(
     \b
     Examples:
       storyforge export
-      storyforge export --type q8_0 --to exports/small
+      storyforge export --adapter models/aligned --type q8_0
     """
     from storyforge.commands import export
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from storyforge.commands import session
+from storyforge.commands import session, uploads
 from storyforge.commands.continuing import joined
 from storyforge.commands.repository import enter
 from storyforge.commands.session import MAX_CHARACTERS, MAX_TOKENS, Reply, Request
-from storyforge.commands.writers import ADAPTER, TUNED, Writers, asked, named, sampling
+from storyforge.commands.writers import ADAPTER, ALIGNED, TUNED, Writers, asked, named, sampling
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
 from storyforge.model.params import ModelParams
+from storyforge.report.page import plain
 
 STYLE = Path(__file__).with_suffix(".css")
 OWN = "Your own"
@@ -52,12 +53,16 @@ def page() -> None:
     try:
         enter()
         base = ModelParams.load().name.rpartition("/")[2]
-        st.caption(f"base is {base} unchanged, tuned the same model with the adapter trained here.")
+        about = f"base is {base} unchanged, tuned the same model with the adapter trained here"
+        ready = writers()
+        more = ", aligned that adapter trained further by the principles" if ALIGNED in ready.names else ""
+        st.caption(f"{about}{more}.")
         prompts = [each for each in asked([], least_held_out=HELD_OUT) if len(each.prompt) <= MAX_CHARACTERS]
-        ready, presets = writers(), {session.title(prompt): prompt for prompt in prompts}
+        presets = {session.title(prompt): prompt for prompt in prompts}
         params, first = sampling({}), next(iter(presets))
     except UserError as error:
-        st.error(str(error))
+        st.error(plain(str(error)))
+        yours()  # there may be no model yet
         return
     values = {
         key: max(least, min(getattr(params, key), most)) for key, (_, least, most, *_) in SLIDERS.items()
@@ -75,13 +80,15 @@ def page() -> None:
     # Both are removed before the request is answered: if that fails, the next click starts from an idle page.
     request, error = st.session_state.pop("request", None), st.session_state.pop("error", None)
     going = st.session_state.pop("going", None)
-    asking, drafting = st.tabs(["From a prompt", "Go on from a text"])
+    asking, drafting, adding = st.tabs(["From a prompt", "Go on from a text", "Your stories"])
     with asking:
         controls(ready, presets, busy=request is not None)
     with drafting:
         draft(busy=going is not None)
+    with adding:
+        yours()
     if error:
-        st.error(error)
+        st.error(plain(error))
     if request:
         answer(ready, request)
         st.rerun()
@@ -204,6 +211,28 @@ def go_on(ready: Writers, text: str) -> None:
         state.longer = joined(text, reply.text) if reply.text else state.before
         if not reply.text and state.before == text:  # no part was added that could be undone
             state.drafts.pop()
+
+
+def yours() -> None:
+    """Files for data/my-stories, and what a training would make of all that is there."""
+    label = "Stories to add to data/my-stories, on this machine; what is there is never changed"
+    files = st.file_uploader(label, uploads.KINDS, accept_multiple_files=True, key="files")
+    if st.button("Add them, and look at what is there"):
+        try:
+            with st.spinner("Reading …"):
+                notes = uploads.stored((file.name, file.getvalue()) for file in files)
+                numbers, said, command = uploads.outlook()
+            st.session_state.outlook = "\n".join([*notes, *said]), numbers, command, ""
+        except UserError as error:
+            st.session_state.outlook = "", "", "", str(error)
+    said, numbers, command, error = st.session_state.get("outlook", [""] * 4)
+    if error:
+        st.error(plain(error))
+    elif numbers:
+        st.subheader(numbers, anchor=False)
+        st.text(said)
+        st.caption("This command trains on them:")
+        st.code(command, "bash")
 
 
 def show(request: Request, key: str) -> dict[str, tuple]:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from storyforge.collect import documents
+from storyforge.collect import documents, zips
 from storyforge.collect.documents import converted
 from storyforge.collect.reading import Unusable
 
@@ -185,7 +185,13 @@ def bomb(size: int) -> bytes:
 
 
 def test_zip_bomb_is_not_unpacked(program, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_UNPACKED_BYTES", 8 << 20)
+    """By the guard of a `.zip`: one that packs too well, and one that is too large."""
+    with pytest.raises(Unusable, match="too_long"):
+        converted(bomb(9 << 20), ".docx", program)
+    monkeypatch.setattr(zips, "MAX_RATIO", 10_000)
+    with pytest.raises(Unusable, match="damaged"):  # no document is in it
+        converted(bomb(9 << 20), ".docx", program)
+    monkeypatch.setattr(zips, "MAX_UNPACKED_BYTES", 8 << 20)
     with pytest.raises(Unusable, match="too_long"):
         converted(bomb(9 << 20), ".docx", program)
 

@@ -180,6 +180,8 @@ def test_marked_headings_are_headings_where_the_text_is_markdown(heads, suffix):
     "heads",
     [
         ("CHAPTER I.", "CHAPTER II."),
+        ("Chapter Seventeen", "Part Twenty-One"),
+        ("Chapter Fifty-Six: The Storm", "CHAPTER NINETY"),
         ("Chapter One", "Chapter Twenty-Two: The Storm"),
         ("Chapter Seventeen", "CHAPTER FIFTY ONE. Calm"),
         ("# Chapter 1", "# Chapter 2"),
@@ -201,6 +203,13 @@ def test_chapter_headings_are_taken_off_and_counted(heads):
     framed = unframed(f"{one}\n\nHe ran.\n\n{two}\n\nShe slept.\n", ".txt")
     assert (framed.text.strip(), framed.taken["chapter_headings"]) == ("He ran.\n\nShe slept.", 2)
     assert framed.about == {}
+
+
+def test_forty_chapters_may_have_roman_numbers_alone():
+    tens, ones = ["", "X", "XX", "XXX", "XL"], ["", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"]
+    numbers = [ten + one for ten in tens for one in ones][1:45]
+    framed = unframed("\n\n".join(f"{number}\n\nHe ran." for number in numbers), ".txt")
+    assert framed.taken["chapter_headings"] == 44 and "X" not in framed.text
 
 
 def test_markdowns_escapes_are_read_in_markdown_alone():

@@ -13,6 +13,7 @@ from storyforge.collect.works import title_work, work
         ("The Sea - Chapter 1.txt", "The Sea - Chapter 2, The Storm.txt", "the sea ch03.txt"),
         ("Chapter 1.md", "chapter two.md", "Chapter IV - Storm.md", "ch05.md", "Prologue.md"),
         ("Part 1/a.txt", "Part 2/b.txt"),
+        ("Sea, Chapter Seventeen.txt", "Sea, Part Twenty-One.txt", "Sea chapter_thirty_two.txt"),
         ("Chapter Seventeen.md", "Chapter Twenty.md", "Chapter Twenty-One.md", "chapter_ninety_nine.md"),
         (
             "The Sea.docx",
@@ -45,6 +46,7 @@ def test_parts_and_copies_of_one_work_are_one_group(names):
         ("01.txt", "02.txt", "s1.txt", "s2.txt"),
         ("story 1.txt", "story 2.txt", "Story_03.txt", "untitled 4.docx", "Untitled document (5).docx"),
         ("Book Club.txt", "Book.txt", "The Part I Played.txt", "The Part.txt", "Henry IV.txt", "Henry.txt"),
+        ("Part C.txt", "Part D.txt", "Chapter Twentysomething.txt", "Part Seventeenth Street.txt"),
         ("Part Seventeenth.txt", "Part Onerous.txt", "Part.txt"),
         ("1984 winter.txt", "Winter 1984.txt", "Winter.txt"),
         ("01 The Well.txt", "02 The Boat.txt"),

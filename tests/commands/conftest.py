@@ -87,6 +87,12 @@ def older(adapter, tuned):
 
 
 @pytest.fixture
+def aligned(older):
+    """models/aligned of the clone."""
+    return older.rename(older.with_name("aligned"))
+
+
+@pytest.fixture
 def storyforge():
     """Runs a command line as its user would, and checks its status."""
 

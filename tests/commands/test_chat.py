@@ -101,6 +101,11 @@ def test_a_chat_ends_with_its_input(adapter, storyforge):
     assert storyforge("chat", typed="").stdout == "> \n"
 
 
+def test_the_aligned_writer_may_begin(aligned, storyforge):
+    said = storyforge("chat", "--writer", "aligned", typed="/settings\n").stdout
+    assert "\nwriter aligned\n" in said
+
+
 def test_an_unknown_writer_is_refused_before_anything_is_loaded(adapter, storyforge):
     complaint = "error: --writer nobody: choose one of base, tuned\n"
     assert storyforge("chat", "--writer", "nobody", status=1).stderr == complaint

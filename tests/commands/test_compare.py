@@ -30,6 +30,12 @@ def test_the_page_has_the_standard_prompts_and_all_writers(adapter, older, story
     assert "## Mystery\n\n> A bell rings in the fog.\n" in text
 
 
+def test_the_aligned_writer_is_shown_where_there_is_one(aligned, storyforge, tmp_path):
+    file = tmp_path / "page.md"
+    storyforge("compare", "A duel.", "--markdown", str(file))
+    assert "| base | tuned | aligned |\n" in file.read_text()
+
+
 EVIL = "a\r\r# b\n```\n</table>\x1b[2J <script>alert(1)</script>\u2028\u202e![x](y) | \\"
 
 

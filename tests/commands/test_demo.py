@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.testing.v1 import AppTest
 
-from storyforge.commands import session
+from storyforge.commands import session, uploads
 from storyforge.commands.writers import Delta, Writers, asked, named, sampling
 from storyforge.core.errors import UserError
 
@@ -80,6 +80,12 @@ def test_a_free_prompt_and_all_settings_reach_the_writer(demo, adapter):
     wanted = type(wanted)("Your own", "Your own", wanted.prompt)
     settings = {"temperature": 1.5, "top_p": 0.5, "max_new_tokens": 20, "seed": 5}
     assert said(click(page, "Write")) == ["A duel.", *written(wanted, **settings)]
+
+
+def test_the_aligned_writer_is_offered_and_explained(demo, aligned):
+    page = demo.run()
+    assert page.pills(key="writers").options == ["base", "tuned", "aligned"]
+    assert page.caption[0].value.endswith("aligned that adapter trained further by the principles.")
 
 
 def test_three_writers_stand_side_by_side_base_first(demo, older):
@@ -159,8 +165,9 @@ def test_a_prompt_beyond_the_cap_is_cut_to_it(demo, adapter):
 def test_a_missing_model_names_the_command_that_makes_it(demo):
     page = demo.run()
     (error,) = page.error
-    assert error.value == "models/tuned: no adapter there: run `dvc repro train`"
-    assert not page.button and not page.exception
+    assert error.value == r"models/tuned: no adapter there: run \`dvc repro train\`"
+    assert [each.label for each in page.button] == ["Add them, and look at what is there"]
+    assert not page.exception
 
 
 def test_the_model_may_come_after_the_page(demo, request):
@@ -178,6 +185,16 @@ def test_a_waiting_visitor_sees_how_many_are_before_them(demo, adapter, monkeypa
         monkeypatch.setattr(DeltaGenerator, "info", lambda _, text: (seen.append(text), other.close()))
         page = click(page, "Write")
     assert seen == ["1 before you: your story begins when theirs are written."] and len(said(page)) == 2
+
+
+def test_an_error_is_no_markup(demo, adapter, monkeypatch):
+    def fail(*_):
+        raise UserError("**models/a_b_c**: [no](http://x.example) $ink$")
+        yield
+
+    monkeypatch.setattr(session, "answer", fail)
+    (error,) = click(demo.run(), "Write").error
+    assert error.value == r"\*\*models/a\_b\_c\*\*: \[no\](http\://x.example) \$ink\$"
 
 
 def test_an_error_of_one_story_lets_the_next_be_written(demo, adapter, monkeypatch):
@@ -290,3 +307,24 @@ def test_a_text_that_is_empty_is_said_and_can_be_begun(demo, adapter):
     assert [error.value for error in page.error] == ["no text: write a first sentence"]
     page.text_area(key="draft").set_value("A boat came in.")
     assert len(click(page, "Go on").text_area(key="draft").value) > len("A boat came in.")
+
+
+def test_stories_are_taken_and_what_training_makes_of_them_is_shown(demo, adapter, monkeypatch):
+    monkeypatch.setattr(
+        uploads, "outlook", lambda: ("2 files, 2 read", ["folder: **2** stories"], "make repro")
+    )
+    page = demo.run()
+    page.file_uploader[0].upload("a.txt", b"one", "text/plain").run()
+    page = click(page, "Add them, and look at what is there")
+    assert Path("data/my-stories/a.txt").read_bytes() == b"one"
+    assert [each.value for each in page.subheader] == ["tuned", "2 files, 2 read"][1:]
+    assert said(page) == ["folder: **2** stories"] and page.code[0].value == "make repro"
+
+
+def test_stories_are_taken_before_there_is_a_model(demo, monkeypatch):
+    def fail():
+        raise UserError("no story: put some there")
+
+    monkeypatch.setattr(uploads, "outlook", fail)
+    page = click(demo.run(), "Add them, and look at what is there")
+    assert [error.value for error in page.error][1:] == ["no story: put some there"]

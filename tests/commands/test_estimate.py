@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from storyforge.commands.estimate import duration, job_of, rehearsed
 from storyforge.core.errors import UserError
-from storyforge.train.schedule import TrainParams
+from storyforge.train.params import TrainParams
 
 
 @pytest.fixture

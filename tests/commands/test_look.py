@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +7,7 @@ import pytest
 from storyforge.collect.accounts import Reject
 from storyforge.commands.look import chosen, spelled
 from storyforge.core.errors import UserError
-from storyforge.core.files import write_json
+from storyforge.core.files import write_json, write_jsonl
 
 
 def ids(stage, count, seed=1, **wanted):
@@ -48,12 +48,12 @@ def test_rejected_stories_are_counted_by_rule(clone, storyforge):
 def test_what_collect_did_not_read_is_told_beside_the_rules(clone, storyforge):
     unread = "12 files were not read: .pages 11, .pdf 1: save them as .docx"
     report = {"folder": {"records": {"rejected": {"invalid_utf8": 1}}, "unread": unread}}
-    place = Reject("folder", "s09.txt", 1, None, "invalid_utf8", "0" * 64, 9, "looks like x")
+    reject = Reject("folder", "s09.txt", 1, 0, "invalid_utf8", "0" * 64, 9, "looks like x")
     Path("data/raw/collection_report.json").write_text(json.dumps(report))
-    Path("data/raw/rejects.jsonl").write_text(json.dumps(asdict(place)) + "\n")
+    write_jsonl(Path("data/raw/rejects.jsonl"), [replace(reject, source="other"), reject])
     said = storyforge("look", "rejected").stdout
-    remedy = "s09.txt is not UTF-8 (looks like x): save it as UTF-8"
-    assert f"folder: collect rejected invalid_utf8 1:\n  {remedy}\n" in said
+    assert f"folder: collect rejected invalid_utf8 1:\n  {reject}\nfolder:" in said
+    assert str(reject).endswith("(looks like x): save it as UTF-8")
     assert said.endswith(f"folder: {unread}\n")
 
 
@@ -93,7 +93,7 @@ def test_a_rules_name_is_no_markup_of_the_table(clone, storyforge):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["draft"], "'draft' is no stage: choose one of raw, train, val, test, rejected"),
+        (["draft"], "'draft' is no stage: choose one of raw, train, val, test, rejected, revised, verdicts"),
         (["train", "--source", "x"], "no train story of source 'x': there is made"),
         (["rejected", "--reason", "x"], "no rejected story of reason 'x': there is foreign, short"),
         (["train", "--id", "x"], "no train story of id 'x'"),

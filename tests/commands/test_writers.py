@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.commands.writers import INCOMPLETE, Writers, asked, deltas, named, sampling
+from storyforge.commands.writers import INCOMPLETE, Writers, all_named, asked, deltas, named, sampling
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
+from storyforge.core.files import write_json
 from storyforge.core.text import printable
 
 
@@ -123,6 +124,28 @@ def test_an_impossible_setting_is_named(clone, changes, complaint):
 def test_a_missing_model_names_the_command_that_makes_it(clone):
     with pytest.raises(UserError, match="^models/tuned: no adapter there: run `dvc repro train`$"):
         named(None)
+
+
+def test_the_aligned_writer_stands_beside_the_one_it_was_made_from(aligned):
+    assert list(all_named(None, None)) == ["tuned", "aligned"]
+    assert list(all_named(None, [aligned.resolve()])) == ["tuned", "aligned"]  # once
+    assert list(all_named(aligned.with_name("tuned"), None)) == ["tuned"]  # it was made from another one
+    assert list(named(aligned)) == ["aligned"] and list(named(None)) == ["tuned"]
+
+
+def test_a_second_phase_that_is_off_names_no_writer(adapter):
+    write_json(adapter.with_name("aligned") / "training.json", {"off": True})
+    assert list(all_named(None, [])) == ["tuned"]
+    with pytest.raises(UserError, match="aligned: no adapter there: run `dvc repro align`, with revise.prom"):
+        named(adapter.with_name("aligned"))
+
+
+@pytest.mark.parametrize("command", ["sample", "continue"])
+def test_the_aligned_writer_may_be_chosen_and_is_named(aligned, storyforge, tmp_path, command):
+    asked = tmp_path / "duel.txt"
+    asked.write_text("It was a duel.")
+    done = storyforge(command, str(asked), "--adapter", "models/aligned")
+    assert "aligned: 12 tokens, cut; seed 11" in done.stderr
 
 
 def test_an_adapter_of_another_base_is_refused(adapter, older):

@@ -7,6 +7,7 @@ from collections import namedtuple
 import hub
 import pytest
 from huggingface_hub import HfApi, constants
+from huggingface_hub.utils import _detect_agent
 
 from storyforge.core import cache
 from storyforge.core import hub as door
@@ -190,6 +191,14 @@ def test_access_is_asked_for_through_the_door(monkeypatch):
         with pytest.raises(UserError, match="access is refused"):
             door.require_access(repository)
         assert stand_in.authorizations == ["Bearer secret"]
+
+
+def test_a_hub_that_answers_the_clients_own_questions_wrongly_is_one_line(served, monkeypatch):
+    """Before each request the client asks for a list of programs, of which it takes the keys."""
+    monkeypatch.setattr(_detect_agent, "_registry", ["a list"])
+    with pytest.raises(UserError, match="none of a hub .*AttributeError.*: check HF_ENDPOINT") as caught:
+        fetch(served)
+    assert "\n" not in str(caught.value)
 
 
 # --- pinned content

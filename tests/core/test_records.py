@@ -304,6 +304,8 @@ def test_few_bytes_of_yaml_cannot_stand_for_a_memory_of_values(tmp_path):
     (tmp_path / "params.yaml").write_text(bomb)
     with pytest.raises(UserError, match="params.yaml: cannot be read: it has more than 20 aliases"):
         read_yaml(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: '" + "*stars* " * 99 + "'")
+    assert read_yaml(tmp_path / "params.yaml")["a"].startswith("*stars* *stars*")
     (tmp_path / "params.yaml").write_text("a: &usual {b: 1}\nc: *usual\nd: {<<: *usual, e: 2}")
     assert read_yaml(tmp_path / "params.yaml")["d"] == {"b": 1, "e": 2}
 

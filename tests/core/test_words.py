@@ -1,6 +1,6 @@
 from collections import Counter
 
-from storyforge.core.words import grams, opening, quantiles, words
+from storyforge.core.words import grams, jaccard, opening, quantiles, shingles, words
 
 
 def test_words_are_casefolded_and_keep_their_apostrophes():
@@ -18,6 +18,16 @@ def test_words_are_casefolded_and_keep_their_apostrophes():
 def test_grams_are_every_run_of_words():
     assert grams(["a", "b", "c"], 2) == [("a", "b"), ("b", "c")]
     assert grams(["a", "b"], 3) == []
+
+
+def test_a_short_text_is_one_shingle():
+    assert shingles(["a", "b"], 5) == {"a b"}
+    assert shingles(["a", "b", "c"], 2) == {"a b", "b c"}
+
+
+def test_jaccard_is_the_share_of_what_either_has():
+    assert jaccard(frozenset("abc"), frozenset("bcd")) == 0.5
+    assert jaccard(frozenset(), frozenset()) == 0
 
 
 def test_an_opening_has_exactly_so_many_words_or_is_none():

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -210,3 +211,10 @@ def test_a_full_disk_compiles_into_no_torn_library(fresh, folder, monkeypatch):
 
     monkeypatch.setattr(kernels, "_compile", fill)
     assert kernels.library() is None and built(folder) == [] and built(folder.with_name("parts")) == []
+
+
+def test_a_read_only_cache_without_kernels_holds_none(tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setenv("STORYFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: os.mkdir("/proc/nothing"))
+    assert kernels.kept() == set()

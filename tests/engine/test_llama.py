@@ -14,7 +14,7 @@ from storyforge.engine import kernels
 from storyforge.engine.decoding import logits
 from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
-from storyforge.model.likelihood import add_gradients, story_nll, summed_nll
+from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
 from storyforge.model.loading import ModelParams, attach, load_base, load_encoder
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
@@ -48,10 +48,10 @@ def flat(gradients):
 
 def test_gradient_and_loss_are_those_of_autograd_in_float32(model, encoded):
     reference = exact(model)
-    expected = summed_nll(reference, collate(encoded, "cpu"))
+    expected = reply_nll(reference, collate(encoded, "cpu")).sum()
     (expected * 0.01).backward()
     found = fused(model).gradients(encoded, 0.01)
-    assert found == pytest.approx(expected.item(), rel=2e-3)
+    assert sum(found) == pytest.approx(expected.item(), rel=2e-3)
     wanted = gradients(reference)
     for name, gradient in gradients(model).items():
         error = (gradient - wanted[name]).norm() / wanted[name].norm()
@@ -142,9 +142,11 @@ def test_more_rows_than_fit_into_a_block_and_a_one_token_prompt(model, encoded):
 def test_training_uses_it_and_the_base_weights_stay(model, encoded, monkeypatch):
     frozen = {name: w.clone() for name, w in model.named_parameters() if not w.requires_grad}
     called = []
-    monkeypatch.setattr(type(fused(model)), "gradients", lambda self, rows, scale: called.append(rows) or 1.0)
+    monkeypatch.setattr(
+        type(fused(model)), "gradients", lambda self, rows, weigh: called.append(rows) or [1.0]
+    )
     accelerator = Accelerator(cpu=True, mixed_precision="no")
-    assert add_gradients(model, encoded[:2], 1.0, accelerator) == 1.0 and called == [encoded[:2]]
+    assert add_gradients(model, encoded[:2], 1.0, accelerator) == [1.0] and called == [encoded[:2]]
     monkeypatch.undo()
     fused(model).gradients(encoded[:2], 1.0)
     assert all(torch.equal(w, frozen[name]) for name, w in model.named_parameters() if name in frozen)
@@ -226,9 +228,9 @@ def test_on_the_default_model_it_is_no_further_from_float32_than_autograd_is(lor
             if "lora_B" in name:
                 weight.normal_(std=0.02)
     reference = exact(model)
-    summed_nll(reference, collate(rows, "cpu")).backward()
+    reply_nll(reference, collate(rows, "cpu")).sum().backward()
     with torch.autocast("cpu", torch.bfloat16):
-        summed_nll(model, collate(rows, "cpu")).backward()
+        reply_nll(model, collate(rows, "cpu")).sum().backward()
     wanted, by_autograd = flat(gradients(reference)), flat(gradients(model))
     model.zero_grad()
     fused(model).gradients(rows, 1.0)

@@ -15,8 +15,8 @@ from pipeline import TINY, Repository, stories, story
 from ruamel.yaml import YAML
 from warm import Fault, Warm
 
-from storyforge.core.files import write_jsonl
-from storyforge.core.records import Exchange
+from storyforge.core.files import write_json, write_jsonl
+from storyforge.core.records import Exchange, Pair
 
 ROOT = Path(__file__).parents[2]
 MODEL = {"sha256": None, "system": "Tell a story.", "precision": "fp32", "attention": "eager", "threads": 1}
@@ -32,6 +32,15 @@ TRAIN = {  # six steps, the last batch short; dropout, since its noise must resu
     "validation_stories": None,
     "checkpoint_every": 1,
     "lora": {"r": 4, "alpha": 8, "dropout": 0.3, "targets": "all-linear"},
+}
+ALIGN = {  # four steps, validated in between
+    "epochs": 2,
+    "batch_stories": 3,
+    "max_tokens": 250,
+    "micro_batch_tokens": 500,
+    "learning_rate": 0.002,
+    "validate_every": 2,
+    "checkpoint_every": 1,
 }
 GRAPH = rules_graph.graph(ROOT)
 Outputs = dict[str, bytes]
@@ -138,12 +147,57 @@ def template(warm, tmp_path_factory, tiny_model_dir) -> Place:
     write_jsonl(folder / "data" / "processed" / "val.jsonl", rows[:2])
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     model = params["model"] | MODEL | {"origin": f"folder:{tiny_model_dir}"}
-    YAML().dump(params | {"model": model, "train": params["train"] | TRAIN}, folder / "params.yaml")
+    changed = {"model": model, "train": params["train"] | TRAIN, "align": params["align"] | ALIGN}
+    YAML().dump(params | changed, folder / "params.yaml")
     return place(warm, folder, "train")
 
 
 def short_story(number: int) -> str:
     return "\n".join(story(random.Random(number)).splitlines()[: number % 3 + 1])
+
+
+NAMES = ["Abelard", "Bertrand", "Columba", "Drusilla", "Eustace", "Florian", "Griselda", "Hortense"]
+
+
+@pytest.fixture(scope="session")
+def judging(warm, tmp_path_factory, tiny_model_dir) -> Place:
+    """Two adapters, and held-out stories of people whom their prompts name. Shared: copy, never change."""
+    folder = tmp_path_factory.mktemp("judging")
+    told = {name: f"{name} came. {name} saw. {story(random.Random(name))}" for name in NAMES}
+    rows = [Exchange(name, "made", name, f"Tell of {name}.", text, True) for name, text in told.items()]
+    write_jsonl(folder / "data" / "processed" / "test.jsonl", rows)
+    write_jsonl(folder / "data" / "processed" / "train.jsonl", rows)
+    shutil.copy(ROOT / "data" / "constitution.yaml", folder / "data")
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    model = params["model"] | MODEL | {"origin": f"folder:{tiny_model_dir}"}
+    few = {"prompts": 6, "samples": 6, "max_new_tokens": 12, "gate_pairs": 10}
+    YAML().dump(params | {"model": model, "judge": params["judge"] | few}, folder / "params.yaml")
+    adapters(folder)
+    return place(warm, folder, "judge")
+
+
+def adapters(folder: Path) -> None:
+    """LoRA's B starts at zero: here it holds noise, so that both writers differ from the base."""
+    import torch
+
+    from storyforge.model.loading import (
+        LoraParams,
+        ModelParams,
+        adapter_weights,
+        attach,
+        load_base,
+        save_adapter,
+    )
+
+    params = ModelParams.load(folder / "params.yaml")
+    model = attach(load_base(params), LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear"), seed=1)
+    for seed, name in enumerate(("tuned", "aligned")):
+        draw = torch.Generator().manual_seed(seed)
+        weights = {
+            key: torch.randn(weight.shape, generator=draw) * 0.05 if "lora_B" in key else weight
+            for key, weight in adapter_weights(model).items()
+        }
+        save_adapter(folder / "models" / name, model, weights, params)
 
 
 @pytest.fixture
@@ -157,6 +211,23 @@ def whole(template, tmp_path_factory) -> Outputs:
     undisturbed = template.copy(tmp_path_factory.mktemp("whole") / "here")
     assert undisturbed.run() == 0, undisturbed.said
     return undisturbed.outputs()
+
+
+@pytest.fixture(scope="session")
+def aligning(warm, template, whole, tmp_path_factory) -> Place:
+    """Six pairs for the writer that was trained there, two held out. Shared: copy it, never change it."""
+    there = template.copy(tmp_path_factory.mktemp("aligning") / "here")
+    for name, content in whole.items():
+        (there.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (there.folder / name).write_bytes(content)
+    revised, pairs = there.folder / "data" / "revised", []
+    for n in range(8):
+        texts, side = ("It sang.", short_story(n)), "train" if n < 6 else "held_out"
+        pairs.append(Pair(f"p{n}", "made", f"{n}", f"Tell of {n}.", *texts, True, True, {"side": side}))
+    write_jsonl(revised / "pairs.jsonl", pairs)
+    write_jsonl(revised / "sft.jsonl", [])
+    write_json(revised / "report.json", {"pairs": len(pairs)})
+    return place(warm, there.folder, "align")
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,25 @@ def test_training_killed_fifty_times_ends_with_the_same_bytes(training, whole):
     assert "resumed from step" in training.said and "damaged" not in training.said
 
 
-LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "report")]
+def test_aligning_killed_twenty_times_ends_with_the_same_bytes(aligning, tmp_path):
+    undisturbed, place = aligning.copy(tmp_path / "undisturbed"), aligning.copy(tmp_path / "here")
+    assert undisturbed.run() == 0, undisturbed.said
+    found = killed_at_random(place, undisturbed.outputs(), kills=20, seed=1611)
+    FIGURES.append(f"align, kill -9 at random instants: {found}")
+    assert found["torn"] == found["different"] == 0
+    assert "resumed from step" in place.said and "damaged" not in place.said
+
+
+@pytest.mark.slow
+def test_aligning_killed_at_every_call_to_the_disk(aligning, tmp_path):
+    undisturbed, place = aligning.copy(tmp_path / "undisturbed"), aligning.copy(tmp_path / "here")
+    assert undisturbed.run() == 0, undisturbed.said
+    results = list(killed_at_every_call(place, undisturbed.outputs()))
+    FIGURES.append(f"align, kill -9 at each call to the disk: {counted(results)}")
+    assert not any(results), "\n".join(results)
+
+
+LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "revise", "report")]
 
 
 @pytest.mark.parametrize("stage", ["collect", "preprocess", *LATER])
@@ -82,6 +100,15 @@ def test_other_stages_killed_at_random_and_at_every_call_to_the_disk(ran, stage,
     )
     assert found["torn"] == found["different"] == 0
     assert not any(results), "\n".join(results)
+
+
+def test_judging_killed_twenty_times_ends_with_the_same_bytes(judging, tmp_path):
+    undisturbed, place = judging.copy(tmp_path / "undisturbed"), judging.copy(tmp_path / "here")
+    assert undisturbed.run() == 0 and "win rate" in undisturbed.said, undisturbed.said
+    found = killed_at_random(place, undisturbed.outputs(), kills=20, seed=1611)
+    FIGURES.append(f"judge, kill -9 at random instants: {found}")
+    assert found["torn"] == found["different"] == 0
+    assert "damaged" not in place.said and not list(place.work.glob("*/*.jsonl"))
 
 
 @pytest.fixture

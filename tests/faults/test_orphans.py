@@ -163,19 +163,3 @@ def test_a_stage_started_by_hand_outlives_its_shell_and_an_orphan_does_not_begin
     (tmp_path / "importing").unlink()
     assert not alive_after(int(done.stdout), 20)
     assert (tmp_path / "out").exists() == (how == "by hand")
-
-
-@linux
-def test_the_processes_of_preprocess_end_with_it(tmp_path):
-    """They wait for work in a pipe that they hold open themselves."""
-    (tmp_path / "pool.py").write_text(
-        "import os, time\nfrom storyforge.preprocess.pool import shared_out\n"
-        "def work(n):\n    time.sleep(0.1)\n    return os.getpid()\n"
-        "if __name__ == '__main__':\n    for pid in shared_out(work, range(10_000), 2):\n"
-        "        print(pid, flush=True)\n"
-    )
-    process = subprocess.Popen([sys.executable, "pool.py"], cwd=tmp_path, stdout=-1, stderr=-3, text=True)
-    workers = {int(process.stdout.readline()) for _ in range(20)}
-    process.kill()
-    process.wait()
-    assert workers and not any(alive_after(pid, 5) for pid in workers)

@@ -16,8 +16,10 @@ def test_repro_gives_every_declared_output_and_a_clean_tree(here):
     assert here.dvc("status") == "Data and pipelines are up to date.\n"
     assert here.git("status", "--short") == ""
     assert "adapter_model.safetensors" in here.digest("models/tuned")
-    assert here.metrics().keys() == {"preprocess.json", "train.json", "evaluate.json"}
-    assert {"report.md", "report.html", "MODEL_CARD.md", "loss.png"} < here.digest("reports").keys()
+    assert here.metrics().keys() == {f"{stage}.json" for stage in STAGES[1:-1]}
+    reports = here.digest("reports")
+    assert {"report.md", "report.html", "judging.md", "MODEL_CARD.md", "loss.png"} < reports.keys()
+    assert b"has no second phase" in reports["judging.md"] and b"has no second phase" in reports["report.md"]
 
 
 def test_second_repro_runs_nothing(here):
@@ -30,7 +32,8 @@ def test_second_repro_runs_nothing(here):
         ("collect.max_reject_share", 0.03, ["collect", "report"]),
         ("train.learning_rate", 5e-3, AFTER["train"]),
         ("sampling.temperature", 0.9, AFTER["evaluate"]),
-        pytest.param("evaluate.seed", 7, AFTER["evaluate"], marks=pytest.mark.slow),
+        ("align.seed", 14, ["align", "report"]),
+        pytest.param("evaluate.seed", 7, ["evaluate", "report"], marks=pytest.mark.slow),
         pytest.param("model.system", "Tell a story.", AFTER["train"], marks=pytest.mark.slow),
         pytest.param("preprocess.split.salt", 1604, AFTER["preprocess"], marks=pytest.mark.slow),
     ],

@@ -3,7 +3,7 @@ import torch
 
 from storyforge.model import likelihood
 from storyforge.model.encoding import collate, micro_batches
-from storyforge.model.likelihood import story_nll, summed_nll
+from storyforge.model.likelihood import reply_nll, story_nll
 from storyforge.model.loading import attach
 
 
@@ -41,7 +41,7 @@ def test_stories_score_the_same_in_any_batch(tuned, encoded, budget):
 def test_the_chunks_of_the_head_do_not_change_loss_or_gradient(tuned, encoded, monkeypatch):
     def measured():
         tuned.zero_grad()
-        total = summed_nll(tuned, collate(encoded, "cpu"))
+        total = reply_nll(tuned, collate(encoded, "cpu")).sum()
         total.backward()
         return total.item(), [w.grad.clone() for w in tuned.parameters() if w.requires_grad]
 
@@ -56,7 +56,7 @@ def test_the_chunks_of_the_head_do_not_change_loss_or_gradient(tuned, encoded, m
 def test_the_gradient_formed_in_the_forward_pass_is_autograds(tuned, encoded):
     batch = collate(encoded, "cpu")
     weights = [weight for weight in tuned.parameters() if weight.requires_grad]
-    ours = torch.autograd.grad(summed_nll(tuned, batch), weights)
+    ours = torch.autograd.grad(reply_nll(tuned, batch).sum(), weights)
     by_the_book = torch.autograd.grad(sum(plain_nll(tuned, row) for row in encoded), weights)
     assert any(gradient.abs().max() > 0.1 for gradient in ours)
     for one, other in zip(ours, by_the_book, strict=True):

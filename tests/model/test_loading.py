@@ -14,7 +14,7 @@ from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
 from storyforge.model import loading
 from storyforge.model.encoding import collate
-from storyforge.model.likelihood import story_nll, summed_nll
+from storyforge.model.likelihood import reply_nll, story_nll
 from storyforge.model.loading import (
     adapter_weights,
     attach,
@@ -110,7 +110,7 @@ def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded):
 
     def gradient():
         model.train().zero_grad()
-        summed_nll(model, batch).backward()
+        reply_nll(model, batch).sum().backward()
         return [w.grad.clone() for n, w in model.named_parameters() if w.requires_grad and "lora_B" in n]
 
     fresh = gradient()

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
 
 from storyforge.core.choice import rank
+from storyforge.core.words import jaccard, shingles
 from storyforge.preprocess.corpus import (
     Candidate,
     CorpusParams,
     clusters,
     fingerprint,
-    jaccard,
     repeats,
     settle,
-    shingles,
     signature,
 )
 from storyforge.preprocess.overlap import sketch
@@ -193,11 +192,6 @@ def found_repeats(found: list[list[str]]) -> dict[int, int]:
 def test_case_spaces_and_punctuation_make_no_other_story():
     assert fingerprint(["don't", "go"]) == fingerprint(["dont", "go"]) == fingerprint(["do", "ntgo"])
     assert fingerprint(["don't", "go"]) != fingerprint(["do", "go"])
-
-
-def test_a_short_text_is_one_shingle():
-    assert shingles(["a", "b"], 5) == {"a b"}
-    assert shingles(["a", "b", "c"], 2) == {"a b", "b c"}
 
 
 def test_the_order_of_shingles_does_not_change_a_signature():

@@ -5,17 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storyforge.core.records import Story
-from storyforge.preprocess.drafts import (
+from storyforge.preprocess.drafts import Profile, drafts
+from storyforge.preprocess.filters import judged
+from storyforge.preprocess.passages import Passage
+from storyforge.preprocess.prose import continuation_prompt
+from storyforge.preprocess.wordings import (
     LATER_WORDINGS,
     SCENE_WORDINGS,
     STORY_WORDINGS,
-    Profile,
-    drafts,
     opening_prompt,
     scene_prompt,
 )
-from storyforge.preprocess.passages import Passage
-from storyforge.preprocess.prose import continuation_prompt
 
 SCENE = (
     "_Enter ANNA_\n\n**ANNA**  \n"
@@ -42,6 +42,15 @@ def test_a_scene_is_cut_into_passages_with_prompts_of_their_own():
     assert made[1].meta == {"play": "Rain", "act": "I", "scene": "II", "passage": 1}
     assert made[0].words[:3] == ["rain", "and", "again"]
     assert "enter" in made[0].all_words
+
+
+@pytest.mark.parametrize("token", ["<|im_start|>", "<start_of_turn>", "[INST]", "[TOOL_CALLS]", "<<SYS>>"])
+def test_a_control_token_in_a_play_is_no_part_of_it_and_no_secret(token):
+    raw = story(SCENE + f"\nAnd now {token} the sun.  \n", "shakespeare", genre="comedy")
+    bounds = profile(form="drama", max_words=40, longer="passages")
+    reasons = [judged(draft, bounds) for draft in drafts(raw, bounds)]
+    assert reasons[:-1] == [{}] * (len(reasons) - 1)
+    assert list(reasons[-1]) == ["control_token"]
 
 
 def test_a_reddit_row_keeps_its_prompt_and_tags():

@@ -4,7 +4,8 @@ import random
 
 import numpy as np
 
-from storyforge.preprocess.corpus import Candidate, shingles
+from storyforge.core.words import shingles
+from storyforge.preprocess.corpus import Candidate
 from storyforge.preprocess.overlap import overlaps, sketch
 
 

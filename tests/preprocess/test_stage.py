@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tasks
 from ruamel.yaml import YAML
 from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -17,11 +18,11 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.core.words import grams, words
-from storyforge.preprocess import shares
-from storyforge.preprocess import stage as stage
-from storyforge.preprocess.drafts import SCENE_WORDINGS, Profile
+from storyforge.preprocess import guards, stage
+from storyforge.preprocess.drafts import Profile
 from storyforge.preprocess.heldout import sides
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
+from storyforge.preprocess.wordings import SCENE_WORDINGS
 
 ROOT = Path(__file__).parents[2]
 FILES = ("train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl", "metadata.json")
@@ -180,6 +181,30 @@ def test_the_number_of_processes_and_a_second_run_change_no_byte(workplace, para
     assert set(results[0][1]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
 
 
+def test_a_process_that_is_killed_changes_no_byte(workplace, params, monkeypatch):
+    stories = prompted(100)
+    results = []
+    for name in ("whole", "killed"):
+        folder = workplace / name
+        folder.mkdir()
+        report = preprocess(iter(stories), ["Held out."], params, folder, 2)
+        results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
+        monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
+        (workplace / "marks").mkdir(exist_ok=True)
+        (workplace / "marks" / stories[40].id).touch()
+    assert results[0] == results[1]
+
+
+def test_stories_that_kill_every_process_are_named_in_one_line(workplace, params, monkeypatch):
+    stories = prompted(100)
+    monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
+    (workplace / "marks").mkdir()
+    (workplace / "marks" / stories[70].id).write_text("for ever")
+    said = f"data/raw/writingprompts.jsonl, from story {stories[64].id} to {stories[95].id}: a process"
+    with pytest.raises(UserError, match=f"^{said} that worked on it was killed 3 times"):
+        preprocess(iter(stories), ["Held out."], params, workplace, 2)
+
+
 def test_the_order_of_the_rows_decides_nothing(workplace):
     stories = prompted(60) + [
         writingprompts(prompt(n), tale(n) + " <newline>") for n in range(12)
@@ -269,6 +294,21 @@ def test_a_rule_that_takes_too_much_stops_the_stage_and_leaves_the_old_result(wo
         run()
     assert {name: Path("processed", name).read_bytes() for name in FILES} == before
     assert sorted(path.name for path in workplace.iterdir() if path.name.startswith(".")) == []
+
+
+def test_of_few_drafts_a_rule_that_takes_many_is_said_and_stops_nothing(workplace, capsys):
+    short = [folder_text(f"short {n}.txt", f"{n} words and no more of it.") for n in range(20)]
+    write_jsonl(workplace / "raw/folder.jsonl", [*short, *own(10, words=60)])
+    run()
+    said = capsys.readouterr().out
+    assert re.search(
+        r"\nfolder: rule 'short' drops 20 of 30, more than preprocess\.max_rule_share = 0\.25 allows from "
+        r"50 on \(for one: .*\): look at preprocess\.profiles\.folder\.min_words in params\.yaml\n10 works: ",
+        said,
+    )
+    change("profiles.folder.min_words", 5)
+    run()
+    assert "rule" not in capsys.readouterr().out
 
 
 def test_near_copies_of_ones_own_are_dropped_and_told_and_stop_nothing(workplace, capsys):
@@ -381,21 +421,9 @@ def test_what_governs_a_rule_that_takes_too_much_is_named(workplace, key, value)
 
 
 def test_every_key_that_is_named_exists(params):
-    assert set(shares.GOVERNED) <= set(stage.RULES)
+    assert set(guards.GOVERNED) <= set(stage.RULES)
     known = {*Profile.model_fields, *(f"corpus.{key}" for key in type(params.corpus).model_fields)}
-    assert set(shares.GOVERNED.values()) <= known
-
-
-def test_where_drafts_are_few_a_harsh_rule_is_a_remark_with_its_key(workplace, capsys):
-    texts = [folder_text(f"short {n}.txt", f"Number {n} is too short.") for n in range(9)]
-    write_jsonl(workplace / "raw/folder.jsonl", [*own(9), *texts])
-    run()
-    key = "preprocess.profiles.folder.min_words in params.yaml"
-    said = f"  rule 'short' drops 9 of 30: is that right? look at {key}\n"
-    assert said in capsys.readouterr().out
-    change("max_rule_share", 0.4)
-    run()
-    assert "is that right" not in capsys.readouterr().out
+    assert set(guards.GOVERNED.values()) <= known
 
 
 def test_nothing_left_to_train_on_is_said(workplace):

@@ -1,10 +1,12 @@
 import hashlib
 import re
 from html import unescape
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from phase import ALIGNED, JUDGED, PAIR, REVISED, TEXTS, UNFIT
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_json, write_jsonl
@@ -78,7 +80,7 @@ train:
   lora: {r: 16, alpha: 32, dropout: 0.0, targets: all-linear}
 evaluate: {opening_words: 100}
 """
-NAMES = "params.yaml raw processed tuned evaluated train.tsv val.tsv reports".split()
+NAMES = "params.yaml raw processed tuned evaluated revised aligned judged train.tsv val.tsv align.tsv reports"
 
 
 @pytest.fixture
@@ -98,7 +100,17 @@ def workspace(tmp_path, monkeypatch):
     rows = "".join(f"{n}\t{4 - n / 100}\n" for n in range(1, 60))
     (tmp_path / "train.tsv").write_text("step\tloss\n" + rows)
     (tmp_path / "val.tsv").write_text("step\tloss\n0\t3.9\n50\t3.5\n")
-    return [tmp_path.joinpath(name).relative_to(tmp_path) for name in NAMES]
+    (tmp_path / "align.tsv").write_text("step\tloss\taccuracy\n1\t0.69\t\n2\t0.5\t0.8\n")
+    second_phase(tmp_path, REVISED, ALIGNED, JUDGED)
+    return [*map(Path, NAMES.split())]
+
+
+def second_phase(root, revised, aligned, judged):
+    write_json(root / "revised" / "report.json", revised)
+    write_jsonl(root / "revised" / "pairs.jsonl", [] if revised.get("off") else [PAIR])
+    write_json(root / "aligned" / "training.json", aligned)
+    write_json(root / "judged" / "details.json", judged)
+    write_jsonl(root / "judged" / "texts.jsonl", TEXTS if judged.get("fit") else [])
 
 
 @pytest.fixture
@@ -111,8 +123,10 @@ def test_a_rerun_gives_the_same_bytes(workspace, made):
     first = {file.name: file.read_bytes() for file in made.iterdir()}
     stage.main(*workspace)
     assert first == {file.name: file.read_bytes() for file in made.iterdir()}
-    pictures = {"loss.png", "funnel.png", "lengths.png", "improvement.png", "writing.png"}
-    assert first.keys() == {"report.md", "report.html", "MODEL_CARD.md"} | pictures
+    names = ("loss", "funnel", "lengths", "improvement", "writing", "rules", "align_loss")
+    pictures = {f"{name}.png" for name in names}
+    pages = {f"{name}.{kind}" for name in ("report", "judging") for kind in ("md", "html")}
+    assert first.keys() == {"MODEL_CARD.md"} | pages | pictures
     assert not re.search(rb"tEXt|tIME", b"".join(first[name] for name in pictures))
 
 
@@ -124,10 +138,11 @@ def test_a_writers_words_are_never_markup(made):
     assert r"> Tell of \<b\>rain\</b\>." in markdown
 
 
-def test_the_page_is_the_markdown(made):
+@pytest.mark.parametrize("name", ["report", "judging"])
+def test_the_page_is_the_markdown(made, name):
     """Every word of the one is in the other."""
-    read = MarkdownIt("commonmark").enable("table").render((made / "report.md").read_text())
-    page = (made / "report.html").read_text().partition("<main>")[2]
+    read = MarkdownIt("commonmark").enable("table").render((made / f"{name}.md").read_text())
+    page = (made / f"{name}.html").read_text().partition("<main>")[2]
     words = [re.findall(r"\w+", unescape(re.sub(r"<[^>]+>", " ", text))) for text in (read, page)]
     assert words[0] == words[1]
 
@@ -158,7 +173,8 @@ def test_markdown_and_html_tell_the_same_findings(made):
 
 
 def test_every_picture_of_the_markdown_is_there(made):
-    shown = re.findall(r"\]\((\S+\.png)\)", (made / "report.md").read_text())
+    pages = (made / name for name in ("report.md", "judging.md"))
+    shown = re.findall(r"\]\((\S+\.png)\)", "".join(page.read_text() for page in pages))
     assert sorted(shown) == sorted(file.name for file in made.glob("*.png"))
 
 
@@ -266,7 +282,36 @@ def test_no_human_range_no_picture_of_it(workspace):
     assert not (workspace[-1] / "writing.png").exists()
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+CARED = "and nothing about quality"
+
+
+def test_report_page_and_card_say_what_the_aligned_writer_is_with_the_caveat(made):
+    for name in ("report.md", "report.html", "judging.md", "judging.html", "MODEL_CARD.md"):
+        text = (made / name).read_text()
+        assert "is the tuned adapter, trained further for 21 steps by direct preference" in text, name
+        assert "0.861 → 0.885 of 1" in text and CARED in text, name
+
+
+def test_each_page_links_to_the_other_one_of_its_kind(made):
+    assert "](judging.md)" in (made / "report.md").read_text()
+    assert 'href="judging.html"' in (made / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("aligned", "judged", "said"),
+    [({"off": True}, {"off": True}, "has no second phase"), (ALIGNED, UNFIT, "failed its trial")],
+)
+def test_a_phase_that_is_off_or_was_not_judged_has_no_figure(workspace, aligned, judged, said):
+    second_phase(workspace[0].parent, {"off": True}, aligned, judged)
+    workspace[-2].write_text("step\tloss\n")
+    stage.main(*workspace)
+    for name in ("report.md", "judging.md", "MODEL_CARD.md"):
+        text = (workspace[-1] / name).read_text()
+        assert said in text and "0.885" not in text and CARED not in text
+    assert not {file.name for file in workspace[-1].iterdir()} & {"rules.png", "align_loss.png"}
+
+
+@pytest.mark.parametrize("at", range(1, 11))
 def test_a_missing_input_is_named_with_what_brings_it_and_the_old_report_stays(workspace, made, at):
     lost = workspace[at]
     for file in [lost] if lost.is_file() else list(lost.iterdir()):

@@ -10,7 +10,7 @@ from rules_code import modules
 from rules_graph import declared, graph
 
 HOSTS = {"127.0.0.1", "localhost", "www.apache.org", "huggingface.co", "arxiv.org", "github.com", "dvc.org"}
-HOSTS |= {"pandoc.org", "creativecommons.org"}
+HOSTS |= {"pandoc.org", "creativecommons.org", "api.anthropic.com"}
 MACHINE_PATH = re.compile(r"(?<![\w.:~$}/-])/(?:work|root|home|Users|opt|tmp)/\w\S*")
 SECRET = re.compile(r"password|secret|token|credential|access_key|account_key|^user$")
 

@@ -237,7 +237,7 @@ def test_a_fresh_start_says_which_checkpoints_do_not_fit_and_why(tmp_path, capsy
     (tmp_path / "new").mkdir()
     explain_start(tmp_path / "new", parts)
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and said.startswith("starts from the base: ")
+    assert said.count("\n") == 1 and said.startswith("starts anew: ")
     assert f"{tmp_path}/one/step-00000003, with another files.a.py; " in said
     assert f"{tmp_path}/two/step-00000004, whose run.json cannot be read\n" in said
     more = "params.train.lora.r absent → 4, params.train.seed absent → 1, and 1 more"

@@ -12,11 +12,14 @@ import torch
 from accelerate import Accelerator
 
 from storyforge.core.errors import UserError
+from storyforge.model.encoding import singly
 from storyforge.model.loading import adapter_weights, attach, load_base
-from storyforge.train import loop
+from storyforge.model.objectives import sft
+from storyforge.train import loop, step
 from storyforge.train.checkpoints import newest
-from storyforge.train.loop import gradients, mean_nll, train
+from storyforge.train.loop import train
 from storyforge.train.schedule import batches, learning_rate, steps
+from storyforge.train.step import gradients, measured
 
 
 class Killed(Exception):
@@ -35,7 +38,8 @@ def trained(model_params, lora, encoded, tmp_path):
     def run(params, work=tmp_path / "work", rows=encoded, **changes):
         work.mkdir(exist_ok=True)
         model = attach(load_base(model_params), lora.model_copy(update=changes), seed=1)
-        return train(model, rows[2:], rows[:2], model_params, params, work=work, log=lambda *_: None)
+        plan = [singly(step) for step in batches(rows[2:], params)]
+        return train(model, plan, singly(rows[:2]), model_params, params, work=work, log=lambda *_: None)
 
     return run
 
@@ -63,15 +67,15 @@ def test_a_run_killed_after_any_step_and_resumed_ends_with_the_same_bits(
     trained, loop_params, tmp_path, monkeypatch
 ):
     whole = trained(loop_params, tmp_path / "whole", dropout=0.3)
-    step, deaths = loop._step, iter(range(1, len(whole.state.train)))
+    take, deaths = step.take, iter(range(1, len(whole.state.train)))
 
-    def dies(run, rows, steps):
-        step(run, rows, steps)
+    def dies(run, items, steps):
+        take(run, items, steps)
         if run.state.step == dies.at:
             dies.at = next(deaths, None)
             raise Killed
 
-    monkeypatch.setattr(loop, "_step", dies)
+    monkeypatch.setattr(step, "take", dies)
     dies.at, killed = next(deaths), 0
     while True:
         try:
@@ -99,11 +103,10 @@ def test_base_weights_are_untouched_and_adapter_weights_are_not(trained, loop_pa
 
 
 @pytest.mark.parametrize("budget", [1, 150, 300, 100_000])
-def test_the_gradient_does_not_depend_on_the_micro_batches(tuned, encoded, loop_params, accelerator, budget):
+def test_the_gradient_does_not_depend_on_the_micro_batches(tuned, encoded, accelerator, budget):
     def measured(micro_batch_tokens):
         tuned.zero_grad()
-        params = loop_params.model_copy(update={"micro_batch_tokens": micro_batch_tokens})
-        loss = gradients(tuned, encoded, params, accelerator)
+        loss = gradients(tuned, singly(encoded), sft, micro_batch_tokens, accelerator)["loss"]
         return loss, {name: w.grad.clone() for name, w in tuned.named_parameters() if w.requires_grad}
 
     loss, found = measured(budget)
@@ -113,13 +116,17 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(tuned, encoded, loop_
         torch.testing.assert_close(found[name], whole[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_loss_is_the_mean_over_reply_tokens_not_over_stories(tuned, encoded, loop_params, accelerator):
-    each = [mean_nll(tuned, [row], 1000, accelerator) * row.reply_tokens for row in encoded]
+def test_the_loss_is_the_mean_over_reply_tokens_not_over_stories(tuned, encoded, accelerator):
+    def mean_nll(rows):
+        return measured(tuned, singly(rows), sft, 300, accelerator)["loss"]
+
+    each = [mean_nll([row]) * row.reply_tokens for row in encoded]
     by_tokens = sum(each) / sum(row.reply_tokens for row in encoded)
     by_stories = sum(nll / row.reply_tokens for nll, row in zip(each, encoded, strict=True)) / len(encoded)
     assert abs(by_tokens - by_stories) > 1e-3
-    assert mean_nll(tuned, encoded, 300, accelerator) == pytest.approx(by_tokens, rel=1e-6)
-    assert gradients(tuned.eval(), encoded, loop_params, accelerator) == pytest.approx(by_tokens, rel=1e-6)
+    assert mean_nll(encoded) == pytest.approx(by_tokens, rel=1e-6)
+    found = gradients(tuned.eval(), singly(encoded), sft, 300, accelerator)
+    assert found["loss"] == pytest.approx(by_tokens, rel=1e-6)
 
 
 SHARED = """
@@ -129,8 +136,9 @@ import torch
 from accelerate import Accelerator
 from storyforge.core.assets import Origin
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
-from storyforge.train.schedule import LoopParams
-from storyforge.train.loop import mean_nll, train
+from storyforge.model.encoding import singly
+from storyforge.train.schedule import LoopParams, batches
+from storyforge.train.loop import train
 from storyforge.core.records import Exchange
 from storyforge.core.files import read_jsonl
 from pathlib import Path
@@ -142,7 +150,8 @@ lora = LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear")
 params = LoopParams.model_validate_json(Path({folder!r}, "loop.json").read_text())
 work = Path({folder!r}, "work")
 model = attach(load_base(model_params), lora, seed=1)
-run = train(model, rows[2:], rows[:2], model_params, params, work=work, log=lambda step, figures: None)
+plan = [singly(step) for step in batches(rows[2:], params)]
+run = train(model, plan, singly(rows[:2]), model_params, params, work=work, log=lambda *_: None)
 if accelerator.is_main_process:
     found = {{"best": run.best, "val": run.state.val, "n": accelerator.num_processes}}
     torch.save(found, Path({folder!r}, "out.pt"))
@@ -182,7 +191,7 @@ def test_two_processes_train_what_one_does(trained, loop_params, model_params, e
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_stories(trained, loop_params, monkeypatch):
-    monkeypatch.setattr(loop, "add_gradients", lambda *arguments: math.nan)
+    monkeypatch.setattr(step, "add_gradients", lambda *arguments: [math.nan])
     with pytest.raises(UserError, match=r"step 1: loss nan.*stories story-\d.*lower train.learning_rate"):
         trained(loop_params)
 
@@ -201,28 +210,28 @@ def test_no_limit_on_the_gradient_is_one_that_is_never_reached(trained, loop_par
 def test_a_stop_signal_ends_after_a_saved_step_with_its_own_status(
     trained, loop_params, tmp_path, monkeypatch
 ):
-    step = loop._step
+    take = step.take
 
-    def signalled(run, rows, steps):
+    def signalled(run, items, steps):
         if run.state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        step(run, rows, steps)
+        take(run, items, steps)
 
     whole = trained(loop_params, tmp_path / "whole")
     rarely = loop_params.model_copy(update={"checkpoint_every": 100})
-    monkeypatch.setattr(loop, "_step", signalled)
+    monkeypatch.setattr(step, "take", signalled)
     with pytest.raises(SystemExit) as stopped:
         trained(rarely, tmp_path / "stopped")
     assert stopped.value.code == 128 + signal.SIGTERM
     assert json.loads((newest(tmp_path / "stopped") / "state.json").read_text())["step"] == 3
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(step, "take", take)
     assert_same(whole, trained(rarely, tmp_path / "stopped"))
     assert signal.getsignal(signal.SIGTERM) is not None
 
 
 def test_patience_ends_a_run_that_no_longer_improves(trained, loop_params, monkeypatch):
     losses = iter([5.0, 4.0, 4.5, 4.1, 3.0])
-    monkeypatch.setattr(loop, "mean_nll", lambda *_: next(losses))
+    monkeypatch.setattr(step, "measured", lambda *_, **__: {"loss": next(losses)})
     run = trained(loop_params.model_copy(update={"patience": 2, "epochs": 20}))
     assert [row["loss"] for row in run.state.val] == [5.0, 4.0, 4.5, 4.1]
     assert (run.state.best_step, run.state.best_loss, run.state.step) == (2, 4.0, 6)
@@ -230,7 +239,8 @@ def test_patience_ends_a_run_that_no_longer_improves(trained, loop_params, monke
 
 def test_without_validation_the_last_adapter_is_kept(loop_params, model_params, lora, encoded, tmp_path):
     model = attach(load_base(model_params), lora, seed=1)
-    run = train(model, encoded, [], model_params, loop_params, work=tmp_path, log=lambda *_: None)
+    plan = [singly(step) for step in batches(encoded, loop_params)]
+    run = train(model, plan, [], model_params, loop_params, work=tmp_path, log=lambda *_: None)
     assert run.state.best_step == run.state.step == 6 and run.state.val == []
     last = adapter_weights(run.model)
     assert all(torch.equal(run.best[name], last[name]) for name in last)
@@ -259,13 +269,13 @@ def test_the_rate_warms_up_peaks_and_falls_to_nothing(loop_params):
     assert learning_rate(99, 100, constant) == 1e-2
 
 
-def test_checkpointed_activations_do_not_change_the_gradient(tuned, encoded, loop_params, accelerator):
-    gradients(tuned.train(), encoded, loop_params, accelerator)
+def test_checkpointed_activations_do_not_change_the_gradient(tuned, encoded, accelerator):
+    gradients(tuned.train(), singly(encoded), sft, 300, accelerator)
     plain = [w.grad.clone() for w in tuned.parameters() if w.requires_grad]
     tuned.zero_grad()
     tuned.activation_checkpointing_enable({"use_reentrant": False})
     tuned.enable_input_require_grads()
-    gradients(tuned, encoded, loop_params, accelerator)
+    gradients(tuned, singly(encoded), sft, 300, accelerator)
     for one, other in zip(plain, (w.grad for w in tuned.parameters() if w.requires_grad), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -14,12 +14,15 @@ from accelerate import Accelerator
 from transformers import LlamaConfig
 
 from storyforge.core.errors import UserError
+from storyforge.model.encoding import singly
 from storyforge.train import loop, memory, rehearsal, stage
+from storyforge.train import step as step_module
 from storyforge.train.footprint import multiplied, predicted_bytes
 from storyforge.train.loop import train
 from storyforge.train.memory import NOTE, out_of_memory
+from storyforge.train.params import TrainParams
 from storyforge.train.rehearsal import heaviest, rehearse
-from storyforge.train.schedule import TrainParams
+from storyforge.train.schedule import batches
 from storyforge.train.stage import fresh_model
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -50,7 +53,8 @@ def run(encoded, model_params, params, tmp_path):
         work, chosen = tmp_path / folder, params.model_copy(update=changes)
         work.mkdir(exist_ok=True)
         model = fresh_model(model_params, chosen)
-        return train(model, encoded[2:], encoded[:2], model_params, chosen, work=work, log=lambda *_: None)
+        plan, val = [singly(rows) for rows in batches(encoded[2:], chosen)], singly(encoded[:2])
+        return train(model, plan, val, model_params, chosen, work=work, log=lambda *_: None)
 
     return go
 
@@ -60,11 +64,11 @@ def hurt(monkeypatch):
     """Harm befalls that step in its middle, some gradients made, with more tokens at once than `most`."""
 
     def install(step, most, harm):
-        real_step, real_gradients, now = loop._step, loop.add_gradients, {}
+        real_step, real_gradients, now = step_module.take, step_module.add_gradients, {}
 
-        def watched(run, rows, steps):
+        def watched(run, items, steps):
             now.update(step=run.state.step, budget=run.params.micro_batch_tokens)
-            real_step(run, rows, steps)
+            real_step(run, items, steps)
 
         def gradients(*arguments):
             nll = real_gradients(*arguments)
@@ -72,8 +76,8 @@ def hurt(monkeypatch):
                 harm()
             return nll
 
-        monkeypatch.setattr(loop, "_step", watched)
-        monkeypatch.setattr(loop, "add_gradients", gradients)
+        monkeypatch.setattr(step_module, "take", watched)
+        monkeypatch.setattr(step_module, "add_gradients", gradients)
 
     return install
 
@@ -128,7 +132,7 @@ def test_a_resumed_run_keeps_the_budget_it_was_halved_to(run, hurt, tmp_path):
 
 def test_a_story_too_large_alone_is_an_error_that_names_what_helps(run, hurt):
     hurt(step=0, most=0, harm=raises(CUDA))
-    with pytest.raises(UserError, match="single story of .* train.gradient_checkpointing.*train.max_tokens"):
+    with pytest.raises(UserError, match="story or pair of .* train.gradient_checkpointing.*train.max_tokens"):
         run(micro_batch_tokens=1000)
 
 
@@ -252,7 +256,7 @@ def test_a_rehearsal_halves_until_the_heaviest_batches_of_the_whole_run_fit(
     def full(model, cut, scale, accelerator):
         if len(cut) * len(cut[0].ids) > 300:
             raise CPU
-        return 1.0
+        return [1.0]
 
     monkeypatch.setattr(rehearsal, "add_gradients", full)
     costs = rehearse(encoded[2:], encoded[:2], model_params, params, steps=1)

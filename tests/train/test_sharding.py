@@ -10,9 +10,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
+from storyforge.model.encoding import singly
 from storyforge.model.loading import attach, load_base
 from storyforge.train import loop
 from storyforge.train.loop import train
+from storyforge.train.schedule import batches
 from storyforge.train.sharding import own_part, shard
 
 CONFIG = Path(__file__).parents[2] / "recipes/launch/fsdp2.yaml"
@@ -25,7 +27,8 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
-from storyforge.train.schedule import LoopParams
+from storyforge.model.encoding import singly
+from storyforge.train.schedule import LoopParams, batches
 from storyforge.train.loop import train
 from storyforge.core.records import Exchange
 from storyforge.core.files import read_jsonl
@@ -36,10 +39,11 @@ encoder = load_encoder(model_params)
 rows = [encoder.exchange(e, 200) for e in read_jsonl(folder / "rows.jsonl", Exchange)]
 lora = LoraParams.model_validate_json((folder / "lora.json").read_text())
 params = LoopParams.model_validate_json((folder / "loop.json").read_text())
+plan = [singly(step) for step in batches(rows[2:], params)]
 model = attach(load_base(model_params), lora, seed=1)
 model.activation_checkpointing_enable({{"use_reentrant": False}})
 model.enable_input_require_grads()
-run = train(model, rows[2:], rows[:2], model_params, params, work=folder, log=lambda *_: None)
+run = train(model, plan, singly(rows[:2]), model_params, params, work=folder, log=lambda *_: None)
 if accelerator.is_main_process:
     cut = [name for name, weight in model.named_parameters() if isinstance(weight, DTensor)]
     curves = {{"train": run.state.train, "val": run.state.val}}
@@ -57,8 +61,8 @@ def test_a_base_spread_over_two_processes_trains_as_a_whole_one(
     (tmp_path / "alone").mkdir()
     alone = train(
         attach(load_base(model_params), lora, seed=1),
-        encoded[2:],
-        encoded[:2],
+        [singly(step) for step in batches(encoded[2:], loop_params)],
+        singly(encoded[:2]),
         model_params,
         loop_params,
         work=tmp_path / "alone",

@@ -16,7 +16,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.origins import Origin
-from storyforge.train import checkpoints, loop, stage
+from storyforge.train import checkpoints, job, stage, step
 
 TRAIN = {
     "seed": 3,
@@ -120,7 +120,7 @@ def test_what_varies_between_runs_is_in_no_output(workspace):
 
 @pytest.mark.parametrize(("resolved", "lines"), [("fp32", 1), ("bf16", 0)])
 def test_a_processor_without_bfloat16_is_told_of_once(workspace, monkeypatch, capsys, resolved, lines):
-    monkeypatch.setattr(stage, "precision", lambda params: resolved)
+    monkeypatch.setattr(job, "precision", lambda params: resolved)
     workspace(precision="auto")
     assert capsys.readouterr().err.count("no bfloat16 in this processor: trains in float32") == lines
 
@@ -137,14 +137,14 @@ def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypat
         workspace()
     workspace(learning_rate=0.02, seed=4)
     said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if line.startswith("starts from the base:")]
+    (line,) = [line for line in said.splitlines() if line.startswith("starts anew:")]
     assert line.endswith(
         "/step-00000006, with another params.train.learning_rate 0.01 → 0.02, params.train.seed 3 → 4"
     )
     assert "resumed from" not in said
     workspace()
     said = capsys.readouterr().out
-    assert "resumed from step 6" in said and "starts from the base" not in said
+    assert "resumed from step 6" in said and "starts anew" not in said
 
 
 def test_a_package_that_computes_nothing_leaves_an_interrupted_run_its_checkpoints(
@@ -208,7 +208,7 @@ def test_another_base_of_the_same_name_is_another_run(workspace, monkeypatch, ca
 
 def test_a_base_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, monkeypatch):
     base = iter(["before", "after"])
-    monkeypatch.setattr(stage, "base_digest", lambda _: next(base))
+    monkeypatch.setattr(job, "base_digest", lambda _: next(base))
     with pytest.raises(UserError, match="base of this stage changed while it ran"):
         workspace()
     assert not (workspace.folder / "models/tuned").exists()
@@ -216,9 +216,9 @@ def test_a_base_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, mon
 
 def test_a_run_begun_with_the_kernels_does_not_start_over_without_them(workspace, monkeypatch):
     def machine(kernels):
-        monkeypatch.setattr(stage, "machine_class", lambda _: {"device": "cpu", "kernels": kernels})
+        monkeypatch.setattr(job, "machine_class", lambda _: {"device": "cpu", "kernels": kernels})
 
-    monkeypatch.setattr(stage.kernels, "kept", lambda: {"another", "fast"})
+    monkeypatch.setattr(job.kernels, "kept", lambda: {"another", "fast"})
     machine("fast")
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
         patched.setattr(stage, "save_adapter", crash)
@@ -233,7 +233,7 @@ def test_a_run_begun_with_the_kernels_does_not_start_over_without_them(workspace
 def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):
     """What a whole run with half the budget gives; the machine class says which it was."""
     assert cut(workspace(micro_batch_tokens=400, checkpoint_every=3)) == {"1": 400}
-    half, real, full = outputs(workspace.folder), loop.add_gradients, iter([False, True])
+    half, real, full = outputs(workspace.folder), step.add_gradients, iter([False, True])
     shutil.rmtree(workspace.folder / "models")
 
     def gradients(*arguments):
@@ -241,7 +241,7 @@ def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "add_gradients", gradients)
+    monkeypatch.setattr(step, "add_gradients", gradients)
     figures = workspace(micro_batch_tokens=800, checkpoint_every=3)
     assert cut(figures) == {"1": 400} and outputs(workspace.folder) == half
     assert "out of memory with 800 tokens at once" in capsys.readouterr().out
@@ -251,15 +251,15 @@ def test_a_run_that_was_cut_finer_halfway_is_of_another_machine_class(workspace,
     """Its bits are those of neither budget: the class names the step from which memory was short."""
     whole = cut(workspace(micro_batch_tokens=800))
     shutil.rmtree(workspace.folder / "models")
-    real, calls = loop._step, []
+    real, calls = step.take, []
 
-    def step(run, rows, steps):
+    def take(run, items, steps):
         calls.append(run.state.step)
         if run.state.step == 4 and calls.count(4) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        real(run, rows, steps)
+        real(run, items, steps)
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(step, "take", take)
     assert (whole, cut(workspace(micro_batch_tokens=800))) == ({"1": 800}, {"1": 800, "5": 400})
 
 
@@ -271,15 +271,15 @@ def test_memory_too_small_for_one_story_is_an_error_and_leaves_nothing_half_writ
     def gradients(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop, "add_gradients", gradients)
+    monkeypatch.setattr(step, "add_gradients", gradients)
     with pytest.raises(UserError, match="gradient_checkpointing"):
         workspace()
     assert list((workspace.folder / "models").iterdir()) == []
 
 
 def test_code_that_changes_under_a_run_is_not_recorded_as_its_code(workspace, monkeypatch):
-    code = iter([{"a.py": "before"}, {}, {"a.py": "after"}, {}])
-    monkeypatch.setattr(stage, "hashes", lambda *_: next(code))
+    code = iter([{"a.py": "before"}, {"a.py": "after"}])
+    monkeypatch.setattr(job, "hashes", lambda *_: next(code))
     with pytest.raises(UserError, match="changed while it ran"):
         workspace()
     assert not (workspace.folder / "models/tuned").exists()

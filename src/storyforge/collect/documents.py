@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from storyforge.collect.reading import MAX_RECORD_BYTES, Unusable, guessed
+from storyforge.collect.zips import unsafe
 
 FORMATS = {
     ".docx": "docx",
@@ -24,7 +25,6 @@ FORMATS = {
     ".xhtml": "html",
 }
 ZIPPED = ("docx", "odt", "epub")
-MAX_UNPACKED_BYTES = 512 << 20
 MAX_SECONDS = 180  # a novel of 100,000 words: 2 of a quiet processor, 10 beside other work
 MAX_HEAP = "1g"  # of pandoc's -M; that novel takes 170 MiB
 HERE = Path(__file__).parent
@@ -82,10 +82,8 @@ def _require_bounded(data: bytes) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as zipped:
             infos = zipped.infolist()
-            if sum(info.file_size for info in infos) > MAX_UNPACKED_BYTES:
-                raise Unusable("too_long", "it would unpack to more than 512 MiB")
-            if any(info.flag_bits & 1 for info in infos):
-                raise Unusable("encrypted")
+            if (trouble := unsafe(infos)) is not None:
+                raise trouble
             for info in infos:
                 with zipped.open(info) as member:
                     while member.read(1 << 20):  # raises where its checksum does not fit

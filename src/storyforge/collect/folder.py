@@ -18,7 +18,7 @@ from storyforge.collect import documents
 from storyforge.collect.order import natural
 from storyforge.collect.reading import MAX_RECORD_BYTES, Record, Unusable, guessed, json_value, lines, suffix
 from storyforge.collect.rows import listed
-from storyforge.core.archives import MAX_RATIO
+from storyforge.collect.zips import unsafe
 from storyforge.core.cache import is_inside
 from storyforge.core.errors import UserError
 from storyforge.core.text import printable
@@ -30,7 +30,6 @@ READ = (*TEXTS, *documents.FORMATS, *LINES, *ROWS, ".zip")
 BUNDLES = (".scriv", ".pages", ".rtfd")  # folders that a Mac shows as one file
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".css")  # what a saved web page brings along
 MAX_FILE_BYTES = 128 << 20  # of a .json or .csv file, and of a file in a .zip, which are held whole
-MAX_MEMBERS, MAX_UNPACKED_BYTES = 10_000, 1 << 30  # of a .zip
 csv.field_size_limit(MAX_RECORD_BYTES)
 
 
@@ -101,7 +100,7 @@ class Listing:
             self.files[name] = Entry(path, unusable=trouble)
             return
         names = [info.filename for info in infos]
-        if (trouble := _unsafe(infos)) is not None:
+        if (trouble := _unlistable(names) or unsafe(infos)) is not None:
             self.files[name] = Entry(path, unusable=trouble)
             return
         # the folder that an archiver packed is the archive itself, no sub-folder of it
@@ -111,18 +110,12 @@ class Listing:
             self.add(f"{name}/{member.removeprefix(within)}", Entry(path, member))
 
 
-def _unsafe(infos: list[zipfile.ZipInfo]) -> Unusable | None:
-    """Why an archive is not unpacked: it is encrypted, a bomb, or one that no archiver makes."""
-    names = [info.filename for info in infos]
+def _unlistable(names: list[str]) -> Unusable | None:
+    """Why an archive is no folder: it is empty, or one that no archiver makes."""
     if not names:
         return Unusable("empty_archive")
     if len(names) != len(set(names)) or not all(map(is_inside, names)):
         return Unusable("damaged", "it holds a name twice, or one that leads out of it")
-    if any(info.flag_bits & 1 for info in infos):
-        return Unusable("encrypted")
-    large = [info for info in infos if info.file_size > max(1 << 20, MAX_RATIO * info.compress_size)]
-    if large or len(infos) > MAX_MEMBERS or sum(info.file_size for info in infos) > MAX_UNPACKED_BYTES:
-        return Unusable("too_long", "it would unpack to more than a writer's archive holds")
     return None
 
 

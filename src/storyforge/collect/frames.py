@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from storyforge.collect.layout import BYLINE, MAX_TITLE, joined, without_headings
+from storyforge.collect.matter import without_address, without_author_page, without_contents
 
 MAX_FRONT_MATTER = 20_000  # characters
 MAX_VALUES = 100  # tags or authors
@@ -73,8 +74,8 @@ class Framed:
     taken: Counter[str] = field(default_factory=Counter)
 
 
-def unframed(text: str, suffix: str) -> Framed:
-    """A text file's story; a screenplay keeps its headings and lines."""
+def unframed(text: str, suffix: str, stem: str = "") -> Framed:
+    """A text file's story; a screenplay keeps its headings and lines. `stem`: of its file's name."""
     framed = Framed(text.replace("\r\n", "\n").replace("\r", "\n"))
     _front_matter(framed)
     if suffix == ".fountain":
@@ -82,8 +83,12 @@ def unframed(text: str, suffix: str) -> Framed:
     else:
         _gutenberg(framed)
         _labels(framed)
+        framed.text, addresses = without_address(framed.text)
+        framed.text, tables = without_contents(framed.text)
+        framed.text, pages = without_author_page(framed.text)
+        framed.taken.update(addresses=addresses, contents=tables, author_pages=pages)
         markdown = suffix not in (".txt", ".text")  # pandoc makes Markdown of every document
-        framed.text, title, author, headings = without_headings(framed.text, markdown)
+        framed.text, title, author, headings = without_headings(framed.text, markdown, stem)
         framed.about = {"title": title, "author": author} | framed.about
         framed.text, breaks = joined(framed.text)
         framed.taken.update(titles=int(title is not None), chapter_headings=headings, joined_lines=breaks)

@@ -2,7 +2,7 @@
 
 import re
 
-from storyforge.collect.order import IN_WORDS, value
+from storyforge.collect.numbers import COUNTED, ROMAN, value
 
 BYLINE = re.compile(
     r"^\W{0,3}(?:written |a (?:short )?story )?by:? +(.{2,60}?)[\s*_)\]]{0,3}$", re.IGNORECASE
@@ -13,6 +13,7 @@ DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday"
 MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 TIMES = "dawn|day|noon|midday|dusk|night|nightfall|midnight|morning|evening|sunset|sunrise|then|now"
 MAX_TITLE, MAX_TITLE_WORDS = 80, 12
+MAX_PLACE_WORDS = 2
 # What may be small in "The Lamp in Number Nine".
 SMALL = set("a an the of in on at to by and or for but nor as from with into".split()) | PARTICLES
 # "12 March", "London 1943", "Two Weeks Later", "Dear Anna", "FADE IN", "Mr. Lee": the story's, or in doubt.
@@ -28,7 +29,7 @@ WORD = re.compile(
 MAX_HEADING = 200  # characters
 MAX_NUMBERED = 300  # chapters; more numbers are a list
 ORDER = "the (?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last)"
-NUMERAL = rf"(?:\d{{1,3}}|(?-i:[IVXLC]+)|{IN_WORDS}|{ORDER})"
+NUMERAL = rf"(?:\d{{1,3}}|(?-i:{ROMAN})|{COUNTED}|{ORDER})"
 # "CHAPTER I. The Storm", "Chapter 3 The Storm", "Epilogue"; not "Part two. He laughed.", "Book the tickets."
 HEADING = re.compile(
     rf"^[*_\s]*(?:(?:(chapter|kapitel|chapitre|cap[ií]tulo|capitolo|глава)|part|book|volume)\s+{NUMERAL}"
@@ -38,7 +39,7 @@ HEADING = re.compile(
     re.IGNORECASE,
 )
 MARKED = re.compile(r"^#{1,6}[ \t]+(?=.*\w)(?!(?:ACT|SCENE|INT|EXT)\b)(.*?)[ \t#]*$")
-BARE = re.compile(r"^[ \t]*(\d{1,3}|[IVXL]+)\.?[ \t]*$")
+BARE = re.compile(rf"^[ \t]*(\d{{1,3}}|{ROMAN})\.?[ \t]*$")
 SCENE = re.compile(r"^(?:INT|EXT|EST|INT\./EXT|I/E)[. ]", re.IGNORECASE)
 MIN_WIDTH, MAX_WIDTH, SLACK = 45, 100, 5  # characters of a line that a program has broken
 MIN_INNER = 0.5  # of those, before a small letter: else each line is a sentence or a speech of its own
@@ -46,13 +47,13 @@ MIN_BREAKS = 3  # fewer may be chance
 MIN_WRAPPED = 0.7  # of the line breaks inside paragraphs: verse has few that fall where a program would break
 
 
-def without_headings(text: str, markdown: bool) -> tuple[str, str | None, str | None, int]:
+def without_headings(text: str, markdown: bool, stem: str) -> tuple[str, str | None, str | None, int]:
     """The text without its title and headings; title, author, and how many headings there were.
 
     In a plain text `# milk and eggs` is no heading. What may be the story's stays.
     """
     lines = text.strip("\n").split("\n")
-    title, author, used = _title(lines, markdown)
+    title, author, used = _title(lines, markdown, stem)
     lines = lines[used:]
     blank = [not line.strip() for line in lines]
     short = [(n, line) for n, line in enumerate(lines) if len(line) <= MAX_HEADING]
@@ -71,11 +72,12 @@ def without_headings(text: str, markdown: bool) -> tuple[str, str | None, str | 
     return bare, title, author, len(taken)
 
 
-def _title(lines: list[str], markdown: bool) -> tuple[str | None, str | None, int]:
+def _title(lines: list[str], markdown: bool, stem: str) -> tuple[str | None, str | None, int]:
     """Title, author, and how many lines they take.
 
     A first line is a title where it is marked as one or a by-line follows; else it must stand alone and be in
-    title case. Without a mark or a by-line it may be the first sentence.
+    title case; one of a word or two, which may be a place ("New York"), needs an article, its file's name, or
+    a chapter's heading after it.
     """
     first = lines[0].strip()
     if len(first) > MAX_HEADING:
@@ -84,17 +86,42 @@ def _title(lines: list[str], markdown: bool) -> tuple[str | None, str | None, in
     marked = re.match(r"#[ \t]+(.*?)[ \t#]*$", first)
     title = (marked[1] if marked else first).strip("*_ ")
     sure = bool(underlined or marked and markdown)
-    if not title or HEADING.match(title) or BARE.match(title) or not (sure or _like_a_title(title)):
+    if not title or HEADING.match(title) or BARE.match(title):
         return None, None, 0
     used = 2 if underlined else 1
     after = next((n for n in range(used, len(lines)) if lines[n].strip()), None)
     if after is None:
         return None, None, 0
-    if after - used <= 1 and (author := _byline(lines, after)):
+    if after - used <= 2 and (sure or _may_have_author(title)) and (author := _byline(lines, after)):
         return title, author, after + 1
+    if not (sure or _like_a_title(title)):
+        return None, None, 0
     again = any(line.strip() == first for line in lines[1:])  # a speaker's name, a refrain
     alone = after > used and not again and _in_title_case(title)
-    return (title, None, used) if sure or alone else (None, None, 0)
+    content = [word for word in WORD.findall(title) if word.casefold() not in SMALL]
+    told = re.match(r"(?:the|an?)\b", title, re.IGNORECASE) or _letters(title) in _letters(stem)
+    author = _author(lines, after)
+    enough = told or author or len(content) > MAX_PLACE_WORDS or HEADING.match(lines[after].strip())
+    if not (sure or alone and enough):
+        return None, None, 0
+    return title, author, after + 1 if author else used
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
+
+
+def _may_have_author(line: str) -> bool:
+    """No sentence, and short enough to stand above "by Ann Lee": "untitled", "Story (final)"."""
+    return len(line) <= MAX_TITLE and len(WORD.findall(line)) <= MAX_TITLE_WORDS and line[-1] not in '.,;:"”'
+
+
+def _author(lines: list[str], n: int) -> str | None:
+    """A name alone between a title and the first chapter's heading: "THE WELL", "Ann Lee", "Chapter One"."""
+    after = next((line.strip() for line in lines[n + 1 :] if line.strip()), "")
+    name = lines[n].strip()
+    like = len(name.split()) > 1 and _like_a_name(name.split()) and not HEADING.match(name)
+    return name if like and HEADING.match(after) else None
 
 
 def _byline(lines: list[str], n: int) -> str | None:
@@ -155,8 +182,9 @@ def _numbered(lines: list[str], blank: list[bool]) -> set[int]:
     ]
     if len(found) > MAX_NUMBERED:
         return set()
+    one_kind = len({each.isdecimal() for _, each in found}) == 1
     counts = [value(each) for _, each in found] == list(range(1, len(found) + 1))
-    return {n for n, _ in found} if counts and len(found) > 1 else set()
+    return {n for n, _ in found} if len(found) > 1 and one_kind and counts else set()
 
 
 def joined(text: str) -> tuple[str, int]:

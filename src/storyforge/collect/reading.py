@@ -85,6 +85,10 @@ def suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
+def stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
 def archived(wheel: Path, pattern: str) -> Iterator[Record]:
     """Each file of the archive whose name matches."""
     for name, data in members(wheel, pattern):

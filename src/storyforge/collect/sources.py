@@ -15,7 +15,7 @@ from pydantic import Field
 
 from storyforge.collect import rows
 from storyforge.collect.frames import properties, unframed
-from storyforge.collect.reading import Record, Unusable, decoded, json_value, require_text, suffix
+from storyforge.collect.reading import Record, Unusable, decoded, json_value, require_text, stem, suffix
 from storyforge.collect.works import title_work, work
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
@@ -140,7 +140,7 @@ def folder(record: Record) -> list[Story]:
 
 def folder_text(name: str, text: str, found: dict[str, Any] | None = None) -> Story:
     """Without what stands around the story in its file; `found` is what pandoc knows of a document."""
-    framed = unframed(text, suffix(name))
+    framed = unframed(text, suffix(name), stem(name))
     about = properties(found or {}) | framed.about
     framed.taken["frames"] += bool((found or {}).get("frame"))
     form = {"form": "drama"} if suffix(name) == ".fountain" else {}

@@ -3,17 +3,17 @@
 import re
 import unicodedata
 
-from storyforge.collect.order import IN_WORDS
+from storyforge.collect.numbers import COUNTED, ROMAN
 
 PARTS = (
     "chapter|chap|ch|part|pt|book|scene|act|episode|ep|volume|vol|kapitel|teil|chapitre|partie|cap[ií]tulo|parte"
     "|capitolo|глава|часть"
 )
 SEPARATOR = r"[\s_.,:#–—-]"
-# "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club"
+# "The Sea - Chapter 3, Storm", "ch01", "Part II"; not "The Part I Played", "Book Club", "Part C"
 CHAPTER = re.compile(
     rf"^(?P<work>.*?)(?:^|{SEPARATOR})(?:{PARTS}){SEPARATOR}*"
-    rf"(?:\d{{1,3}}(?!\d)|{IN_WORDS}(?![^\W_])|(?-i:[IVXL]+)(?=$|[_.,:–—-]|\s+[–—-])).*$",
+    rf"(?:\d{{1,3}}(?!\d)|{COUNTED}(?![^\W_])|(?-i:(?=[IVXL]){ROMAN})(?=$|[_.,:–—-]|\s+[–—-])).*$",
     re.IGNORECASE,
 )
 NTH = re.compile(r"^(?P<work>.*?)第\s*[\d〇零一二三四五六七八九十百]+\s*[章回話话部卷].*$")
@@ -31,7 +31,20 @@ COPY = re.compile(
 )
 # "Story 7" is the seventh story, not the seventh part of one
 ANY = set("story stories tale text txt untitled document doc file sample example new prompt essay".split())
-ANY |= {"fiction", "flash", "flash fiction", "short", "shorts", "short story", "my story", "wip", "drabble"}
+ANY |= {
+    "story number",
+    "story no",
+    "number",
+    "fiction",
+    "flash",
+    "flash fiction",
+    "short",
+    "shorts",
+    "short story",
+    "my story",
+    "wip",
+    "drabble",
+}
 ANY |= {"microfiction", "vignette", "piece", "untitled document", "new document", "work in progress"}
 ANY |= set("geschichte erzählung histoire nouvelle cuento racconto рассказ 故事".split())
 

@@ -15,7 +15,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
 from storyforge.core.params import PARAMS
 from storyforge.core.records import Exchange
-from storyforge.train.schedule import TrainParams, batches, validated
+from storyforge.train.params import TrainParams
+from storyforge.train.schedule import batches, validated
 
 if TYPE_CHECKING:  # torch comes with it
     from storyforge.model.encoding import Encoded

@@ -10,19 +10,34 @@ from typing import Any
 
 import typer
 
+from storyforge.commands.pairs import quoted, show_revised, show_verdicts
 from storyforge.commands.repository import section
 from storyforge.commands.terminal import aside, say, table
 from storyforge.commands.writers import INCOMPLETE
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
-from storyforge.core.files import read_json
+from storyforge.core.files import read_json, read_jsonl
 from storyforge.core.records import SIDES, Exchange
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
 REJECTS_SHOWN = 20
 STAGES = ("raw", *SIDES, "rejected")
+OF_PAIRS = {"revised": show_revised, "verdicts": show_verdicts}
 
 Row = Mapping[str, Any]  # a Story or an Exchange, as its file has it
+
+
+def look(stage: str, count: int, seed: int, *, tokens: bool, **wanted: str | None) -> bool:
+    """Show what is wanted of a stage; True if the seed has decided which."""
+    if stage in OF_PAIRS:
+        OF_PAIRS[stage](count, seed, wanted)
+    elif stage == "rejected" and not (wanted["reason"] or wanted["id"] or tokens):
+        show_counts()
+        return False
+    else:
+        for row in chosen(stage, count, seed, **wanted):
+            show(row, with_tokens=tokens)
+    return True
 
 
 def chosen(stage: str, count: int, seed: int, **wanted: str | None) -> list[Row]:
@@ -53,7 +68,7 @@ def chosen(stage: str, count: int, seed: int, **wanted: str | None) -> list[Row]
 def files_of(stage: str) -> list[Path]:
     """UserError names the stages there are, or the command that makes this one."""
     if stage not in STAGES:
-        raise UserError(f"{stage!r} is no stage: choose one of {', '.join(STAGES)}")
+        raise UserError(f"{stage!r} is no stage: choose one of {', '.join((*STAGES, *OF_PAIRS))}")
     files = RAW.glob("*.jsonl") if stage == "raw" else PROCESSED.glob(f"{stage}.jsonl")
     found = sorted(file for file in files if file.stem != "rejects")
     if not found:
@@ -102,14 +117,14 @@ def show_collected() -> None:
     """What collect could make no story of, before any rule: records, and files of kinds that are not read."""
     if not (RAW / "collection_report.json").exists():
         return
-    from storyforge.collect.accounts import Reject  # slow: all readers come with it
+    from storyforge.collect.accounts import Reject  # and what reads documents: a second
 
     for source, account in sorted(read_json(RAW / "collection_report.json").items()):
         if rejected := account["records"]["rejected"]:
             say(f"{source}: collect rejected {', '.join(f'{why} {n:,}' for why, n in rejected.items())}:")
-            places = (json.loads(line) for line in (RAW / "rejects.jsonl").open(encoding="utf-8"))
-            for place in islice((place for place in places if place["source"] == source), REJECTS_SHOWN):
-                say(f"  {Reject(**place)}")
+            rejects = read_jsonl(RAW / "rejects.jsonl", Reject)
+            for reject in islice((reject for reject in rejects if reject.source == source), REJECTS_SHOWN):
+                say(f"  {reject}")
         if account.get("unread"):
             say(f"{source}: {account['unread']}")
 
@@ -123,7 +138,7 @@ def show(row: Row, *, with_tokens: bool) -> None:
     if with_tokens:
         return show_tokens(row)
     if row["prompt"]:
-        say("> " + row["prompt"].replace("\n", "\n> "))
+        say(quoted(row["prompt"]))
     say(f"\n{text}\n")
 
 

@@ -8,7 +8,7 @@ from storyforge.core.params import Params
 from storyforge.model.params import ModelParams
 from storyforge.preprocess.heldout import SplitParams
 from storyforge.train.footprint import multiplied, predicted_bytes
-from storyforge.train.schedule import TrainParams
+from storyforge.train.params import TrainParams
 from storyforge.train.schedule import steps as planned_steps
 
 GIB = 1 << 30

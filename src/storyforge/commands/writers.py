@@ -21,8 +21,12 @@ from storyforge.evaluate.prompts import AskedParams, fitting_prompts
 if TYPE_CHECKING:
     from storyforge.sampling.generate import SamplingParams, Written
 
-BASE, TUNED = "base", "tuned"
-ADAPTER = Path("models/tuned")
+BASE, TUNED, ALIGNED = "base", "tuned", "aligned"
+ADAPTER, ALIGNED_ADAPTER = Path("models/tuned"), Path("models/aligned")
+MAKERS = {
+    ADAPTER: "run `dvc repro train`",
+    ALIGNED_ADAPTER: "run `dvc repro align`, with revise.prompts above 0",
+}
 PROMPTS, PROCESSED = Path("data/prompts.yaml"), Path("data/processed")
 INCOMPLETE = "\ufffd"  # how the first bytes of a character decode
 
@@ -84,9 +88,11 @@ def asked(texts: Sequence[str], kinds: Sequence[str] = (), *, least_held_out: in
 def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:
     """Writer's name → its adapter; UserError names the command that makes a missing one.
 
-    A name is as much of the path as tells it from the names before it.
+    The first is tuned, unless it is the aligned one itself; a name of `more` is as much of the path as tells
+    it from the names before it.
     """
-    adapters = {TUNED: adapter or ADAPTER}
+    is_aligned = adapter is not None and adapter.resolve() == ALIGNED_ADAPTER.resolve()
+    adapters = {ALIGNED if is_aligned else TUNED: adapter or ADAPTER}
     for path in more:
         parts = Path(os.path.abspath(path)).parts
         names = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
@@ -96,9 +102,17 @@ def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:
         adapters[name] = path
     for path in adapters.values():
         if not (path / "adapter_config.json").exists():
-            remedy = "run `dvc repro train`" if path == ADAPTER else "give an adapter's folder"
+            remedy = MAKERS.get(Path(os.path.relpath(path)), "give an adapter's folder")
             raise UserError(f"{path}: no adapter there: {remedy}")
     return adapters
+
+
+def all_named(tuned: Path | None, more: Iterable[Path] | None) -> dict[str, Path]:
+    """As `named`, with the aligned writer beside the tuned one that it was made from, where there is one."""
+    others, is_there = list(more or ()), (ALIGNED_ADAPTER / "adapter_config.json").exists()
+    if tuned is None and is_there and ALIGNED_ADAPTER.resolve() not in map(Path.resolve, others):
+        others.insert(0, ALIGNED_ADAPTER)
+    return named(tuned, others)
 
 
 class Writers:

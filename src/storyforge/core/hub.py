@@ -170,6 +170,11 @@ def _asked(label: str, ask: Callable[[], Result], part: Path | None = None) -> R
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             if isinstance(error, _Wrong) and part:
                 part.unlink(missing_ok=True)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"[:200]
+            raise UserError(
+                f"{label}: what the hub answers is none of a hub ({why}): check HF_ENDPOINT"
+            ) from None
         failures = failures + 1 if _size(part) - before < LEAST_SPEED * TIMEOUT_S else 1
         if failures > len(waits):
             raise UserError(

@@ -13,6 +13,7 @@ UNSPACED = (
 )
 WORD = re.compile(rf"[^\W_{UNSPACED}]+(?:['’][^\W_{UNSPACED}]+)*|[{UNSPACED}]")
 Gram = tuple[str, ...]
+PROMPT_SHINGLE = 3  # words, where prompts are compared: they are short
 SHARES = {"min": 0.0, "p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
 
 
@@ -24,6 +25,17 @@ def words(text: str) -> list[str]:
 def grams(words: Sequence[str], n: int) -> list[Gram]:
     """Every run of `n` words; none of a text that has fewer."""
     return list(zip(*(words[start:] for start in range(n)), strict=False))
+
+
+def shingles(words: Sequence[str], length: int) -> frozenset[str]:
+    """Every run of so many words; of a shorter text the whole."""
+    if len(words) <= length:
+        return frozenset((" ".join(words),))
+    return frozenset(map(" ".join, zip(*(words[start:] for start in range(length)), strict=False)))
+
+
+def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / max(1, len(a | b))
 
 
 def opening(text: str, count: int) -> str | None:

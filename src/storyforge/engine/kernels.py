@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from storyforge.core.cache import digest, obtained, place
+from storyforge.core.cache import cache_dir, digest, obtained, place
 from storyforge.core.errors import UserError
 
 SOURCE = Path(__file__).with_name("kernels.c")
@@ -47,7 +47,7 @@ def identity() -> str | None:
 
 def kept() -> set[str]:
     """The identities of the kernels that the cache holds, whether they can be used now or not."""
-    return {digest(file)[:16] for file in place("kernels").glob(f"*/{ASSEMBLY}")}
+    return {digest(file)[:16] for file in cache_dir().glob(f"kernels/*/{ASSEMBLY}")}
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:

@@ -6,9 +6,8 @@ up another.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,15 +15,11 @@ from torch import Tensor
 from storyforge.engine import kernels
 from storyforge.engine.attention import Heads, Laid, attend, attend_backward
 from storyforge.engine.linear import BF16, LANES, Adapted, product
+from storyforge.engine.rows import Row, by_story, spread, targets_of
 
+# By what a story's gradient is multiplied: a number for all, or one for each, once their NLLs are known.
+Weigh = float | Callable[[list[float]], list[float]]
 CHUNK = 256  # reply tokens whose logits exist at once: 25 MB for SmolLM2, what the processor's cache holds
-
-
-class Row(Protocol):
-    """Tokens of one text; those from `reply_start` on are to be predicted."""
-
-    ids: Sequence[int]
-    reply_start: int
 
 
 _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -137,22 +132,21 @@ class Fused:
         ]
 
     @torch.no_grad()
-    def gradients(self, rows: Sequence[Row], scale: float) -> float:
-        """Add `scale` × the gradient of the rows' summed NLL to the adapters; returns that sum, in nats."""
+    def gradients(self, rows: Sequence[Row], weigh: Weigh) -> list[float]:
+        """Add each row's weight × the gradient of its NLL to the adapters; returns the NLLs, in nats."""
         # `tapes` holds what backward needs of each layer; its memory is freed layer by layer.
         laid, tapes = self.laid([row.ids for row in rows]), []
         h = self.forward(laid, tapes)
-        predicting, targets = _targets(rows)
-        nll, dh = self._loss(h, predicting, targets, scale)
+        nll, dh = self._loss(h, rows, weigh)
         for layer in reversed(self.layers):
             self._backward(layer, tapes.pop(), laid, dh)
-        return nll.double().sum().item()
+        return by_story(nll, rows)
 
     @torch.no_grad()
     def token_nll(self, rows: Sequence[Row]) -> Tensor:
         """(reply tokens,) float32: the NLL of each, in nats, story after story."""
         h = self.forward(self.laid([row.ids for row in rows]), None)
-        return self._loss(h, *_targets(rows), None)[0]
+        return self._loss(h, rows, None)[0]
 
     def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
         lengths = [len(story) for story in stories]
@@ -199,13 +193,14 @@ class Fused:
         kernels.call("add_norm", h, delta, weight, total, y, *h.shape, self.eps)
         return total, y
 
-    def _loss(
-        self, h: Tensor, predicting: Tensor, targets: Tensor, scale: float | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The NLL of each target and, with a scale, the gradient for h.
+    def _loss(self, h: Tensor, rows: Sequence[Row], weigh: Weigh | None) -> tuple[Tensor, Tensor | None]:
+        """The NLL of each target and, with weights, the gradient for h.
 
         The gradient is formed while a chunk's logits exist: the head is frozen, so it needs nothing else.
+        Weights that wait for the NLLs multiply it afterwards.
         """
+        predicting, targets = targets_of(rows)
+        scale = 0.0 if weigh is None else 1.0 if callable(weigh) else weigh
         # (reply tokens, width): only positions that predict a reply token go through the head.
         chosen = h[predicting]
         _, x = self.norm(chosen, None, self.last_norm)
@@ -215,11 +210,13 @@ class Fused:
             # A chunk's logits are read while they lie in the cache, and never all in memory.
             # (chunk, vocabulary); the kernel turns it into scale · (softmax − one-hot) in place.
             logits = product(x[part], self.head.weight)
-            kernels.call("cross_entropy", logits, targets[part], nll[part], *logits.shape, scale or 0.0)
-            if scale is not None:
+            kernels.call("cross_entropy", logits, targets[part], nll[part], *logits.shape, scale)
+            if weigh is not None:
                 dx[part] = product(logits, self.head.transposed)
-        if scale is None:
+        if weigh is None:
             return nll, None
+        if callable(weigh):
+            dx *= spread(weigh(by_story(nll, rows)), rows)[:, None]
         # Back through the last norm, then to where the predicting positions stand; all others get 0 here.
         dchosen, dh = torch.zeros_like(dx), torch.zeros_like(h)
         kernels.call("norm_backward", dx, chosen, self.last_norm, dchosen, *dx.shape, self.eps)
@@ -253,17 +250,6 @@ class Fused:
         layer.qkv.accumulate(tape.x, low_qkv, dqkv, dlow)
         # And dh is that for the layer's input: the layer below goes on with it.
         kernels.call("norm_backward", dx, tape.h, layer.norms[0], dh, *dh.shape, self.eps)
-
-
-def _targets(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-    """Positions whose next token is a reply's, with stories one after another, and those tokens."""
-    positions, start = [], 0
-    for row in rows:
-        positions += range(start + row.reply_start - 1, start + len(row.ids) - 1)
-        start += len(row.ids)
-    return torch.tensor(positions), torch.tensor(
-        [token for row in rows for token in row.ids[row.reply_start :]]
-    )
 
 
 def _causal(model):

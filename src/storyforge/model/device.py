@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from storyforge.core.workers import processors
 from storyforge.engine import kernels
 from storyforge.model import cuda
 from storyforge.model.params import ModelParams
@@ -51,7 +52,7 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
         "processor": processor,
         "precision": kind,
         "kernels": fused,
-        "threads": params.threads or os.cpu_count(),
+        "threads": params.threads or processors(),
         "torch": torch.__version__,
     }
 

@@ -28,6 +28,9 @@ class Encoded:
         return len(self.ids) - self.reply_start
 
 
+Item = tuple[Encoded, ...]  # what an objective weighs together: (story,), or (chosen, rejected)
+
+
 class Encoder:
     """Turns exchanges into tokens of one model's chat format."""
 
@@ -134,10 +137,28 @@ def micro_batches(rows: Iterable[Encoded], max_tokens: int) -> list[list[Encoded
 
     The longest come first: what does not fit into memory shows at once.
     """
-    batches: list[list[Encoded]] = []
-    for row in sorted(rows, key=lambda row: (-len(row.ids), row.id)):
-        if batches and (len(batches[-1]) + 1) * len(batches[-1][0].ids) <= max_tokens:
-            batches[-1].append(row)
+    return [[row for (row,) in cut] for cut in item_batches(singly(rows), max_tokens)]
+
+
+def singly(rows: Iterable[Encoded]) -> list[Item]:
+    """Each row as an item of its own."""
+    return [(row,) for row in rows]
+
+
+def item_batches(items: Iterable[Item], max_tokens: int) -> list[list[Item]]:
+    """The same for items, whose rows stay together."""
+    batches: list[list[Item]] = []
+    rows = width = 0
+    for item in sorted(items, key=lambda item: (-longest(item), item[0].id)):
+        if batches and (rows + len(item)) * width <= max_tokens:
+            batches[-1].append(item)
+            rows += len(item)
         else:
-            batches.append([row])
+            batches.append([item])
+            rows, width = len(item), longest(item)
     return batches
+
+
+def longest(item: Item) -> int:
+    """Tokens of its longest row: what each row takes in a batch, with its padding."""
+    return max(len(row.ids) for row in item)

@@ -9,20 +9,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from storyforge.engine.llama import fused
+from storyforge.engine.llama import Weigh, fused
+from storyforge.engine.rows import by_story, spread
 from storyforge.model.encoding import Batch, Encoded, collate
 
 CHUNK = 512  # reply tokens whose logits exist at once: 512 × 128k × 4 bytes = 250 MiB for Llama 3
 
 
-def add_gradients(model, rows: Sequence[Encoded], scale: float, accelerator: Accelerator) -> float:
-    """Add `scale` × the gradient of the rows' summed NLL to the adapter; returns that sum, in nats."""
+def add_gradients(model, rows: Sequence[Encoded], weigh: Weigh, accelerator: Accelerator) -> list[float]:
+    """Add each row's weight × the gradient of its NLL to the adapter; returns the NLLs, in nats."""
     if fast := fused(model):
-        return fast.gradients(rows, scale)
+        return fast.gradients(rows, weigh)
     with accelerator.autocast():
-        nll = summed_nll(model, collate(rows, accelerator.device))
-    accelerator.backward(nll * scale)
-    return nll.item()
+        tokens = reply_nll(model, collate(rows, accelerator.device))
+    nlls = by_story(tokens.detach(), rows)
+    weights = weigh(nlls) if callable(weigh) else [weigh] * len(rows)
+    accelerator.backward((tokens * spread(weights, rows).to(tokens.device)).sum())
+    return nlls
 
 
 def story_nll(model, rows: Sequence[Encoded]) -> list[float]:
@@ -30,12 +33,12 @@ def story_nll(model, rows: Sequence[Encoded]) -> list[float]:
     if fast := fused(model):
         tokens = fast.token_nll(rows)
     else:
-        tokens = token_nll(model, collate(rows, next(model.parameters()).device)).cpu()
-    return [part.double().sum().item() for part in tokens.split([row.reply_tokens for row in rows])]
+        tokens = token_nll(model, collate(rows, next(model.parameters()).device))
+    return by_story(tokens, rows)
 
 
-class _SummedNLL(torch.autograd.Function):
-    """Sum of token NLLs, in nats; the gradient is formed in the forward pass, while the logits exist.
+class _TokenNLL(torch.autograd.Function):
+    """NLL of each token, in nats; the gradient is formed in the forward pass, while the logits exist.
 
     The head is frozen (training refuses an adapter on it), so only the hidden states receive a gradient and
     the logits of one chunk at a time are ever in memory.
@@ -44,34 +47,34 @@ class _SummedNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, head: torch.nn.Linear, targets: Tensor) -> Tensor:
         gradient = torch.empty_like(hidden)
-        total = hidden.new_zeros((), dtype=torch.float32)
+        nll = hidden.new_empty(len(targets), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
             logits = head(hidden[part]).float()
             picked = targets[part].unsqueeze(1)
             normaliser = logits.logsumexp(1, keepdim=True)
-            total += (normaliser - logits.gather(1, picked)).sum()
+            nll[part] = (normaliser - logits.gather(1, picked)).squeeze(1)
             slope = logits.sub_(normaliser).exp_()
             slope.scatter_add_(1, picked, slope.new_full(picked.shape, -1.0))
             gradient[part] = slope.to(head.weight.dtype) @ head.weight
         ctx.save_for_backward(gradient)
-        return total
+        return nll
 
     @staticmethod
     def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer.to(gradient.dtype), None, None
+        return gradient * outer.to(gradient.dtype)[:, None], None, None
 
 
-def summed_nll(model, batch: Batch) -> Tensor:
-    """() float32: what training minimises, before division by the reply tokens of the whole step."""
+def reply_nll(model, batch: Batch) -> Tensor:
+    """(reply tokens,) float32: the NLL of each, in nats, in the order of `batch.targets`; differentiable."""
     hidden, head = _reply_states(model, batch)
-    return _SummedNLL.apply(hidden, head, batch.targets)
+    return _TokenNLL.apply(hidden, head, batch.targets)
 
 
 @torch.no_grad()
 def token_nll(model, batch: Batch) -> Tensor:
-    """(reply tokens,) float32: the NLL of each, in nats, in the order of `batch.targets`."""
+    """The same where no gradient is wanted, and for a head that has an adapter."""
     hidden, head = _reply_states(model, batch)
     parts = []
     for start in range(0, len(batch.targets), CHUNK):

@@ -15,9 +15,9 @@ from rensa import RMinHash, RMinHashLSH
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.records import SIDES
+from storyforge.core.words import PROMPT_SHINGLE, jaccard, shingles
 from storyforge.preprocess.overlap import Sketch, overlaps
 
-PROMPT_SHINGLE = 3  # words; prompts are short
 # in this order
 RULES = ("copy", "near_copy", "gap", "held_out_text", "split_conflict", "crowded_prompt", "not_chosen")
 # MinHash: 128 numbers in 32 bands of 4 (Leskovec et al., Mining of Massive Datasets, section 3.4). They find
@@ -64,22 +64,11 @@ def fingerprint(words: Sequence[str]) -> bytes:
     return hashlib.sha256(letters.encode()).digest()[:16]
 
 
-def shingles(words: Sequence[str], length: int) -> frozenset[str]:
-    """Every run of so many words; of a shorter text the whole."""
-    if len(words) <= length:
-        return frozenset((" ".join(words),))
-    return frozenset(map(" ".join, zip(*(words[start:] for start in range(length)), strict=False)))
-
-
 def signature(shingles: Iterable[str]) -> RMinHash:
     """The shingles' order does not matter."""
     sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
     sketch.update(list(shingles))
     return sketch
-
-
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    return len(a & b) / max(1, len(a | b))
 
 
 def repeats(signatures: Sequence[RMinHash], same: Same) -> dict[int, int]:

@@ -1,19 +1,18 @@
 """A story as its source gives it → its drafts: the exchanges it could become, not filtered yet."""
 
-import re
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.records import Story
-from storyforge.core.words import WORD, opening
+from storyforge.core.words import WORD
 from storyforge.preprocess import reddit
-from storyforge.preprocess.cleaning import TooCostly, laid_out, repaired
+from storyforge.preprocess.cleaning import TooCostly, laid_out, repaired, with_tokens
 from storyforge.preprocess.language import Measure, language, length_in, word_count
 from storyforge.preprocess.passages import Passage, scene_passages, speeches
 from storyforge.preprocess.prose import (
@@ -21,50 +20,15 @@ from storyforge.preprocess.prose import (
     last_page,
     opening_part,
     prose_passages,
-    sentences,
 )
 from storyforge.preprocess.repetition import Numbered, numbered
+from storyforge.preprocess.screenplay import screen_passages
+from storyforge.preprocess.wordings import opening_prompt, scene_prompt, screen_prompt
 
-KINDS = {
-    "comedy": "comedy",
-    "history": "history play",
-    "problem play": "problem play",
-    "roman play": "Roman play",
-    "romance": "romance",
-    "tragedy": "tragedy",
-}
-SCENE_WORDINGS = (
-    "Write {part} in the manner of a Shakespearean {kind}.{place}{speakers}",
-    "As Shakespeare would in a {kind}, write {part}.{place}{speakers}",
-    "You are writing a {kind} in Shakespeare's style. Give {part}.{place}{speakers}",
-    "Compose {part} for a {kind} in the language of Shakespeare.{place}{speakers}",
-    "From a Shakespearean {kind}: {part}.{place}{speakers}",
-)
-STORY_WORDINGS = (
-    "Write {register} that begins: {opening}",
-    "Tell me {register}. Its first words are: {opening}",
-    "Here is how {register} opens; write it. {opening}",
-    "{opening} Go on from these words and make them {register}.",
-)
-LATER_WORDINGS = (
-    "Write a passage from the middle of {register}. It begins: {opening}",
-    "Go on in the middle of {register}, from these words: {opening}",
-)
-PARTS = {  # whether a passage opens and ends its scene
-    (True, True): "a whole short scene",
-    (True, False): "the opening of a scene",
-    (False, True): "the end of a scene",
-    (False, False): "a passage from the middle of a scene",
-}
-LONGEST_OPENING = 30  # words
-SHOWN = 3  # a prompt shows at most one of so many parts of a text: more would be copied, not written
-READ_FOR_OPENING = 600  # characters: more than its words have
 MIDDLE = 0.55  # of a text that is cut in two, at the break nearest its middle
 SHORTEST_CONTINUED = 100  # words of a text that is short, but long enough to be gone on with from its middle
 Count = Annotated[int, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-SCREENPLAY = "a screenplay"  # a Fountain file, among stories of another register
 
 
 class Profile(Slice):
@@ -157,8 +121,10 @@ def drafts(story: Story, profile: Profile) -> list[Draft]:
 
 
 def _scene(story: Story, profile: Profile) -> list[Draft]:
-    known = {key: repaired(story.meta.get(key) or "") for key in ("genre", "place", "play", "act", "scene")}
-    spoken = speeches(repaired(story.text), known["scene"])
+    known = {
+        key: with_tokens(story.meta.get(key) or "") for key in ("genre", "place", "play", "act", "scene")
+    }
+    spoken = speeches(with_tokens(story.text), known["scene"])
     found = scene_passages(spoken, profile.max_words or len(story.text)) or [Passage("", True, True)]
     meta = {key: known[key] for key in ("play", "act", "scene") if known[key]}
     return [
@@ -194,31 +160,36 @@ def _reply(story: Story, profile: Profile) -> list[Draft]:
 
 
 def _prose(story: Story, profile: Profile) -> list[Draft]:
-    """A draft a passage, and of a story of one passage a second one that goes on from its middle."""
+    """A draft a passage, and of a story of one passage a second one that goes on from its middle.
+
+    A screenplay among them is one still: cut where its speeches end, and asked for by its speakers.
+    """
     text = laid_out(story.text)
     own = " ".join(repaired(story.prompt).split()) if story.prompt else None
     spoken = "en" if profile.min_english else language(text)  # other languages are dropped where a rule asks
     length = length_in(spoken)
-    found = _fitted(text, profile, length)
-    register = SCREENPLAY if story.meta.get("form") == "drama" else profile.described_as or "a story"
+    drama = story.meta.get("form") == "drama"
+    found = (_screened if drama else _fitted)(text, profile, length)
+    cut = partial(screen_passages, text) if drama else partial(prose_passages, found[0].text)
     made = []
-    for number, (passage, prompt) in enumerate(_asked(found, own, profile, length)):
+    for number, (passage, prompt) in enumerate(_asked(found, own, profile, length, cut)):
         key = f"{story.id}-{number}" if number or len(found) > 1 else story.id
-        prompt = prompt or opening_prompt(key, register, passage)
+        asked = screen_prompt(key, passage) if drama else None
+        prompt = prompt or asked or opening_prompt(key, profile.described_as or "a story", passage)
         meta = {name: story.meta[name] for name in ("file", "title") if name in story.meta}
-        known = {"raw": passage.text, "own_prompt": own, "meta": meta, "language": spoken}
-        made.append(Draft(key, prompt, passage.text, passage.ends, **known))
+        known = {"raw": passage.text, "body": passage.body, "own_prompt": own, "meta": meta}
+        made.append(Draft(key, prompt, passage.text, passage.ends, **known, language=spoken))
     return made
 
 
 def _asked(
-    found: Sequence[Passage], own: str | None, profile: Profile, length: Measure
+    found: Sequence[Passage], own: str | None, profile: Profile, length: Measure, cut: Callable
 ) -> Iterator[tuple[Passage, str | None]]:
     """Each passage with the story's own prompt, or the page before it; None where its opening must do."""
     yield found[0], own or None
     before, later = found[0], found[1:]
     if not later and profile.page_words and (size := length(found[0].text)) >= SHORTEST_CONTINUED:
-        before, *later = prose_passages(found[0].text, MIDDLE * size, length)
+        before, *later = cut(MIDDLE * size, length)
     for passage in later:
         if len(found) == 1 and len(WORD.findall(passage.text)) < (profile.min_words or 0):
             before = passage  # the whole story, which has it too, stays
@@ -237,33 +208,8 @@ def _fitted(text: str, profile: Profile, length: Measure) -> list[Passage]:
     return prose_passages(text, profile.max_words, length)
 
 
-def scene_prompt(key: str, genre: str, place: str, passage: Passage) -> str:
-    """Genre, place, speakers, and where in its scene the passage stands; `key` picks the wording."""
-    # "The same." refers to the scene before, which a reader of the prompt does not see
-    place = re.sub(r"^The same\.\s*", "", place, flags=re.IGNORECASE)
-    return _pick(SCENE_WORDINGS, key).format(
-        part=PARTS[passage.opens, passage.ends],
-        kind=KINDS.get(genre.casefold(), "play"),
-        place=f" Place: {place.rstrip('.')}." if place else "",
-        speakers=f" Speakers: {', '.join(passage.speakers)}." if passage.speakers else "",
-    )
-
-
-def opening_prompt(key: str, register: str, passage: Passage) -> str:
-    """The passage's own first sentence, and what kind of text it comes from."""
-    wordings = STORY_WORDINGS if passage.opens else LATER_WORDINGS
-    return _pick(wordings, key).format(register=register, opening=_opening(passage.text))
-
-
-def _opening(text: str) -> str:
-    """The first sentence, shortened where it has many words or is much of the text."""
-    sentence = " ".join(sentences(text[:READ_FOR_OPENING].lstrip())[0].split())
-    is_long = opening(sentence, LONGEST_OPENING + 1) is not None
-    shown = opening(sentence, LONGEST_OPENING) if is_long else sentence
-    if len(shown) > (most := len(text) // SHOWN):
-        shown = shown[:most].rpartition(" ")[0] or shown[:most]
-    return shown if shown == sentence else f"{shown} …"
-
-
-def _pick(wordings: Sequence[str], key: str) -> str:
-    return wordings[rank(key, seed=0) % len(wordings)]
+def _screened(text: str, profile: Profile, length: Measure) -> list[Passage]:
+    """The same of a screenplay."""
+    limit = profile.max_words if profile.longer in ("first", "passages") else None
+    found = screen_passages(text, limit or math.inf, length) or [Passage("", True, True)]
+    return found[:1] if profile.longer == "first" else found

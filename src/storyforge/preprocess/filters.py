@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from storyforge.measures.safety import EXPLICIT, minors_in_sexual_paragraphs
 from storyforge.preprocess import repetition
 from storyforge.preprocess.cleaning import CONTROL_TOKEN, HARMLESS, unescaped
-from storyforge.preprocess.drafts import WORD, Draft, Profile
+from storyforge.preprocess.drafts import Draft, Profile
 from storyforge.preprocess.language import english
 
 Rule = Callable[[Draft, Profile], str | None]
@@ -56,15 +57,6 @@ PROMOTED = ("http", "www.", "r/", "u/", "patreon", "reddit", "upvote", "subscrib
 LIST_ITEM = re.compile(r"(?:[-*•+–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s")
 MARKED = frozenset({"NSFW", "NSFL"})
 MARK = re.compile(r"(?<!\bnot )(?<!\bnon-)\bNSF[WL]\b", re.IGNORECASE)
-EXPLICIT = frozenset(
-    "cum cumming cock cocks pussy penis vagina clit orgasm orgasms masturbate masturbated masturbating"
-    " masturbation blowjob blowjobs horny molest molested molesting sex sexual sexually".split()
-)
-MINOR = re.compile(
-    r"\b(?:under ?age|pre-?teens?|toddlers?|school ?(?:girl|boy)s?|little (?:girl|boy)s?|pedo\w*|loli\w*"
-    r"|(?:[1-9]|1[0-7]|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six)teen)[ -]year[ -]olds?)\b",
-    re.IGNORECASE,
-)
 
 
 def too_costly(draft: Draft, _: Profile) -> str | None:
@@ -242,10 +234,8 @@ def unsafe(draft: Draft, profile: Profile) -> str | None:
         return "marked as not safe"
     if EXPLICIT.isdisjoint(draft.words):
         return None
-    for paragraph in draft.text.split("\n\n"):
-        if not EXPLICIT.isdisjoint(WORD.findall(paragraph.casefold())) and (minor := MINOR.search(paragraph)):
-            return f"sexual beside {minor[0]!r}"
-    return None
+    minor = next(minors_in_sexual_paragraphs(draft.text), None)
+    return f"sexual beside {minor[0]!r}" if minor else None
 
 
 RULES: tuple[Rule, ...] = (

@@ -9,13 +9,12 @@ from pydantic import Field
 
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
-from storyforge.core.words import WORD
-from storyforge.preprocess.corpus import PROMPT_SHINGLE, Candidate, jaccard, shingles
+from storyforge.core.words import PROMPT_SHINGLE, WORD, jaccard, shingles
+from storyforge.preprocess.corpus import Candidate
 
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 FEWEST = 3  # groups of a source, for one to be held out on each side
-MOST_ASSURED = 3  # held-out groups that are assured, one of ONE_OF: evaluation needs three for an interval
-ONE_OF = 10
+ONE_OF = 10  # groups, for one to be held out on each side, until there are MIN_GROUPS
 MOST_OF_A_PREMISE = 3  # stories, where params.yaml has no limit
 LEAST_TRAINED = 0.5  # of the passages of a work whose end is held out
 RUN = 12  # words in common that are no accident (datatrove decont/n_grams.py)
@@ -81,7 +80,7 @@ def sides(source: str, groups: Iterable[str], params: SplitParams) -> dict[str, 
     places = sorted((rank(group, params.salt) / 2**64, group) for group in set(groups))
     if len(places) < FEWEST:
         return {group: "train" for _, group in places}
-    least = min(MOST_ASSURED, max(1, len(places) // ONE_OF))
+    least = min(MIN_GROUPS, max(1, len(places) // ONE_OF))
     test = sum(place < params.test for place, _ in places)
     test = min(max(test, least if params.test else 0), len(places) - 2)
     val = sum(place < params.test + params.val for place, _ in places) - test

@@ -46,19 +46,27 @@ def overlaps(candidates: "Sequence[Candidate]") -> "Iterator[tuple[Candidate, st
             if _much(len(common), min(len(row.sketch), len(held_out[other].sketch))):
                 gone.setdefault(number, f"shares text with {held_out[other].id}, which is held out")
         for work, parts in by_work.items():
-            common = np.unique(np.concatenate(parts))
+            common = _united(parts)
             shared[(row.source, row.work), work].append(common)
             if _much(len(common), len(row.sketch)):
                 gone.setdefault(number, f"shares text with {work[1]}, which is held out")
     rows_of: dict[tuple, list[int]] = defaultdict(list)
     for number, row in enumerate(training):
         rows_of[row.source, row.work].append(number)
+    sizes: dict[tuple, int] = {}
     for (work, held_out_work), parts in shared.items():
-        whole = np.unique(np.concatenate([training[number].sketch for number in rows_of[work]]))
-        if _much(len(np.unique(np.concatenate(parts))), len(whole)):
+        if (common := len(_united(parts))) < LEAST_COMMON:
+            continue
+        if work not in sizes:
+            sizes[work] = len(_united([training[number].sketch for number in rows_of[work]]))
+        if _much(common, sizes[work]):
             for number in rows_of[work]:
                 gone.setdefault(number, f"its work shares text with {held_out_work[1]}, which is held out")
     yield from ((training[number], why) for number, why in sorted(gone.items()))
+
+
+def _united(sketches: Sequence[Sketch]) -> Sketch:
+    return sketches[0] if len(sketches) == 1 else np.unique(np.concatenate(sketches))
 
 
 def _much(common: int, of: int) -> bool:

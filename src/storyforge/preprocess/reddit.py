@@ -187,8 +187,10 @@ def unmarked(text: str) -> str:
     lines = ["\0" if ORNAMENT.fullmatch(line) else line for line in LINE_MARK.sub("", text).split("\n")]
     text = "\n".join(lines).strip("\0\n ")
     if "*" in text or "~~" in text:
-        text = DROP_CAP.sub(lambda match: match[0][:-1], text)
-        text = EMPHASIS.sub(r"\2\3", EMPHASIS.sub(r"\2\3", text))  # twice: bold around italics
+        if "T*" in text or "W*" in text or "I*" in text:
+            text = DROP_CAP.sub(lambda match: match[0][:-1], text)
+        text, found = EMPHASIS.subn(r"\2\3", text)
+        text = EMPHASIS.sub(r"\2\3", text) if found else text  # again: bold around italics
     if "_" in text:
         text = UNDERLINED.sub(r"\1", text)
     if any(mark in text for mark in "*^\\"):
@@ -249,5 +251,13 @@ def _plain(line: str) -> str:
 
 def _trimmed(lines: list[str]) -> list[str]:
     """Without empty lines and ruled ones at either end."""
-    own = [index for index, line in enumerate(lines) if line and not ORNAMENT.fullmatch(line)]
-    return lines[own[0] : own[-1] + 1] if own else []
+    start, end = 0, len(lines)
+    while start < end and not _is_own(lines[start]):
+        start += 1
+    while start < end and not _is_own(lines[end - 1]):
+        end -= 1
+    return lines[start:end]
+
+
+def _is_own(line: str) -> bool:
+    return bool(line) and not ORNAMENT.fullmatch(line)

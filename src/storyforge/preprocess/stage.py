@@ -7,12 +7,11 @@ Params  preprocess
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
 
@@ -25,11 +24,13 @@ from storyforge.core.launch import launch
 from storyforge.core.params import Params
 from storyforge.core.records import SIDES, Exchange, Story, read_prompts
 from storyforge.core.text import printable
-from storyforge.core.words import WORD
+from storyforge.core.words import WORD, shingles
+from storyforge.core.workers import processors, shared
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
 from storyforge.preprocess.drafts import Draft, Profile, drafts
+from storyforge.preprocess.guards import heavy_rules, require_moderate_rules
 from storyforge.preprocess.heldout import (
     HeldOutPrompts,
     SplitParams,
@@ -38,8 +39,6 @@ from storyforge.preprocess.heldout import (
     hold_out,
 )
 from storyforge.preprocess.overlap import sketch
-from storyforge.preprocess.pool import shared_out
-from storyforge.preprocess.shares import remarks, require_moderate_rules
 
 RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
 BATCH = 32  # stories given to a process at once
@@ -71,7 +70,7 @@ class Examiner:
 
     def _examine(self, story: Story, draft: Draft) -> tuple[Candidate, bytes]:
         reasons = filters.judged(draft, self.params.profiles[story.source])
-        grams = corpus.shingles(draft.all_words, self.params.corpus.shingle_words)
+        grams = shingles(draft.all_words, self.params.corpus.shingle_words)
         if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
             reasons["contaminated"] = why
         asked = story.prompt or ""
@@ -126,8 +125,9 @@ def preprocess(
         file.seek(0)
         accounts = _written(candidates, file, folder)
     path.unlink()
-    require_moderate_rules(accounts, params.max_rule_share)
-    return report(accounts, candidates, params.split, ended)
+    made = report(accounts, candidates, params.split, ended)
+    require_moderate_rules(made, params.max_rule_share)
+    return made
 
 
 def _examined(
@@ -136,20 +136,24 @@ def _examined(
     """In the order of the stories, however many processes there are."""
     stories = iter(tqdm(stories, "preprocess", unit=" stories", disable=None))
     batches = iter(lambda: list(islice(stories, BATCH)), [])
-    each = examiner.examine_all
-    answers = shared_out(each, batches, processes) if processes > 1 else map(each, batches)
-    yield from chain.from_iterable(answers)
+    for examined in shared(examiner.examine_all, batches, processes, _place):
+        yield from examined
+
+
+def _place(batch: Sequence[Story]) -> str:
+    first, last = batch[0], batch[-1]
+    return f"data/raw/{first.source}.jsonl, from story {first.id} to {last.id}"
 
 
 def _shingles_of(file: BinaryIO, starts: Sequence[int], length: int) -> Callable[[int], frozenset[str]]:
     """A function that reads a draft's shingles from the file; it remembers the last few."""
 
     @lru_cache(maxsize=256)
-    def shingles(number: int) -> frozenset[str]:
+    def of_draft(number: int) -> frozenset[str]:
         file.seek(starts[number])
-        return corpus.shingles(WORD.findall(json.loads(file.readline())["story"].casefold()), length)
+        return shingles(WORD.findall(json.loads(file.readline())["story"].casefold()), length)
 
-    return shingles
+    return of_draft
 
 
 def _written(candidates: Sequence[Candidate], lines: Iterable[bytes], folder: Path) -> dict[str, Account]:
@@ -196,9 +200,7 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     params, held_out = PreprocessParams.load(), [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
-    # A job that was given 4 cores of a node's 128 starts 4 workers; macOS does not tell.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = cores if large else 1
+    processes = processors() if large else 1
     with published_folder(processed) as folder:
         read = Read()
         metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, processes)
@@ -211,8 +213,6 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
         print(printable(f"{source}: {rows} of {of}{stories:,} {'story' if stories == 1 else 'stories'}"))
         if dropped := {rule: row["dropped"] for rule, row in account["rules"].items() if row["dropped"]}:
             print(f"  dropped: {', '.join(f'{count:,} {rule}' for rule, count in dropped.items())}")
-        for remark in remarks(source, account, params.max_rule_share):
-            print(f"  {remark}")
         if copies := read.copies(account):
             print(printable(f"  {copies}: leave one draft of each story"))
         if languages := account.get("languages"):
@@ -220,6 +220,8 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
         if missing := account["held_out_but_absent"]:
             absent = printable(", ".join(missing))
             print(f"  held out in params.yaml but not among the stories: {absent}")
+    for line in heavy_rules(metadata, params.max_rule_share):
+        print(printable(line))
     print(outlook(metadata))
     return {"processes": processes}
 

@@ -4,7 +4,7 @@ import json
 import re
 from string import Template
 
-from storyforge.report import findings, provenance
+from storyforge.report import findings, judging, provenance
 from storyforge.report.page import code, plain
 from storyforge.report.provenance import Provenance
 from storyforge.report.verdict import changes
@@ -21,7 +21,7 @@ CONVERTED = (
 )
 
 
-def card(of: Provenance, details: findings.Row, template: str) -> str:
+def card(of: Provenance, details: findings.Row, phase: judging.Phase, template: str) -> str:
     """Front matter, then Markdown. No licence is claimed: that is for whoever publishes the adapter.
 
     In the front matter a value is JSON on one line: valid YAML whatever it contains.
@@ -51,6 +51,7 @@ def card(of: Provenance, details: findings.Row, template: str) -> str:
         units=findings.UNITS,
         summary=f"{changes(plain(of.base), details)}\n{findings.summary(details)}",
         losses=findings.losses(details),
+        phase=judging.summary(phase),
         limits=findings.limits(details, of.accounts.get("ends_held_out", ())),
         licences="\n".join(licences),
         hashes=provenance.hashes(of),

@@ -45,6 +45,14 @@ def contains_zero(gap: Row) -> bool:
     return gap["low"] <= 0 <= gap["high"]
 
 
+def interval(row: Row, form: str = "+.3f", key: str = "value") -> str:
+    """The value with its 95 % interval, where it has one; nothing where there is no value."""
+    if row[key] is None:
+        return ""
+    span = "" if row["low"] is None else f" ({row['low']:{form}} to {row['high']:{form}})"
+    return f"{row[key]:{form}}{span}"
+
+
 def summary(details: Row) -> str:
     """What was found beside the verdict."""
     prompt = f"- **The prompt.** {of_prompts(details['prompt_use'])}\n" if details["prompt_use"] else ""
@@ -95,9 +103,7 @@ def several(parts: Mapping[str, Row]) -> Mapping[str, Row]:
 
 def loss_table(parts: Mapping[str, Row]) -> str:
     def numbers(row: Row) -> Iterator[str]:
-        gain = row["improvement"]
-        span = "" if gain["low"] is None else f" ({gain['low']:+.3f} to {gain['high']:+.3f})"
-        yield f"{gain['nats_per_token']:+.3f}{span}"
+        yield interval(row["improvement"], key="nats_per_token")
         for name, form in (("loss", ".3f"), ("bits_per_byte", ".3f"), ("perplexity", ".1f")):
             yield f"{row['base'][name]:{form}} → {row['tuned'][name]:{form}}"
 
@@ -126,9 +132,7 @@ def _measured(name: str, row: Row) -> list[str]:
     means = [shown(name, row[writer]) + (" †" if writer in row["outside"] else "") for writer in WRITERS]
     gap, corpus, form = row["difference"], row["corpus"], measure(name).form
     unit = " points" if "%" in form else ""
-    change = "" if gap is None else f"{gap['value']:+{form}}"
-    if has_interval(row):
-        change += f" ({gap['low']:+{form}} to {gap['high']:+{form}})"
+    change = interval(gap, f"+{form}") if gap else ""
     low, high = (shown(name, corpus[end]) for end in ("p5", "p95")) if corpus else ("", "")
     human = f"{low.removesuffix(' %')} to {high}" if corpus else ""
     return [measure(name).name, *means, human, change and change.replace("%", "") + unit]

@@ -18,7 +18,13 @@ MOST_GROUPS = 12  # that a picture names
 BEYOND = 0.12  # how far outside the human range a mark may stand, of that range's width
 
 PAPER, INK, SOFT, LINE = "#fdfdfb", "#1d1f23", "#5b616b", "#d9dbd6"
-BASE, TUNED = "#8a8f98", "#b5432a"
+BASE, TUNED, ALIGNED = "#8a8f98", "#b5432a", "#2a5db5"
+MARKS = (
+    ("base", "o", 6, BASE),
+    ("tuned", "D", 5, TUNED),
+    ("aligned", "D", 5, ALIGNED),
+    ("human", "|", 12, INK),
+)
 # matplotlib reads these as it makes each part of a figure.
 STYLE = {
     "font.size": 9,
@@ -34,7 +40,9 @@ STYLE = {
 
 
 @rc_context(STYLE)
-def loss(train: Sequence[Mapping[str, float]], val: Sequence[Mapping[str, float]]) -> Figure:
+def loss(
+    train: Sequence[Mapping[str, float]], val: Sequence[Mapping[str, float]], unit: str = "nats per token"
+) -> Figure:
     """Training loss smoothed over WINDOW steps, validation as measured, the base as a line."""
     losses = [row["loss"] for row in train]
     parts = (losses[max(0, at - WINDOW + 1) : at + 1] for at in range(len(losses)))
@@ -48,7 +56,7 @@ def loss(train: Sequence[Mapping[str, float]], val: Sequence[Mapping[str, float]
         points = [row["step"] for row in val], [row["loss"] for row in val]
         axes.plot(*points, "o-", markersize=4, color=TUNED, label="validation")
     axes.set_xlabel("step")
-    axes.set_ylabel("nats per token")
+    axes.set_ylabel(unit)
     axes.legend(frameon=False)
     return figure
 
@@ -152,6 +160,28 @@ def writing(measures: Mapping[str, Any]) -> Figure:
     axes.set_ylim(len(measures) - 0.4, -0.6)
     axes.spines[:].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+@rc_context(STYLE)
+def rules(scores: Mapping[str, Any]) -> Figure:
+    """Each check's means: how far aligned went from tuned, with base and human texts beside."""
+    writers = scores["writers"]
+    names = list(scores["differences"]["aligned-tuned"]["checks"])
+    figure, (axes,) = _panels([ROW * (len(names) + 3)])
+    for at, name in enumerate(names):
+        ends = [writers[writer]["checks"][name] for writer in ("tuned", "aligned")]
+        axes.plot(ends, [at, at], color=LINE, linewidth=4, zorder=0)
+    for writer, mark, size, color in MARKS:
+        checks = writers.get(writer, {"checks": {}})["checks"]
+        places = {at: checks[name] for at, name in enumerate(names) if checks.get(name) is not None}
+        line = {"linestyle": "none", "markersize": size, "color": color, "label": writer}
+        axes.plot([*places.values()], [*places], mark, **line)
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel("share of the opportunities at which the rule was kept")
+    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 

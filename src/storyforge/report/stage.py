@@ -1,8 +1,9 @@
 """Writes up what the other stages made and measured.
 
-Reads   params.yaml, data/raw, data/processed, models/tuned, data/evaluated, and the curves
-        metrics/train_loss.tsv and metrics/val_loss.tsv
-Writes  reports: report.md, its pictures, report.html (the same as one file), MODEL_CARD.md
+Reads   params.yaml, data/raw, data/processed, models/tuned, data/evaluated, data/revised, models/aligned,
+        data/judged, and the curves metrics/train_loss.tsv, metrics/val_loss.tsv and metrics/align_loss.tsv
+Writes  reports: report.md and, of the second phase, judging.md; their pictures; report.html and judging.html
+        (each the same as one file); MODEL_CARD.md
 Params  all of params.yaml: the report shows every choice
 
 The model card is not beside the adapter: it holds what was measured of the adapter after that was written and
@@ -16,7 +17,9 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -28,8 +31,9 @@ from storyforge.core.files import published_folder, read_json, read_jsonl, read_
 from storyforge.core.launch import launch
 from storyforge.core.records import SIDES, Exchange
 from storyforge.core.text import printable
-from storyforge.report import findings, pictures, provenance
+from storyforge.report import findings, judging, pictures, provenance
 from storyforge.report.card import card
+from storyforge.report.judging import Phase
 from storyforge.report.page import fenced, page, plain
 from storyforge.report.provenance import Provenance
 from storyforge.report.verdict import learned, verdict
@@ -39,11 +43,18 @@ DOTS_PER_INCH = 160
 HOME = re.compile(
     r"(?<![\w.])(?:/home/|/Users/|[A-Za-z]:[\\/]Users[\\/])[^/\\\s\"':,\]}]+|(?<![\w./])/root(?![\w.-])"
 )
+TEMPLATES = ("report", "judging", "card")
 MOST_PAIRS = 16  # prompts whose answers are printed: a page, not a book
 
 
 def report(
-    of: Provenance, details: findings.Row, samples: list[dict[str, Any]], params: str, template: str
+    of: Provenance,
+    details: findings.Row,
+    samples: list[dict[str, Any]],
+    phase: Phase,
+    *,
+    params: str,
+    template: str,
 ) -> str:
     """The report in Markdown: findings first, then what they rest on."""
     writing, first = details["writing"], [row for row in samples if not row.get("sample")]
@@ -56,6 +67,7 @@ def report(
         units=findings.UNITS,
         summary=findings.summary(details),
         losses=findings.losses(details),
+        phase=judging.summary(phase),
         general=findings.loss_table(details["general_kinds"]),
         answers=f"{writing['samples']:,}",
         opening_words=of.choices["evaluate"]["opening_words"],
@@ -78,45 +90,70 @@ def main(
     params: Path,
     raw: Path,
     processed: Path,
-    adapter: Path,
+    tuned: Path,
     evaluated: Path,
+    revised: Path,
+    aligned: Path,
+    judged: Path,
     train_curve: Path,
     val_curve: Path,
+    align_curve: Path,
     reports: Path,
 ) -> None:
+    inputs = (params, raw, processed, tuned, evaluated, revised, aligned, judged)
     of = Provenance(
         choices=without_home(read_yaml(params)),
         collected=without_home(read_json(raw / "collection_report.json")),
         accounts=read_json(processed / "metadata.json"),
-        train=read_json(adapter / "training.json"),
-        hashes={path.as_posix(): fingerprint(path) for path in (params, raw, processed, adapter, evaluated)},
+        train=read_json(tuned / "training.json"),
+        hashes={path.as_posix(): fingerprint(path) for path in inputs},
     )
-    details, samples = (
-        read_json(evaluated / "details.json"),
-        list(read_jsonl(evaluated / "samples.jsonl", dict)),
-    )
-    report_template, card_template, style = (
-        (FOLDER / name).read_text(encoding="utf-8")
-        for name in ("report.template", "card.template", "page.css")
-    )
-    text = report(of, details, samples, without_home(params.read_text(encoding="utf-8")), report_template)
+    details, phase = read_json(evaluated / "details.json"), _phase(revised, aligned, judged)
+    samples = list(read_jsonl(evaluated / "samples.jsonl", dict))
+    templates = {name: (FOLDER / f"{name}.template").read_text("utf-8") for name in TEMPLATES}
+    choices = without_home(params.read_text(encoding="utf-8"))
+    pages = {
+        "report": report(of, details, samples, phase, params=choices, template=templates["report"]),
+        "judging": judging.page(phase, templates["judging"]),
+    }
+    curves = [_read_tsv(curve) for curve in (train_curve, val_curve, align_curve)]
     figures = {
         "improvement": partial(pictures.improvement, details),
         "writing": partial(pictures.writing, findings.pictured(details["writing"])),
-        "loss": partial(pictures.loss, _read_tsv(train_curve), _read_tsv(val_curve)),
+        "loss": partial(pictures.loss, *curves[:2]),
         "funnel": partial(pictures.funnel, of.accounts["sources"]),
         "lengths": partial(pictures.lengths, _lengths(processed)),
+        "rules": partial(pictures.rules, phase.details.get("scores")),
+        "align_loss": partial(pictures.loss, curves[2], (), "loss"),
     }
-    # A picture that the text does not show is not drawn: `writing` has nothing to show for a small corpus.
-    drawn = {name: png(draw()) for name, draw in figures.items() if f"]({name}.png)" in text}
+    drawn = _drawn(figures, "".join(pages.values()))
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
     with published_folder(reports) as folder:
         for name, content in drawn.items():
             (folder / f"{name}.png").write_bytes(content)
-        (folder / "report.html").write_text(page(f"{of.base}, tuned", text, drawn, style), encoding="utf-8")
-        (folder / "report.md").write_text(text, encoding="utf-8")
-        (folder / "MODEL_CARD.md").write_text(card(of, details, card_template), encoding="utf-8")
+        for name, text in pages.items():
+            html = page(f"{of.base}, tuned", text.replace("](judging.md)", "](judging.html)"), drawn, style)
+            (folder / f"{name}.html").write_text(html, encoding="utf-8")
+            (folder / f"{name}.md").write_text(text, encoding="utf-8")
+        (folder / "MODEL_CARD.md").write_text(card(of, details, phase, templates["card"]), encoding="utf-8")
     found = learned(of.base, details)
     print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
+
+
+def _drawn(figures: Mapping[str, Callable[[], Figure]], text: str) -> dict[str, bytes]:
+    """Those that the text shows: `writing` has nothing to show for a small corpus."""
+    return {name: png(draw()) for name, draw in figures.items() if f"]({name}.png)" in text}
+
+
+def _phase(revised: Path, aligned: Path, judged: Path) -> Phase:
+    pairs = read_jsonl(revised / "pairs.jsonl", dict)
+    return Phase(
+        read_json(revised / "report.json"),
+        read_json(aligned / "training.json"),
+        read_json(judged / "details.json"),
+        list(islice(pairs, judging.MOST_PAIRS)),
+        list(read_jsonl(judged / "texts.jsonl", dict)),
+    )
 
 
 def without_home(value: Any) -> Any:
@@ -164,9 +201,9 @@ def _read_tsv(path: Path) -> list[dict[str, float]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t")
-            return [{name: float(value) for name, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}: run `dvc repro train`") from None
+            return [{name: float(row[name]) for name in ("step", "loss")} for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read: {error}: run `dvc repro`") from None
 
 
 if __name__ == "__main__":

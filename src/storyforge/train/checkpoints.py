@@ -111,7 +111,7 @@ def explain_start(work: Path, parts: Mapping[str, Any]) -> None:
     others = sorted(folder for folder in work.parent.glob("[!.]*") if _checkpoints(folder))
     if others:
         said = "; ".join(f"{_checkpoints(other)[0]}, {_differing(other, parts)}" for other in others)
-        print(f"starts from the base: the checkpoints that lie there are of other runs: {said}")
+        print(f"starts anew: the checkpoints that lie there are of other runs: {said}")
 
 
 def _differing(other: Path, parts: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from storyforge.model.params import ModelParams
-from storyforge.train.schedule import TrainParams
+from storyforge.train.params import TrainParams
 
 PROCESS = 1 << 30  # bytes of Python, torch and its libraries
 NF4 = 0.55  # bytes a weight, with its scales (Dettmers et al. 2023: 4.1 bits, and what is not quantised)

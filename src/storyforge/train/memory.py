@@ -16,6 +16,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import write_json
 from storyforge.core.launch import memory_cgroups
 from storyforge.train.checkpoints import newest
+from storyforge.train.schedule import LoopParams
 
 NOTE = "memory.json"
 MOST_KILLS = 2  # for memory, at one checkpoint; then the budget is halved
@@ -31,10 +32,11 @@ class Budget:
     make one run, the first of them keeps the note.
     """
 
-    def __init__(self, work: Path, tokens: int, longest: int):
-        self.work, self.longest = work, longest
+    def __init__(self, work: Path, params: LoopParams, longest: int):
+        self.work, self.section, self.longest = work, params.section, longest
         # `kills` for memory at the checkpoint of `step`; `running_since`: what the kernel had counted then.
-        self.note = {"micro_batch_tokens": tokens, "kills": 0, "step": 0, "running_since": None}
+        self.note = {"micro_batch_tokens": params.micro_batch_tokens}
+        self.note |= {"kills": 0, "step": 0, "running_since": None}
         with suppress(OSError, ValueError):  # none yet, or damaged: begin as if there were none
             self.note |= json.loads((work / NOTE).read_bytes())
 
@@ -80,12 +82,13 @@ class Budget:
         clear_device_cache(garbage_collection=True)
 
     def halve(self, reason: str) -> None:
-        """Half the tokens; UserError where the longest story goes through alone already."""
-        # A micro-batch holds a story at least, so a smaller budget would cut the batches no finer.
+        """Half the tokens; UserError where the longest story, or pair of them, goes through alone already."""
+        # A micro-batch holds an item at least, so a smaller budget would cut the batches no finer.
         if self.tokens <= self.longest:
             raise UserError(
-                f"{reason} with a single story of {self.longest} tokens: set train.gradient_checkpointing: "
-                "true, lower train.max_tokens, or on CUDA set model.quantization: nf4"
+                f"{reason} with a single story or pair of {self.longest} tokens: set "
+                f"{self.section}.gradient_checkpointing: true, lower {self.section}.max_tokens, "
+                "or on CUDA set model.quantization: nf4"
             )
         # Halves reach any fit within a factor of two, and machines that halve as often agree in their bits.
         half = self.tokens // 2

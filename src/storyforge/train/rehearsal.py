@@ -14,16 +14,19 @@ from accelerate.utils.memory import clear_device_cache
 
 from storyforge.core.errors import UserError
 from storyforge.model.device import machine_class
-from storyforge.model.encoding import Encoded, micro_batches
+from storyforge.model.encoding import Encoded, micro_batches, singly
 from storyforge.model.likelihood import add_gradients
 from storyforge.model.loading import base_config
 from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import newest
 from storyforge.train.footprint import multiplied
-from storyforge.train.loop import Run, mean_nll, train, trainable
+from storyforge.train.loop import train
 from storyforge.train.memory import out_of_memory
-from storyforge.train.schedule import TrainParams, batches
+from storyforge.train.params import TrainParams
+from storyforge.train.run import Run, trainable
+from storyforge.train.schedule import batches
 from storyforge.train.stage import fresh_model
+from storyforge.train.step import losses
 
 VALIDATED = 8  # stories
 
@@ -58,14 +61,14 @@ def rehearse(
     plan, ends = batches(stories, params), {}  # ends: step → when it ended
     begin = time.perf_counter()
     steps = min(steps, len(plan))
-    few = params.model_copy(update={"max_steps": steps, "checkpoint_every": steps})
+    few, first_ones = params.model_copy(update={"checkpoint_every": steps}), map(singly, plan[:steps])
 
     def note(step: int, _: dict[str, float]) -> None:
         ends[step] = time.perf_counter()
 
     with TemporaryDirectory() as folder:
         model, work = fresh_model(model_params, params), Path(folder)
-        run = train(model, stories, [], model_params, few, work=work, log=note)
+        run = train(model, list(first_ones), [], model_params, few, work=work, log=note)
         checkpoint_s = time.perf_counter() - ends[run.state.step]
         checkpoint = newest(work)
         checkpoint_bytes, adapter_bytes = size(checkpoint), size(checkpoint / "best.safetensors")
@@ -75,7 +78,7 @@ def rehearse(
     validation_token_s, rows = 0.0, val[:VALIDATED]
     if rows:
         mark = time.perf_counter()
-        mean_nll(run.model, rows, 2 * run.params.micro_batch_tokens, run.accelerator)
+        losses(run.model, singly(rows), 2 * run.params.micro_batch_tokens, run.accelerator)
         validation_token_s = (time.perf_counter() - mark) / sum(len(row.ids) for row in rows)
     return Costs(
         machine=machine_class(model_params),

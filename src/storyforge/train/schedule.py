@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from storyforge.core.choice import rank
-from storyforge.core.params import Params, Slice
-from storyforge.model.params import LoraParams
+from storyforge.core.params import Slice
 
 if TYPE_CHECKING:  # torch comes with it
     from storyforge.model.encoding import Encoded
@@ -18,6 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class LoopParams(Slice):
+    section: ClassVar[str] = "train"  # as errors name it
     seed: NonNegativeInt
     epochs: PositiveInt
     max_steps: PositiveInt | None  # an earlier end; the schedule is laid over what is really trained
@@ -34,11 +34,6 @@ class LoopParams(Slice):
     validation_stories: PositiveInt | None
     patience: PositiveInt | None
     checkpoint_every: PositiveInt
-
-
-class TrainParams(LoopParams, Params):
-    section: ClassVar[str] = "train"
-    lora: LoraParams
 
 
 def batches(train: "Sequence[Encoded]", params: LoopParams) -> "list[list[Encoded]]":

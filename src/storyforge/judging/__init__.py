@@ -1,0 +1,1 @@
+"""Paid calls to language models: asked once, kept for good, never dearer than allowed."""

@@ -1,0 +1,1 @@
+"""What good fiction is asked to be: the constitution, and which of its rules a machine can check."""

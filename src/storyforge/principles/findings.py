@@ -1,0 +1,20 @@
+"""Finding: what a check says of one text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Span = tuple[int, int]  # from and to, in characters of the text
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How well a text keeps one rule: 1 at every opportunity, 0 at none."""
+
+    score: float
+    spans: tuple[Span, ...]  # where the rule is broken; empty too where something is missing
+    opportunities: int  # at least 1: what a mean over texts weighs the score with
+
+
+def finding(kept: float, opportunities: int, spans: Sequence[Span] = ()) -> Finding | None:
+    """None where there was no opportunity to keep or to break the rule."""
+    return Finding(kept / opportunities, tuple(spans), opportunities) if opportunities else None

@@ -1,0 +1,272 @@
+"""The second phase: what the aligned writer is, which rules it keeps, what a judge said of it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from string import Template
+
+from storyforge.core.text import one_line
+from storyforge.report.findings import Row, contains_zero, interval
+from storyforge.report.page import cell, code, plain, quoted, table
+
+WRITERS = ("base", "tuned", "aligned", "constitution", "human")
+MAIN = "aligned-tuned"  # what the second phase changed
+CAVEAT = (
+    "Checks tell whether a rule was kept, not whether a text is good, and the aligned writer was trained on "
+    "pairs that were chosen by the same rules. So a higher score says that rules which a machine can check "
+    "are kept more often, and nothing about quality."
+)
+OBJECTIVES = {
+    "dpo": "direct preference optimisation (Rafailov et al. 2023)",
+    "simpo": "SimPO (Meng et al. 2024)",
+    "sft": "supervised training on accepted revisions",
+}
+JUDGES = {
+    "checks": "the checks themselves: rules kept, no judgement of quality",
+    "anthropic": "a model of Anthropic's API, which saw the texts without their writers' names",
+    "openai": "a model behind a compatible server, which saw the texts without their writers' names",
+}
+MOST_PAIRS = 3  # that the page shows; all of them are in data/revised
+MOST_PROMPTS = 1  # answered by every writer
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What `revise`, `align` and `judge` left; the names are those of their files."""
+
+    report: Row
+    training: Row
+    details: Row
+    pairs: Sequence[Row] = ()
+    texts: Sequence[Row] = ()
+
+    @property
+    def is_on(self) -> bool:
+        return not self.training.get("off")
+
+    @property
+    def silence(self) -> str | None:
+        """Why no result of the second phase is reported; None where one is."""
+        if not self.is_on:
+            return "This run has no second phase (`revise.prompts: 0`): no writer was trained on principles."
+        if self.details.get("off"):
+            return f"The aligned writer was not compared with the others: {plain(self.details['why'])}."
+        if not self.details["fit"]:
+            return (
+                f"The judge, {JUDGES[self.details['judge']]}, failed its trial on pairs that any reader "
+                f"decides at once ({plain(self.details['why'])}), so nothing that it said is reported."
+            )
+        return None
+
+
+def summary(phase: Phase) -> str:
+    """For the report and the model card: what was found, with the caveat; or why there is nothing."""
+    if phase.silence:
+        return f"{made(phase)}\n\n{phase.silence}" if phase.is_on else phase.silence
+    return f"{made(phase)}\n\n{verdict(phase)}\n\n{CAVEAT}"
+
+
+def page(phase: Phase, template: str) -> str:
+    """judging.md: everything that was found, or why there is nothing."""
+    title, _, rest = template.partition("\n\n")
+    if phase.silence:
+        return f"{title}\n\n{summary(phase)}\n"
+    details = phase.details
+    return Template(f"{title}\n\n{rest}").substitute(
+        summary=summary(phase),
+        tried=f"{details['prompts']} held-out prompts, {details['samples']} answers of each writer to each",
+        rules=rules(details["scores"]),
+        judge=JUDGES[details["judge"]],
+        gate=gate(details["gate"]),
+        won=won(details["pairs"]),
+        principles=principles(details["pairs"][MAIN]),
+        variety=variety(details["diversity"]),
+        warnings="\n".join(f"- {plain(each)}" for each in details["warnings"]) or "None.",
+        drafts=drafts(phase.report),
+        pairs="\n\n".join(map(pair, phase.pairs[:MOST_PAIRS])),
+        answers=answers(phase.texts),
+    )
+
+
+def made(phase: Phase) -> str:
+    """What the aligned writer is."""
+    train = phase.training
+    items = ((name, train.get(name)) for name in ("pairs", "revisions", "human_stories"))
+    many = " and ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in items if count)
+    said = (
+        f"*Aligned* is the tuned adapter, trained further for {train['steps']:,} steps by "
+        f"{OBJECTIVES[train['objective']['kind']]} on {many}, chosen by the principles of "
+        "`data/constitution.yaml`."
+    )
+    if train["stopped"]:
+        guard = code(f"align.guards.{train['stopped']}")
+        said += f" {guard} ended the training: the adapter of step {train['kept_step']:,} is kept."
+    return said if train["kept_step"] else f"{said} That of step 0 is the tuned adapter itself."
+
+
+def verdict(phase: Phase) -> str:
+    """A list in Markdown; no item is stronger than its interval."""
+    details, human = phase.details, phase.training["human_loss"]
+    items = [f"**Rules.** {kept(details)}", f"**Single checks.** {moved(details)}"]
+    if details["judge"] != "checks":
+        items.append(f"**The judge.** {preferred(details)}")
+    rise = human["aligned"] - human["tuned"]
+    loss = f"{human['tuned']:.3f} → {human['aligned']:.3f} nats per token ({rise:+.3f})"
+    items.append(f"**The price.** Loss on human validation stories: {loss}.")
+    return "\n".join(f"- {item}" for item in items)
+
+
+def kept(details: Row) -> str:
+    """The weighted score of aligned and tuned, beside human texts."""
+    means = {name: row["score"] for name, row in details["scores"]["writers"].items()}
+    gap = details["scores"]["differences"][MAIN]["score"]
+    if gap["value"] is None:
+        return "No check had an opportunity in the answers of both writers: there is no score to compare."
+    score = f"{means['tuned']:.3f} → {means['aligned']:.3f} of 1"
+    if means.get("human") is not None:
+        score += f"; human texts {means['human']:.3f}"
+    span = f"difference {interval(gap)}, 95 % interval; {gap['groups']} prompts"
+    if gap["low"] is None:
+        return f"Score {score}. Fewer than three prompts give no interval, so nothing is shown."
+    if contains_zero(gap):
+        return (
+            "Whether aligned keeps the rules more often than tuned is not shown: the interval contains 0. "
+            f"Score {score} ({span})."
+        )
+    often = "more" if gap["low"] > 0 else "**less**"
+    return f"Aligned keeps the rules that a machine can check {often} often than tuned: {score} ({span})."
+
+
+def moved(details: Row) -> str:
+    """The checks whose interval lies on one side of 0; the fallen ones are named first."""
+    gaps = details["scores"]["differences"][MAIN]["checks"]
+    clear = {name: gap for name, gap in gaps.items() if gap["low"] is not None and not contains_zero(gap)}
+    down, up = ([name for name, gap in clear.items() if (gap["value"] > 0) == is_up] for is_up in (0, 1))
+    said = [
+        f"{', '.join(f'{_name(name)} {interval(clear[name])}' for name in names)} kept {often} often"
+        for often, names in (("**less**", down), ("more", up))
+        if names
+    ]
+    if not said:
+        return f"No interval of the {len(gaps)} checks lies on one side of 0."
+    return f"Of {len(gaps)}, those with an interval on one side of 0: {'; '.join(said)}."
+
+
+def preferred(details: Row) -> str:
+    rate = details["pairs"][MAIN]["win_rate"]
+    if rate["value"] is None:
+        return "It gave no verdict on aligned and tuned."
+    said = f"Aligned wins {_percent(rate)} of the comparisons with tuned, ties counting half"
+    if rate["low"] is None or rate["low"] <= 0.5 <= rate["high"]:
+        return f"{said}: no preference is shown."
+    return f"{said}: it prefers **{'aligned' if rate['low'] > 0.5 else 'tuned'}**."
+
+
+def rules(scores: Row) -> str:
+    """Every check: the writers' means, and what the second phase changed."""
+    shown = [name for name in WRITERS if name in scores["writers"]]
+    gaps = {"score": scores["differences"][MAIN]["score"], **scores["differences"][MAIN]["checks"]}
+    means = {name: {"score": row["score"], **row["checks"]} for name, row in scores["writers"].items()}
+    return table(
+        ["", *shown, "aligned − tuned (95 % interval)"],
+        [
+            [
+                "**weighted score**" if name == "score" else _name(name),
+                *(_mean(means[writer].get(name)) for writer in shown),
+                interval(gaps[name]),
+            ]
+            for name in gaps
+        ],
+    )
+
+
+def gate(found: Row) -> str:
+    kinds = [
+        [_name(kind), f"{row['right']} of {row['pairs']}", "yes" if row["claimed"] else "no"]
+        for kind, row in found["kinds"].items()
+    ]
+    orders = found["planted"]
+    return (
+        f"{table(['worse text', 'judged right', 'counts'], kinds)}\n\n"
+        f"Texts with an instruction to the judge moved {orders['moved']} of {orders['pairs']} verdicts."
+    )
+
+
+def won(pairs: Mapping[str, Row]) -> str:
+    rows = [
+        [
+            plain(name.replace("-", " against ", 1)),
+            *(f"{row[key]:,}" for key in ("wins", "ties", "losses", "missing")),
+            _percent(row["win_rate"]),
+            _percent(row["length_controlled"]),
+            "" if row["position_bias"] is None else f"{row['position_bias']:.0%}".replace("%", " %"),
+        ]
+        for name, row in pairs.items()
+    ]
+    head = ["", "wins", "ties", "losses", "missing", "win rate (95 %)", "at equal length", "order decides"]
+    return table(head, rows)
+
+
+def principles(row: Row) -> str:
+    columns = ("wins", "ties", "losses")
+    rows = [[_name(id), *(str(found[key]) for key in columns)] for id, found in row["principles"].items()]
+    return table(["aligned against tuned", *columns], rows)
+
+
+def variety(found: Row) -> str:
+    human = found["human"] or {}
+    rows = [
+        [plain(name), _mean(row["distinct_2"]), _mean(row["self_bleu"])]
+        for name, row in found["writers"].items()
+    ]
+    ends = [human.get(name) for name in ("distinct_2", "self_bleu")]
+    spans = [f"{span['p5']:.3f} to {span['p95']:.3f}" if span else "" for span in ends]
+    return table(["", "distinct pairs", "self-BLEU"], [*rows, ["human, 5–95 %", *spans]])
+
+
+def drafts(report: Row) -> str:
+    """What became of the drafts, and how they kept the rules beside the corpus' own stories."""
+    prompts, counts = report["prompts"], report["pairs"]
+    said = (
+        f"{report['drafts']['texts']:,} drafts of {prompts['answered']:,} training prompts, "
+        f"{prompts['seen_by_train']:,} of which `train` had seen, gave {counts['all']:,} pairs; "
+        f"{counts['held_out']:,} of them are held out from `align`."
+    )
+    if report.get("notice"):
+        said += f"\n\n**{plain(report['notice'])}**"
+    reasons = [[plain(reason), f"{count:,}"] for reason, count in report["reasons"].items()]
+    return f"{said}\n\n{table(['not taken', 'how often'], reasons)}" if reasons else said
+
+
+def pair(row: Row) -> str:
+    scores = row["meta"]["scores"]
+    found = [
+        cell(row[side], ", ".join(f"{_name(name)} {value:.2f}" for name, value in scores[side].items()))
+        for side in ("chosen", "rejected")
+    ]
+    return f"{quoted(row['prompt'])}\n\n{table(['chosen', 'rejected'], [found])}"
+
+
+def answers(texts: Sequence[Row]) -> str:
+    """The first prompts as every writer and the human author answered them."""
+    first: dict[str, dict[str, Row]] = {}
+    for row in texts:
+        first.setdefault(row["prompt_id"], {}).setdefault(row["writer"], row)
+    parts = []
+    for found in list(first.values())[:MOST_PROMPTS]:
+        named = [name for name in WRITERS if name in found]
+        cells = [cell(found[name]["text"], f"{found[name]['tokens']} tokens") for name in named]
+        parts.append(f"{quoted(found[named[0]]['prompt'])}\n\n{table(named, [cells])}")
+    return "\n\n".join(parts)
+
+
+def _name(name: str) -> str:
+    return plain(one_line(re.sub("_", " ", name)))
+
+
+def _mean(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _percent(rate: Row) -> str:
+    return interval(rate, ".0%").replace("%", " %")
