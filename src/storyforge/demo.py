@@ -52,11 +52,7 @@ def page() -> None:
     st.title("StoryForge", anchor=False)
     try:
         enter()
-        base = ModelParams.load().name.rpartition("/")[2]
-        about = f"base is {base} unchanged, tuned the same model with the adapter trained here"
-        ready = writers()
-        more = ", aligned that adapter trained further by the principles" if ALIGNED in ready.names else ""
-        st.caption(f"{about}{more}.")
+        st.caption(about(ready := writers()))
         prompts = [each for each in asked([], least_held_out=HELD_OUT) if len(each.prompt) <= MAX_CHARACTERS]
         presets = {session.title(prompt): prompt for prompt in prompts}
         params, first = sampling({}), next(iter(presets))
@@ -98,6 +94,13 @@ def page() -> None:
         st.rerun()
     with asking:
         history(st.session_state.requests)
+
+
+def about(ready: Writers) -> str:
+    """What the names of the writers mean."""
+    base = ModelParams.load().name.rpartition("/")[2]
+    more = ", aligned that adapter trained further by the principles" if ALIGNED in ready.names else ""
+    return f"base is {base} unchanged, tuned the same model with the adapter trained here{more}."
 
 
 def controls(ready: Writers, presets: Mapping[str, Prompt], *, busy: bool) -> None:

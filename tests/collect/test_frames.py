@@ -328,22 +328,6 @@ def test_a_screenplay_keeps_its_lines_and_loses_what_nobody_prints():
     assert framed.taken["notes"] == 4
 
 
-def test_marks_that_say_what_a_line_of_a_screenplay_is_are_taken_off():
-    lines = [
-        ".BLACK",
-        "!BANG goes the door.",
-        "@McLEAN\nWho?\n... Ann?",
-        "~La la",
-        "> CUT TO:",
-        "> The End <",
-    ]
-    marked = "\n\n".join(lines)
-    plain = "BLACK\n\nBANG goes the door.\n\nMcLEAN\nWho?\n... Ann?\n\nLa la\n\nCUT TO:\n\nThe End"
-    framed = unframed(marked, ".fountain")
-    assert (framed.text, framed.taken["marks"]) == (plain, 6)
-    assert unframed(plain, ".fountain").taken["marks"] == 0
-
-
 def test_half_a_character_in_front_matter_is_no_title():
     framed = unframed(f'---\ntitle: "\\ud800"\nauthor: Ann\n---\n{PROSE}', ".md")
     assert (framed.text, framed.about) == (PROSE, {"author": "Ann"})

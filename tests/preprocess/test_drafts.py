@@ -209,6 +209,6 @@ def test_a_later_passage_is_asked_for_as_one():
 def test_a_screenplay_among_stories_is_asked_for_as_one():
     text = "INT. KITCHEN - NIGHT\n\nANN\nWho is there?\n\nBEN\nOnly the rain."
     (draft,) = drafts(story(text, form="drama"), profile())
-    assert "a screenplay" in draft.prompt and draft.text == text
+    assert "screenplay" in draft.prompt and draft.text == text
     (other,) = drafts(story(text), profile())
     assert "a tale" in other.prompt

@@ -1,6 +1,6 @@
 import pytest
 
-from storyforge.preprocess.drafts import KINDS, PARTS, SCENE_WORDINGS
+from storyforge.preprocess.wordings import KINDS, PARTS, SCENE_WORDINGS
 from storyforge.principles import asked
 
 

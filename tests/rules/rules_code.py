@@ -13,7 +13,8 @@ from pathlib import Path
 # A folder is a stage, or what stages share: what may be imported from where, besides itself.
 SHARED = {"core"}
 MODEL = {"core", "engine", "model"}
-STAGES = {"collect", "preprocess", "train", "evaluate", "report"}
+SECOND_PHASE = {"revise", "align", "judge"}
+STAGES = {"collect", "preprocess", "train", "evaluate", "report", *SECOND_PHASE}
 MAY_IMPORT = {
     "core": set(),
     "collect": SHARED,
@@ -26,9 +27,14 @@ MAY_IMPORT = {
     "sampling": MODEL,
     "evaluate": {*MODEL, "sampling", "measures"},
     "export": {*MODEL, "sampling"},
+    "judging": SHARED,
+    "principles": {"core", "measures"},
+    "align": {*MODEL, "sampling", "train", "measures"},
+    "revise": {*MODEL, "sampling", "train", "measures", "principles", "judging"},
+    "judge": {*MODEL, "sampling", "train", "measures", "principles", "judging"},
 }
 COMMANDS = {*MAY_IMPORT, "commands"}  # these, the command line and the demo may import everything
-TORCH = {"engine", "model", "train", "sampling", "evaluate", "export"}
+TORCH = {"engine", "model", "train", "sampling", "evaluate", "export", *SECOND_PHASE}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors.torch")
 GROUND = {"filelock", "pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "storyforge"}
 OUTSIDE = {

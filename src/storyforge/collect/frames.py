@@ -53,7 +53,6 @@ TITLE_PAGE = re.compile(  # of a screenplay
     r"(?:[ \t]+\S.*\n)*)+)\n",
     re.IGNORECASE,
 )
-FORCED = re.compile(r"^(?:[!@~]|\.(?=\w))")  # Fountain's marks, but for ">"
 ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])")  # CommonMark 0.31, section 2.4
 LONG = ("summary", "disclaimer", "stats")  # go on over several lines
 MIN_LABELS, LABEL_LINES = 3, 60  # so many different ones in the first lines are a frame
@@ -207,7 +206,7 @@ def _labels(framed: Framed) -> None:
 
 
 def _fountain(framed: Framed) -> None:
-    """A screenplay's title page goes beside it; what nobody prints goes: notes, sections, synopses, marks."""
+    """A screenplay's title page goes beside it; notes, sections and synopses, which nobody prints, go."""
     page = TITLE_PAGE.match(framed.text)
     if page:
         entries = re.findall(r"^(\w[\w ]*?) *:[ \t]*((?:.*\n)(?:[ \t]+\S.*\n)*)", page[1], re.MULTILINE)
@@ -220,18 +219,7 @@ def _fountain(framed: Framed) -> None:
     framed.text, notes = _without(framed.text, "[[", "]]")
     framed.text, outline = re.subn(r"^(?:#{1,6}|=(?!==))[^\n]*$", "", framed.text, flags=re.MULTILINE)
     framed.taken["notes"] += cuts + notes + outline
-    lines = framed.text.split("\n")
-    plain = [*map(_unmarked, lines)]
-    framed.taken["marks"] += sum(map(str.__ne__, lines, plain))
-    framed.text = "\n".join(plain)
     framed.text = re.sub(r"\n{3,}", "\n\n", framed.text)
-
-
-def _unmarked(line: str) -> str:
-    """Without the mark that says what the line is: "!BANG", "@McLEAN", ".BLACK", "~La la", "> THE END <"."""
-    if line.startswith(">"):
-        return line[1:].strip().removesuffix("<").rstrip()
-    return FORCED.sub("", line)
 
 
 def _without(text: str, start: str, end: str) -> tuple[str, int]:

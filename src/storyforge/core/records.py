@@ -8,7 +8,6 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_yaml
 
 SIDES = ("train", "val", "test")
-MIN_GROUPS = 3  # held out, for an interval: two differ by chance too easily
 
 
 @dataclass(frozen=True, slots=True)

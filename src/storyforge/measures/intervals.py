@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.special import stdtrit
 
-from storyforge.core.records import MIN_GROUPS
+MIN_GROUPS = 3  # for an interval: two differ by chance too easily
 
 
 def difference(parts: Iterable[tuple[str, float, float]]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from storyforge.core.choice import rank
-from storyforge.core.records import MIN_GROUPS, SIDES, Story
+from storyforge.core.records import SIDES, Story
 from storyforge.core.words import quantiles
 from storyforge.measures.intervals import MIN_GROUPS
 from storyforge.preprocess.corpus import Candidate

@@ -10,6 +10,7 @@ from pydantic import Field
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.words import PROMPT_SHINGLE, WORD, jaccard, shingles
+from storyforge.measures.intervals import MIN_GROUPS
 from storyforge.preprocess.corpus import Candidate
 
 Share = Annotated[float, Field(ge=0, lt=0.5)]

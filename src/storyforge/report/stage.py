@@ -101,6 +101,7 @@ def main(
     reports: Path,
 ) -> None:
     inputs = (params, raw, processed, tuned, evaluated, revised, aligned, judged)
+    curves = [_read_tsv(curve) for curve in (train_curve, val_curve, align_curve)]
     of = Provenance(
         choices=without_home(read_yaml(params)),
         collected=without_home(read_json(raw / "collection_report.json")),
@@ -116,7 +117,6 @@ def main(
         "report": report(of, details, samples, phase, params=choices, template=templates["report"]),
         "judging": judging.page(phase, templates["judging"]),
     }
-    curves = [_read_tsv(curve) for curve in (train_curve, val_curve, align_curve)]
     figures = {
         "improvement": partial(pictures.improvement, details),
         "writing": partial(pictures.writing, findings.pictured(details["writing"])),
@@ -127,17 +127,22 @@ def main(
         "align_loss": partial(pictures.loss, curves[2], (), "loss"),
     }
     drawn = _drawn(figures, "".join(pages.values()))
-    style = (FOLDER / "page.css").read_text(encoding="utf-8")
     with published_folder(reports) as folder:
-        for name, content in drawn.items():
-            (folder / f"{name}.png").write_bytes(content)
-        for name, text in pages.items():
-            html = page(f"{of.base}, tuned", text.replace("](judging.md)", "](judging.html)"), drawn, style)
-            (folder / f"{name}.html").write_text(html, encoding="utf-8")
-            (folder / f"{name}.md").write_text(text, encoding="utf-8")
+        _write(folder, pages, drawn, f"{of.base}, tuned")
         (folder / "MODEL_CARD.md").write_text(card(of, details, phase, templates["card"]), encoding="utf-8")
     found = learned(of.base, details)
     print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
+
+
+def _write(folder: Path, pages: Mapping[str, str], drawn: Mapping[str, bytes], title: str) -> None:
+    """Each page as Markdown and as a page of its own, and the pictures."""
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
+    for name, content in drawn.items():
+        (folder / f"{name}.png").write_bytes(content)
+    for name, text in pages.items():
+        html = page(title, text.replace("](judging.md)", "](judging.html)"), drawn, style)
+        (folder / f"{name}.html").write_text(html, encoding="utf-8")
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def _drawn(figures: Mapping[str, Callable[[], Figure]], text: str) -> dict[str, bytes]:

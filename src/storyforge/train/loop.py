@@ -51,9 +51,9 @@ def train(
 ) -> Run:
     """Train from the newest valid checkpoint in `work`, or from the start; `best` is the adapter to publish.
 
-    The best is that of the lowest validation loss; with a guard, the last that crossed no bound; without either,
-    the last. Of those `compared` the NLLs before the first step are kept for the objective. UserError on a loss
-    that is not finite, or an item too large. SIGTERM, SIGINT: it ends after a saved step, with status 143 or 130.
+    The best is that of the lowest validation loss; with a guard, the last that crossed no bound; without
+    either, the last. Of those `compared` the NLLs before the first step are kept for the objective. UserError
+    on a loss that is not finite, or an item too large. SIGTERM, SIGINT: status 143 or 130 after a saved step.
     """
     fresh, run = adapter_weights(model), None
     with (
