@@ -1,4 +1,4 @@
-"""Story, Exchange and Prompt: what one stage hands to the next."""
+"""Story, Exchange, Pair and Prompt: what one stage hands to the next."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,21 @@ class Exchange:
     prompt: str
     story: str
     ended: bool  # False where the text was cut: its end must not teach a writer to stop
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, the better one named first: what preference training learns from."""
+
+    id: str
+    source: str
+    group: str
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_ended: bool  # False where it was cut, as in Exchange
+    rejected_ended: bool
     meta: dict[str, Any] = field(default_factory=dict)
 
 
