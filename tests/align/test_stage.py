@@ -30,7 +30,7 @@ def adapter(folder, name):
 def test_the_better_texts_win_on_pairs_that_were_held_out(workspace, capsys):
     workspace()
     found = told(workspace)
-    assert capsys.readouterr().out.startswith("7 pairs, 6 steps of 3, 2 epochs; 3 more held out\n")
+    assert capsys.readouterr().out.startswith("7 pairs, 2 epochs: 6 steps of 3; 3 more held out\n")
     assert (found["steps"], found["pairs"], found["held_out"], found["stopped"]) == (6, 7, 3, None)
     assert found["stories"] == 2 * 2 * 7
     first, *_, last = found["validations"]
@@ -83,7 +83,7 @@ def test_supervised_training_mixes_revisions_with_their_share_of_human_stories(w
     workspace(objective={"kind": "sft", "human_share": 0.5})
     found = told(workspace)
     assert (found["revisions"], found["human_stories"], found["held_out"]) == (4, 4, 2)
-    assert capsys.readouterr().out.startswith("8 revisions and human stories, 6 steps of 3, 2 epochs;")
+    assert capsys.readouterr().out.startswith("8 revisions and human stories, 2 epochs: 6 steps of 3;")
     first, *_, last = found["validations"]
     assert last["loss"] < first["loss"] and "accuracy" not in first
     assert b"held_out_accuracy" not in outputs(workspace.folder)["align.json"]

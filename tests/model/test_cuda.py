@@ -7,9 +7,11 @@ from transformers.integrations import sdpa_attention
 
 from storyforge.core.errors import UserError
 from storyforge.model import cuda
+from storyforge.model.encoding import singly
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import adapter_weights, attach, load_base
 from storyforge.train import loop
+from storyforge.train.schedule import batches
 
 ON_CUDA = "needs CUDA"
 
@@ -105,12 +107,15 @@ def _unscale(accelerator):
 def trained(model_params, lora, encoded, loop_params, tmp_path, monkeypatch):
     """A function that trains on all stories with the accelerator it is given."""
 
-    def run(accelerator, folder="work", model=None):
+    def run(accelerator, folder="work", model=None, params=model_params, **changes):
         (tmp_path / folder).mkdir()
         monkeypatch.setattr(loop, "accelerator", lambda _: accelerator)
-        model = model or attach(load_base(model_params), lora, seed=1)
-        work = tmp_path / folder
-        return loop.train(model, encoded, [], model_params, loop_params, work=work, log=lambda *_: None)
+        model, chosen = (
+            model or attach(load_base(params), lora, seed=1),
+            loop_params.model_copy(update=changes),
+        )
+        plan, work = [singly(step) for step in batches(encoded, chosen)], tmp_path / folder
+        return loop.train(model, plan, [], params, chosen, work=work, log=lambda *_: None)
 
     return run
 
@@ -162,29 +167,24 @@ def _accelerator(precision):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_five_steps_on_a_gpu_are_the_same_bits(
-    model_params, lora, encoded, loop_params, quantization, tmp_path
-):
+def test_five_steps_on_a_gpu_are_the_same_bits(model_params, trained, quantization):
     params = _on_gpu(model_params, precision="bf16", quantization=quantization)
-    loop = loop_params.model_copy(update={"max_steps": 5})
-    one, other = (
-        trained(params, lora, encoded, loop, _accelerator("bf16"), tmp_path / name) for name in ("a", "b")
-    )
+    one, other = (trained(_accelerator("bf16"), name, params=params, max_steps=5) for name in ("a", "b"))
     assert all(torch.equal(one.best[name], other.best[name]) for name in one.best)
 
 
 @pytest.mark.gpu
-def test_every_adapter_has_a_gradient_on_four_bits(model_params, lora, encoded, loop_params, tmp_path):
+def test_every_adapter_has_a_gradient_on_four_bits(model_params, lora, trained):
     params = _on_gpu(model_params, precision="bf16", quantization="nf4")
-    run = trained(params, lora, encoded, loop_params, _accelerator("bf16"), tmp_path)
+    run = trained(_accelerator("bf16"), params=params)
     fresh = adapter_weights(attach(load_base(params), lora, seed=1))
     assert all(not torch.equal(run.best[name], fresh[name]) for name in fresh)
 
 
 @pytest.mark.gpu
-def test_fp16_trains_on_a_gpu(model_params, lora, encoded, loop_params, tmp_path):
+def test_fp16_trains_on_a_gpu(model_params, trained):
     params = _on_gpu(model_params, precision="fp16", quantization="nf4")
-    run = trained(params, lora, encoded, loop_params, _accelerator("fp16"), tmp_path)
+    run = trained(_accelerator("fp16"), params=params)
     assert run.accelerator.scaler is not None
     assert run.state.train[-1]["loss"] < run.state.train[0]["loss"]
 
