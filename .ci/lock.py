@@ -39,7 +39,9 @@ def resolved() -> list[dict[str, Any]]:
     """The packages that uv chooses, as pylock.toml lists them."""
     with tempfile.TemporaryDirectory() as folder:
         asked, made = Path(folder, "asked.txt"), Path(folder, "pylock.toml")
-        texts = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")]
+        texts = [
+            (ROOT / f"requirements{part}.txt").read_text() for part in ("", "-dev", "-documents", "-judge")
+        ]
         asked.write_text(re.sub(r"(?m)^-.*$", "", "\n".join(texts)))
         command = ["uv", "pip", "compile", str(asked), "--constraint", str(ROOT / "constraints.txt")]
         options = ["--universal", "--python-version", "3.11", "--format", "pylock.toml", "--quiet"]

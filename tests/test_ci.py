@@ -18,6 +18,7 @@ RUN = {
     "best_step": 280,
 }
 HERE, ELSEWHERE = {"processor": "AVX512", "threads": 2}, {"processor": "AVX2", "threads": 2}
+PAIRS = {"pairs": 90, "score": {"drafts": 0.7}}
 LOCK = "stages: {{collect: {{cmd: a}}, preprocess: {{cmd: {cmd}}}, train: {{cmd: {train}}}}}\n"
 
 
@@ -44,11 +45,12 @@ def test_count_loss_or_missing_number_that_differs_is_named(change, key):
 def checkout(tmp_path):
     """A committed run of the machine class HERE, and a function that leaves another run in its place."""
 
-    def run(machine: dict, loss: float, *, cmd: str = "b", train: str = "c") -> None:
+    def run(machine: dict, loss: float, *, cmd: str = "b", train: str = "c", drawn: dict = PAIRS) -> None:
         files = {
             "dvc.lock": LOCK.format(cmd=cmd, train=train),
             "metrics/train.json": json.dumps({"validation": {"best_loss": loss}}),
             "metrics/evaluate.json": json.dumps({"tuned": {"loss": loss}}),
+            **{f"metrics/{stage}.json": json.dumps(drawn) for stage in ("revise", "align", "judge")},
             "metrics/timing/train.json": json.dumps({"machine": machine, "seconds": loss}),
             ".gitignore": "/metrics/timing/\n",
         }
@@ -96,6 +98,10 @@ def test_another_machine_class_may_round_otherwise_and_is_named(checkout):
     run(ELSEWHERE, 3.34)
     status, said = agree(root)
     assert status == 1 and "metrics/evaluate.json.tuned.loss: committed 3.23, now 3.34" in said
+    run(ELSEWHERE, 3.24, train="d", drawn={"pairs": 81, "score": {"drafts": 0.6}})
+    assert agree(root)[0] == 0
+    run(ELSEWHERE, 3.24, train="d", drawn={"pairs": 81})
+    assert agree(root)[0] == 1 and "metrics/judge.json: other figures than" in agree(root)[1]
     run(ELSEWHERE, 3.24, cmd="other")
     assert agree(root)[0] == 1 and "dvc.lock: preprocess changed" in agree(root)[1]
 
