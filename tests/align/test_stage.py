@@ -3,6 +3,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def adapter(folder, name):
 def test_the_better_texts_win_on_pairs_that_were_held_out(workspace, capsys):
     workspace()
     found = told(workspace)
-    assert capsys.readouterr().out.startswith("7 pairs, 6 steps of 3, 2 epochs; 3 more held out\n")
+    assert capsys.readouterr().out.startswith("7 pairs, 2 epochs: 6 steps of 3; 3 more held out\n")
     assert (found["steps"], found["pairs"], found["held_out"], found["stopped"]) == (6, 7, 3, None)
     assert found["stories"] == 2 * 2 * 7
     first, *_, last = found["validations"]
@@ -83,7 +84,7 @@ def test_supervised_training_mixes_revisions_with_their_share_of_human_stories(w
     workspace(objective={"kind": "sft", "human_share": 0.5})
     found = told(workspace)
     assert (found["revisions"], found["human_stories"], found["held_out"]) == (4, 4, 2)
-    assert capsys.readouterr().out.startswith("8 revisions and human stories, 6 steps of 3, 2 epochs;")
+    assert capsys.readouterr().out.startswith("8 revisions and human stories, 2 epochs: 6 steps of 3;")
     first, *_, last = found["validations"]
     assert last["loss"] < first["loss"] and "accuracy" not in first
     assert b"held_out_accuracy" not in outputs(workspace.folder)["align.json"]
@@ -177,6 +178,12 @@ def test_a_loss_that_is_not_finite_names_the_pairs_and_the_key(workspace, monkey
         workspace()
 
 
+def test_a_validation_that_is_not_finite_is_one_line_too(workspace):
+    with pytest.raises(UserError, match=r"validation after step 1: .*loss nan.*lower align.learning_rate"):
+        workspace(learning_rate=1e30, warmup_share=0.0, validate_every=1)
+    assert not (workspace.folder / "models/aligned").exists()
+
+
 def test_without_a_second_phase_it_says_so_and_writes_no_adapter(workspace):
     write_json(workspace.folder / "revised" / "report.json", {"off": True})
     assert workspace() is None
@@ -221,6 +228,26 @@ def test_inputs_that_cannot_be_used_are_one_line_each(workspace, pairs):
     shutil.rmtree(workspace.folder / "models/tuned")
     with pytest.raises(UserError, match="adapter_config.json: No such file.*: run `dvc repro`"):
         workspace()
+
+
+def test_both_texts_of_a_pair_are_read_beside_the_same_prompt(workspace, pairs):
+    long = [replace(pair, prompt=pair.prompt * 9, rejected=pair.rejected * 3) for pair in pairs]
+    write_jsonl(workspace.folder / "revised" / "pairs.jsonl", long)
+    with pytest.raises(UserError, match=r"pair pair-0: align.max_tokens = 260 cuts .* alone: raise"):
+        workspace(max_tokens=260)
+    workspace(max_tokens=400)
+
+
+def test_supervised_training_without_revisions_names_the_key_that_makes_some(workspace):
+    write_jsonl(workspace.folder / "revised" / "sft.jsonl", [])
+    with pytest.raises(UserError, match="sft.jsonl is empty: set revise.critic: model"):
+        workspace(objective={"kind": "sft", "human_share": 0.5})
+
+
+def test_a_guard_that_has_nothing_to_measure_is_said(workspace, capsys):
+    workspace(objective={"kind": "sft", "human_share": 0.5}, max_steps=1)
+    line = "align.guards.max_chosen_fall: there are no pairs: it cannot end this run"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_a_tuned_adapter_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, monkeypatch):
