@@ -1,8 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from storyforge.align.guards import DRAFT_TOKENS, DRAFTS, guards, variety
+from storyforge.align.guards import DRAFT_TOKENS, DRAFTS, guards, idle, variety
 from storyforge.align.params import GuardParams
 from storyforge.core.records import Exchange
 from storyforge.sampling.generate import SamplingParams
@@ -62,6 +63,15 @@ def test_ends_are_those_of_stories_that_were_not_cut(made, exchanges, encoder):
     ends = [item[0] for item in made().ends]
     assert {row.id for row in ends} == {exchange.id for exchange in exchanges if exchange.ended}
     assert all(row.reply_tokens == 1 and row.ids[-1] == encoder.end_of_turn for row in ends)
+
+
+def test_a_bound_that_nothing_can_cross_is_told_with_the_reason(made, exchanges):
+    cut = [replace(exchange, ended=False) for exchange in exchanges]
+    bounds = {"max_loss_rise": 0.1, "max_chosen_fall": 0.1, "max_end_rise": 0.1, "min_distinct_2": 0.1}
+    assert idle(made(**bounds), paired=True) == []
+    told = idle(made(cut, context=DRAFT_TOKENS, **bounds), paired=False)
+    assert [line.split(":")[0] for line in told] == ["max_chosen_fall", "max_end_rise", "min_distinct_2"]
+    assert idle(made(cut, context=DRAFT_TOKENS), paired=False) == []  # off, as was asked for
 
 
 def test_what_is_measured_is_of_human_text_ends_and_drafts(made, tuned, model_params):

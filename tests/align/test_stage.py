@@ -3,6 +3,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -177,6 +178,12 @@ def test_a_loss_that_is_not_finite_names_the_pairs_and_the_key(workspace, monkey
         workspace()
 
 
+def test_a_validation_that_is_not_finite_is_one_line_too(workspace):
+    with pytest.raises(UserError, match=r"validation after step 1: .*loss nan.*lower align.learning_rate"):
+        workspace(learning_rate=1e30, warmup_share=0.0, validate_every=1)
+    assert not (workspace.folder / "models/aligned").exists()
+
+
 def test_without_a_second_phase_it_says_so_and_writes_no_adapter(workspace):
     write_json(workspace.folder / "revised" / "report.json", {"off": True})
     assert workspace() is None
@@ -221,6 +228,26 @@ def test_inputs_that_cannot_be_used_are_one_line_each(workspace, pairs):
     shutil.rmtree(workspace.folder / "models/tuned")
     with pytest.raises(UserError, match="adapter_config.json: No such file.*: run `dvc repro`"):
         workspace()
+
+
+def test_both_texts_of_a_pair_are_read_beside_the_same_prompt(workspace, pairs):
+    long = [replace(pair, prompt=pair.prompt * 9, rejected=pair.rejected * 3) for pair in pairs]
+    write_jsonl(workspace.folder / "revised" / "pairs.jsonl", long)
+    with pytest.raises(UserError, match=r"pair pair-0: align.max_tokens = 260 cuts .* alone: raise"):
+        workspace(max_tokens=260)
+    workspace(max_tokens=400)
+
+
+def test_supervised_training_without_revisions_names_the_key_that_makes_some(workspace):
+    write_jsonl(workspace.folder / "revised" / "sft.jsonl", [])
+    with pytest.raises(UserError, match="sft.jsonl is empty: set revise.critic: model"):
+        workspace(objective={"kind": "sft", "human_share": 0.5})
+
+
+def test_a_guard_that_has_nothing_to_measure_is_said(workspace, capsys):
+    workspace(objective={"kind": "sft", "human_share": 0.5}, max_steps=1)
+    line = "align.guards.max_chosen_fall: there are no pairs: it cannot end this run"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_a_tuned_adapter_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, monkeypatch):

@@ -140,6 +140,43 @@ def test_without_a_difference_in_length_the_controlled_rate_is_the_rate():
     assert length_controlled(level)["value"] == pytest.approx(win_rate(level)["value"], abs=1e-5)
 
 
+@pytest.mark.parametrize("count", [10, FEW])
+@pytest.mark.parametrize("outcome", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("longer", [0.0, math.log(3 / 7)])
+def test_where_all_outcomes_are_the_same_the_controlled_rate_is_the_rate(count, outcome, longer):
+    rows = [Match(f"p{n}", "a", "b", outcome, longer) for n in range(count)]
+    rate = win_rate(rows)
+    assert length_controlled(rows) == {name: rate[name] for name in ("value", "low", "high")}
+
+
+def test_a_controlled_rate_of_one_half_is_told_as_such():
+    rows = [Match(f"p{n}", "a", "b", float(n % 2)) for n in range(24)]
+    found = length_controlled(rows)
+    assert found["value"] == 0.5 and found["low"] < 0.5 < found["high"]
+
+
+def test_one_ratio_of_lengths_does_not_tell_what_another_would_do():
+    rows = [Match(f"p{n}", "a", "b", float(n % 2), math.log(3 / 7)) for n in range(24)]
+    assert length_controlled(rows) == {"value": None, "low": None, "high": None}
+
+
+def test_ties_alone_do_not_make_strengths_certain():
+    rows = [Match(f"p{n}", "a", "b", 0.5) for n in range(24)]
+    assert strengths(rows, ("b", "a"))["a"] == {"value": 0, "low": None, "high": None}
+
+
+def test_strengths_stay_finite_however_many_prompts_one_writer_won():
+    rows = [Match(f"p{n}", "tuned", "base", 1.0) for n in range(FEW)]
+    found = strengths(rows, ("base", "tuned"))["tuned"]
+    assert 4 < found["low"] < found["value"] < found["high"] < 7
+
+
+def test_a_controlled_rate_stays_finite_where_the_longer_text_always_won():
+    lengths = [math.sin(n) for n in range(80)]
+    found = length_controlled([Match(f"p{n}", "a", "b", float(x > 0), x) for n, x in enumerate(lengths)])
+    assert 0.2 < found["low"] < found["value"] < found["high"] < 0.8
+
+
 @pytest.mark.parametrize(("prompts", "samples", "seen"), [(24, 2, 0.44), (64, 3, 0.94)])
 def test_power_is_what_simulations_of_the_whole_judging_gave(prompts, samples, seen):
     assert power(prompts, samples, 0.61, seed=1) == pytest.approx(seen, abs=0.03)

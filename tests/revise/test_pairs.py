@@ -61,6 +61,11 @@ def test_equal_texts_and_texts_without_a_score_make_no_pair(draft, revise_params
     assert not found.pairs and reasons(found) == {"no score": 1}
 
 
+def test_a_draft_of_blanks_alone_is_in_no_pair(draft, revise_params):
+    found = pareto_pairs([draft(0, 0.1, text=""), draft(1, 0.9), draft(2, 0.2)], {}, revise_params)
+    assert numbers(found) == [(1, 2)] and reasons(found) == {"empty": 1}
+
+
 def test_an_unsafe_draft_is_in_no_pair(draft, revise_params):
     drafts = [draft(0, 0.9, safe=0.0), draft(1, 0.8, safe=1.0), draft(2, 0.1)]
     found = pareto_pairs(drafts, {}, revise_params)
@@ -76,7 +81,14 @@ def test_a_human_pair_sets_the_corpus_own_story_over_the_draft(draft, revise_par
         ("Own.", "Draft 3."),
     ]
     assert found.pairs[0].meta["gap"] == -0.7 and found.pairs[0].meta["kind"] == "human"
-    assert reasons(found) == {"length": 2}
+    assert reasons(found) == {"length": 1, "empty": 1}
+
+
+def test_an_unsafe_or_empty_own_story_is_in_no_pair(draft, revise_params):
+    own = [draft(0, text="Own.", safe=0.0), draft(1, text=""), draft(2, text="Own.", safe=1.0)]
+    found = human_pairs([draft(n) for n in range(3)], own, revise_params)
+    assert [pair.rejected for pair in found.pairs] == ["Draft 2."]
+    assert reasons(found) == {"unsafe": 1, "empty": 1}
 
 
 def test_a_prompts_pairs_lie_on_one_side_and_one_prompt_in_eight_is_held_out():

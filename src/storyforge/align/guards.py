@@ -82,6 +82,17 @@ def guards(
     )
 
 
+def idle(guard: Guards, *, paired: bool) -> list[str]:
+    """Bounds that are set and that nothing can cross, each with the reason."""
+    lacking = {
+        "max_chosen_fall": None if paired else "there are no pairs",
+        "max_end_rise": None if guard.ends else "no validation story that is measured has its end",
+        "min_distinct_2": None if guard.prompts else "no validation prompt leaves room for a draft",
+    }
+    bounds = guard.params.model_dump()
+    return [f"{key}: {why}" for key, why in lacking.items() if why and bounds[key] is not None]
+
+
 def _ends(row: Encoded, encoder: Encoder) -> bool:
     return row.ids[-1] == encoder.end_of_turn
 

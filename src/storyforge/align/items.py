@@ -49,6 +49,9 @@ def of_revisions(
 
     UserError where one of the revisions' two sides is empty.
     """
+    if not revisions:
+        remedy = "set revise.critic: model, since checks revise nothing, or align.objective to dpo"
+        raise UserError(f"{file} is empty: {remedy}")
     train, aside = _sides(file, revisions)
     share = params.objective.human_share
     wanted = round(len(train) * share / (1 - share))
@@ -66,14 +69,19 @@ def _sides(file: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     train, aside = ([row for row in rows if row.meta.get("side") == side] for side in ("train", "held_out"))
     if not train or not aside:
         found = f"{len(train)} rows to train on and {len(aside)} held out"
-        raise UserError(f"{file}: {found}: align needs both: raise revise.prompts")
+        raise UserError(f"{file}: {found}: align needs both: raise revise.prompts, or set it to 0")
     return train, aside
 
 
 def _encoded(pair: Pair, encoder: Encoder, params: AlignParams) -> Item:
-    return tuple(
+    chosen, rejected = (
         encoder.exchange(
             Exchange(pair.id, pair.source, pair.group, pair.prompt, text, ended), params.max_tokens, key=KEY
         )
         for text, ended in ((pair.chosen, pair.chosen_ended), (pair.rejected, pair.rejected_ended))
     )
+    # A long prompt gives way to the text that does not fit beside it: the other one keeps it whole.
+    if chosen.ids[: chosen.reply_start] != rejected.ids[: rejected.reply_start]:
+        said = f"{KEY} = {params.max_tokens} cuts the prompt of one text alone"
+        raise UserError(f"pair {pair.id}: {said}: raise {KEY}")
+    return chosen, rejected

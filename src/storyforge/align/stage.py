@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from storyforge.align.guards import guards
+from storyforge.align.guards import Guards, guards, idle
 from storyforge.align.items import Material, of_pairs, of_revisions
 from storyforge.align.params import AlignParams
 from storyforge.core import before_torch as before_torch
@@ -55,8 +55,9 @@ def main(
         encoder = load_encoder(model_params)
         material = read(processed, revised, encoder, params)
         val, context = _read_val(processed / "val.jsonl"), base_config(model_params).max_position_embeddings
+        guard = guards(val, encoder, params, sampling, context=context)
         if this.main:
-            print(_lengths(material, params))
+            print(_announced(material, params, guard))
         model = tuned_model(model_params, params, tuned)
         run = train(
             model,
@@ -68,7 +69,7 @@ def main(
             log=foretelling(this.log, len(material.plan)) if this.main else this.log,
             objective=objective_of(params),
             compared=material.items if params.objective.kind == "dpo" else (),
-            guard=guards(val, encoder, params, sampling, context=context),
+            guard=guard,
         )
         this.require_unchanged()
         if this.main:
@@ -122,10 +123,12 @@ def objective_of(params: AlignParams) -> Objective:
     ]
 
 
-def _lengths(material: Material, params: AlignParams) -> str:
+def _announced(material: Material, params: AlignParams, guard: Guards) -> str:
     rows, what = [row for item in material.items for row in item], " and ".join(material.counts)
     said = lengths(what.replace("_", " "), sum(material.counts.values()), rows, params)
-    return f"{said}; {len(material.held_out):,} more held out"
+    off = idle(guard, paired=params.objective.kind != "sft")
+    lines = [f"align.guards.{bound}: it cannot end this run" for bound in off]
+    return "\n".join((f"{said}; {len(material.held_out):,} more held out", *lines))
 
 
 def report(run: Run, material: Material, params: AlignParams) -> tuple[dict[str, Any], dict[str, Any]]:

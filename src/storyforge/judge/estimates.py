@@ -15,6 +15,7 @@ from storyforge.measures.intervals import MIN_GROUPS, difference, rounded
 
 FEW = 64  # prompts; below, each pair gets half a win and half a loss, which keeps strengths finite
 STEPS, TOLERANCE = 100, 1e-10  # of Newton's method
+NO_FIT = 30  # log-odds; beyond, the outcomes are told apart without an error, and the best fit is infinite
 TIES, OF_PROMPT = 0.4, 0.2  # share of ties, and of the variance that answers to one prompt share
 RUNS = 4000  # of the simulation of power: a share of one half is right to 0.016
 Interval = dict[str, float | int | None]
@@ -66,24 +67,46 @@ def strengths(matches: Sequence[Match], writers: Sequence[str]) -> dict[str, Int
 
 
 def length_controlled(matches: Sequence[Match]) -> Interval:
-    """The win rate had both texts equally many words: a logistic fit at log ratio 0 (Dubois et al. 2024)."""
+    """The win rate had both texts equally many words: a logistic fit at log ratio 0 (Dubois et al. 2024).
+
+    It is the plain one where all outcomes are the same, and unknown where all ratios are, but not 0.
+    """
+    ratios = {match.longer for match in matches}
+    if len({match.outcome for match in matches}) == 1:
+        found = win_rate(matches)
+        return {name: found[name] for name in ("value", "low", "high")}
+    if len(ratios) == 1 and ratios != {0}:
+        return dict.fromkeys(("value", "low", "high"))
     longer = np.array([match.longer for match in matches])
     columns = np.column_stack([np.ones(len(matches)), longer / (longer.std() or 1)])
     beta, reach = _logistic(columns, matches, np.eye(2))
-    return {name: number and rounded(expit(number)) for name, number in _interval(beta[0], reach[0]).items()}
+    found = _interval(beta[0], reach[0])
+    return {name: None if end is None else rounded(expit(end)) for name, end in found.items()}
 
 
 def _logistic(columns: np.ndarray, matches: Sequence[Match], pairs: np.ndarray) -> tuple[np.ndarray, ...]:
     """Coefficients of outcome on columns (matches, k), and how far their intervals reach; nan where unknown.
 
-    Newton's method; the covariance is the sandwich over prompts × P / (P - 1), and t has P - 1 degrees.
-    Below FEW prompts a tie is added for each row of `pairs` (n, k): it is no prompt.
+    The covariance is the sandwich over prompts × P / (P - 1), and t has P - 1 degrees. Below FEW prompts,
+    and where there is no finite fit, a tie is added for each row of `pairs` (n, k): it is no prompt. Without
+    any error of the fit (all are ties) nothing tells how far the intervals reach.
     """
     prompts, number = np.unique([match.prompt for match in matches], return_inverse=True)
     count = len(prompts)
-    added = pairs if count < FEW else pairs[:0]
-    every = np.vstack([columns, added])
-    outcomes = np.array([match.outcome for match in matches] + [0.5] * len(added))
+    outcomes = np.array([match.outcome for match in matches])
+    beta, inverse = _newton(columns, outcomes, pairs if count < FEW else pairs[:0])
+    if np.abs(columns @ beta).max(initial=0) > NO_FIT:
+        beta, inverse = _newton(columns, outcomes, pairs)
+    scores = np.zeros((count, columns.shape[1]))
+    np.add.at(scores, number, columns * (outcomes - expit(columns @ beta))[:, None])
+    covariance = inverse @ scores.T @ scores @ inverse * (count / max(count - 1, 1))
+    reach = np.sqrt(np.diag(covariance).clip(0)) * stdtrit(max(count - 1, 1), 0.975)
+    return beta, np.where((reach > 0) & (count >= MIN_GROUPS), reach, np.nan)
+
+
+def _newton(columns: np.ndarray, outcomes: np.ndarray, added: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest coefficients by Newton's method, and the inverse of the curvature there."""
+    every, outcomes = np.vstack([columns, added]), np.append(outcomes, np.full(len(added), 0.5))
     beta = np.zeros(every.shape[1])
     for _ in range(STEPS):
         chance = expit(every @ beta)
@@ -91,11 +114,7 @@ def _logistic(columns: np.ndarray, matches: Sequence[Match], pairs: np.ndarray) 
         beta += (step := inverse @ (every.T @ (outcomes - chance)))
         if np.abs(step).max(initial=0) < TOLERANCE:
             break
-    scores = np.zeros((count, every.shape[1]))
-    np.add.at(scores, number, columns * (outcomes - chance)[: len(matches), None])
-    covariance = inverse @ scores.T @ scores @ inverse * (count / max(count - 1, 1))
-    reach = np.sqrt(np.diag(covariance).clip(0)) * stdtrit(max(count - 1, 1), 0.975)
-    return beta, reach if count >= MIN_GROUPS else np.full_like(reach, np.nan)
+    return beta, inverse
 
 
 def _interval(value: float, reach: float) -> Interval:

@@ -64,8 +64,8 @@ def pareto_pairs(drafts: Sequence[Draft], principle_of: Mapping[str, str], param
     found, used = Found(), set()
     ranked = []
     for draft in drafts:
-        if draft.scored.score is None or is_unsafe(draft):
-            found.refused.append(refused(draft, "no score" if draft.scored.score is None else "unsafe"))
+        if why := _unfit(draft) or (draft.scored.score is None and "no score"):
+            found.refused.append(refused(draft, why))
         else:
             ranked.append(draft)
     ranked.sort(key=lambda draft: (-draft.scored.score, draft.number))
@@ -89,6 +89,13 @@ def pareto_pairs(drafts: Sequence[Draft], principle_of: Mapping[str, str], param
     return found
 
 
+def _unfit(draft: Draft) -> str | None:
+    """Why a text stands on neither side of a pair."""
+    if not draft.text:  # of blanks alone: there is nothing to learn, and `align` cannot read it
+        return "empty"
+    return "unsafe" if is_unsafe(draft) else None
+
+
 def _narrowness(pair: tuple[Draft, Draft]) -> tuple[float, int, int]:
     better, worse = pair
     return worse.scored.score - better.scored.score, better.number, worse.number
@@ -100,7 +107,9 @@ def human_pairs(drafts: Sequence[Draft], own: Sequence[Draft], params: RevisePar
     for draft, story in zip(drafts, own, strict=True):
         if len(found.pairs) == params.pairs_per_prompt:
             found.refused.append(refused(draft, "pairs_per_prompt"))
-        elif not draft.text or not of_one_length(story, draft, params.length_band):
+        elif why := _unfit(draft) or _unfit(story):
+            found.refused.append(refused(draft, why))
+        elif not of_one_length(story, draft, params.length_band):
             found.refused.append(refused(draft, "length"))
         else:
             found.pairs.append(pair("human", story, draft, params.seed))

@@ -1,5 +1,6 @@
 """The training loop: steps, validations and checkpoints, whatever the objective."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Protocol
 from peft import PeftModel
 from tqdm import tqdm
 
+from storyforge.core.errors import UserError
 from storyforge.model.cuda import repeatable
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Item, longest
@@ -113,6 +115,9 @@ def _validate(run: Run, val: Sequence[Item], log: Log, guard: Guard | None) -> N
         return
     figures = step.measured(run.model, val, run.objective, budget, run.accelerator, reference=state.reference)
     figures |= guard.measure(run) if guard else {}
+    if odd := [f"{name} {value}" for name, value in figures.items() if not math.isfinite(value)]:
+        where = f"validation after step {state.step}: {', '.join(odd)}"
+        raise UserError(f"{where}: lower {run.params.section}.learning_rate")
     state.val.append({"step": state.step, **figures})
     log(state.step, {f"val_{name}": value for name, value in figures.items()})
     good = figures["loss"] < state.best_loss
