@@ -44,7 +44,8 @@ class Guards:
                 budget = 2 * run.params.micro_batch_tokens
                 found[name] = measured(run.model, items, sft, budget, run.accelerator)["loss"]
         if self.prompts:
-            drafts = write(run.model, self.encoder, self.prompts, self.sampling, seeds=self.seeds)
+            with run.accelerator.autocast():
+                drafts = write(run.model, self.encoder, self.prompts, self.sampling, seeds=self.seeds)
             found["distinct_2"] = float(np.mean([variety(draft.text) for draft in drafts]))
         return found
 
