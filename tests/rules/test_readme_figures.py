@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README, RESULTS = (ROOT / name for name in ("README.md", "benchmarks/RESULTS.md"))
 Rows = list[list[str]]
+Metrics = dict[str, dict]  # by stage
 
 
 def tables(text: str) -> list[Rows]:
@@ -23,8 +24,9 @@ def tables(text: str) -> list[Rows]:
     return [[table[0], *table[2:]] for table in rows]
 
 
-def expected(evaluate: dict, results: str) -> dict[str, Rows]:
+def expected(metrics: Metrics, results: str) -> dict[str, Rows]:
     """Last head of a table → its rows."""
+    evaluate, kept = metrics["evaluate"], metrics["judge"]["score_gain"]
     losses = [
         [name, f"{evaluate[name]['loss']:.3f}", f"{math.exp(evaluate[name]['loss']):.2f}"]
         for name in ("base", "tuned")
@@ -37,13 +39,14 @@ def expected(evaluate: dict, results: str) -> dict[str, Rows]:
         "to": [
             [f"{gain['nats_per_token']:.3f} nats a token", *(f"{gain[end]:.3f}" for end in ("low", "high"))]
         ],
+        "up to": [[f"{kept[end]:.3f}" for end in ("value", "low", "high")]],
         "of the limit": [[row[at].split(" (")[0] for at in columns] for row in race[1:]],
     }
 
 
-def wrong(readme: str, evaluate: dict, results: str) -> list[str]:
+def wrong(readme: str, metrics: Metrics, results: str) -> list[str]:
     """Tables with other figures than the files, and figures of tables that no file holds."""
-    known, found, lines = expected(evaluate, results), set(), []
+    known, found, lines = expected(metrics, results), set(), []
     for head, *rows in tables(readme):
         if head[-1] in known:
             found.add(head[-1])
@@ -60,9 +63,10 @@ def unmarked(row: Sequence[str]) -> list[str]:
 
 
 @pytest.fixture
-def files() -> tuple[str, dict, str]:
-    evaluate = json.loads((ROOT / "metrics" / "evaluate.json").read_bytes())
-    return README.read_text(encoding="utf-8"), evaluate, RESULTS.read_text(encoding="utf-8")
+def files() -> tuple[str, Metrics, str]:
+    stages = ("train", "evaluate", "judge")
+    metrics = {name: json.loads((ROOT / "metrics" / f"{name}.json").read_bytes()) for name in stages}
+    return README.read_text(encoding="utf-8"), metrics, RESULTS.read_text(encoding="utf-8")
 
 
 def test_the_readme_has_the_figures_of_the_committed_run_and_benchmark(files):
@@ -71,16 +75,19 @@ def test_the_readme_has_the_figures_of_the_committed_run_and_benchmark(files):
 
 def test_the_readme_says_what_they_rest_on(files):
     text, report = files[0], (ROOT / "reports" / "report.md").read_text(encoding="utf-8")
-    train = json.loads((ROOT / "metrics" / "train.json").read_bytes())
     stories, groups = re.search(r"\((\d+) held-out stories of (\d+) groups\)", report).groups()
     assert f"On {stories} passages of {groups} plays" in text
-    assert f"trained on {train['stories']} passages" in text
+    assert f"trained on {files[1]['train']['stories']} passages" in text
 
 
 def test_another_figure_is_found(files):
-    readme, evaluate, results = files
-    assert wrong(readme, {**evaluate, "tuned": {"loss": 3.1}}, results)
-    assert wrong(readme, {**evaluate, "improvement": {**evaluate["improvement"], "low": 0.3}}, results)
-    assert wrong(readme, evaluate, results.replace("StoryForge        | 1", "StoryForge        | 9"))
-    assert wrong(readme + "\n| a | b |\n|---|---|\n| speed | 17 |\n", evaluate, results)
-    assert wrong(readme.replace("| perplexity |", "| perplexities |"), evaluate, results)
+    readme, metrics, results = files
+    for stage, key, value in (
+        ("evaluate", "tuned", {"loss": 3.1}),
+        ("evaluate", "improvement", {**metrics["evaluate"]["improvement"], "low": 0.3}),
+        ("judge", "score_gain", {**metrics["judge"]["score_gain"], "high": 0.3}),
+    ):
+        assert wrong(readme, {**metrics, stage: {**metrics[stage], key: value}}, results)
+    assert wrong(readme, metrics, results.replace("StoryForge        | 1", "StoryForge        | 9"))
+    assert wrong(readme + "\n| a | b |\n|---|---|\n| speed | 17 |\n", metrics, results)
+    assert wrong(readme.replace("| perplexity |", "| perplexities |"), metrics, results)
