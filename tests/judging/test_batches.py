@@ -2,10 +2,11 @@
 
 import judges
 import pytest
-from judges import KEY, error, message, questions
+from judges import KEY, error, message, questions, replies
 
 from storyforge.core.errors import UserError
 from storyforge.judging.calls import Answer
+from storyforge.judging.retries import ATTEMPTS
 from storyforge.judging.store import opened
 
 ANSWERS = [Answer({"winner": each}) for each in "ABA"]
@@ -141,3 +142,42 @@ def test_the_limit_cuts_a_batch_short_and_is_never_passed(ask, service, usage):
 def test_a_compatible_server_has_no_batches(ask, service):
     assert ask(provider="openai", batch=True) == ANSWERS
     assert len(service.asked) == 3
+
+
+def test_a_batch_under_way_is_waited_for_where_the_next_run_wants_none(ask, service, store, usage):
+    interrupted(ask, service, store)
+    assert len(ask(questions(5), batch=False, workers=2)) == 5
+    assert len(service.batches) == 1 and len(service.asked) == 2 and len(service.paid) == 5
+    assert usage(questions(5))["unsettled"] == 0
+
+
+def test_a_reply_of_a_batch_that_cannot_be_read_may_have_been_paid_for(ask, service, usage):
+    service.results = {"Texts x": [{"type": "succeeded", "message": {"id": "msg_1"}}]}
+    assert ask(batch=True) == ANSWERS
+    assert [len(requests) for requests in service.batches.values()] == [3, 1]
+    assert usage(batch=True)["unsettled"] == 1
+
+
+@pytest.mark.parametrize("result", [{"type": "new"}, {"type": "errored"}, {"type": "errored", "error": {}}])
+def test_a_result_of_another_form_goes_again(ask, service, result):
+    service.results = {"Texts x": [result]}
+    assert ask(batch=True) == ANSWERS and len(service.paid) == 3
+
+
+def test_results_that_cannot_be_read_end_the_run_and_lose_nothing(ask, service, store):
+    service.results = {"Texts x": [None] * ATTEMPTS}
+    with pytest.raises(UserError, match="a reply that cannot be read .no result in it"):
+        ask(batch=True)
+    with opened(store) as kept:
+        assert list(kept.batches()) == ["msgbatch_1"]
+
+
+def test_a_batch_without_an_id_may_have_been_paid_for(ask, service, usage):
+    service.faults = [replies({})]
+    assert ask(batch=True) == ANSWERS and usage(batch=True)["unsettled"] == 3
+
+
+def test_a_batch_that_does_not_say_how_it_is_is_not_waited_for(ask, service, monkeypatch):
+    monkeypatch.setattr(judges.Judges, "_about", lambda self, batch: {"id": batch})
+    with pytest.raises(UserError, match="no processing_status in it"):
+        ask(batch=True)

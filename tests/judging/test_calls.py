@@ -28,7 +28,14 @@ WRONG = {
     "schema": (message('{"winner": "C"}'), completion('{"winner": "C"}')),
 }
 TALKING = completion("") | {"choices": [{"finish_reason": "stop", "message": {"content": [1]}}]}
-UNREADABLE = [judges.reset, judges.no_json, replies({"type": "message"}), replies(TALKING)]
+NESTED = b"[" * 100_000  # more than Python's parser takes
+UNREADABLE = [
+    judges.reset,
+    judges.no_json,
+    replies({"type": "message"}),
+    replies(TALKING),
+    lambda judges, request, asked: hub.send(request, NESTED, {"Content-Type": "application/json"}),
+]
 
 
 def test_answers_come_in_the_order_of_the_calls(ask, service, provider):
@@ -326,7 +333,8 @@ def test_the_key_is_in_no_file_error_or_log(ask, service, store, caplog, capfd, 
     with pytest.raises(UserError) as caught:
         ask(provider=provider)
     service.verdict = lambda text: json.dumps({"winner": "A", "why": KEY})
-    answers = ask(provider=provider)
+    schema = {"type": "object", "properties": {"winner": {}, "why": {}}}
+    answers = ask([replace(call, schema=schema) for call in questions()], provider)
     service.key = "another"
     with pytest.raises(UserError) as refused:
         ask(questions(5), provider)
@@ -336,3 +344,41 @@ def test_the_key_is_in_no_file_error_or_log(ask, service, store, caplog, capfd, 
     assert answers[0].value["why"] == "[key]"
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert store in files and not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_a_long_error_does_not_cut_the_key_and_show_its_beginning(ask, service, provider):
+    service.faults = [error(400, "x" * (290 if provider == "anthropic" else 232) + KEY)]
+    with pytest.raises(UserError) as caught:
+        ask(provider=provider)
+    assert KEY[:4] not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", [{"a": 1}, [1]])
+def test_an_error_of_another_form_is_one_line(ask, service, provider, said):
+    service.faults = [error(400, said)]
+    with pytest.raises(UserError, match="HTTP 400"):
+        ask(provider=provider)
+
+
+@pytest.mark.parametrize("body", [{}, [], {"input_tokens": None}, "Please log in"])
+def test_a_service_that_counts_no_tokens_is_one_line_before_anything_is_paid(ask, service, monkeypatch, body):
+    def answer(self, request, whole=judges.Judges._answer):
+        counting = request.path.endswith("count_tokens")
+        if counting:
+            request.rfile.read(int(request.headers["Content-Length"]))
+        return judges.reply(request, body) if counting else whole(self, request)
+
+    monkeypatch.setattr(judges.Judges, "_answer", answer)
+    with pytest.raises(UserError, match="a reply that cannot be read .no input_tokens in it"):
+        ask()
+    assert not service.asked
+
+
+NAMED = {"type": "object", "properties": {"winner": {}, "by": judges.SCHEMA}}
+
+
+@pytest.mark.parametrize("said", ['"by": {}', '"by": {"winner": "A", "b": 1}', '"by": "A"', '"of": {}'])
+def test_a_reply_without_a_field_that_was_asked_for_or_with_another_is_no_answer(ask, service, said):
+    service.verdict = lambda text: '{"winner": "A", %s}' % said  # noqa: UP031
+    call = replace(questions(1)[0], schema=NAMED)
+    assert ask([call]) == [Answer(None, "schema")] and len(service.asked) == 2

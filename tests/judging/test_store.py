@@ -100,3 +100,16 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_no_reply(ask, service, s
         with pytest.raises(UserError, match="full: make room"):
             kept.keep("large", '"' + "x" * 100_000 + '"', requests=[], batched=False)
     assert len(ask(questions(1))) == 1 and len(service.paid) == 1
+
+
+def test_a_damaged_index_does_not_make_a_reply_look_unpaid(ask, service, store):
+    ask(questions(1))
+    with opened(store) as kept:
+        ((key,),) = kept.db.execute("SELECT key FROM replies")
+    whole = store.read_bytes()
+    places = [place for place in range(len(whole)) if whole.startswith(key.encode(), place)]
+    for place in places:
+        store.write_bytes(whole[:place] + b"!" + whole[place + 1 :])
+        with pytest.raises(UserError, match="damaged"):
+            ask(questions(1))
+    assert len(places) == 2 and len(service.paid) == 1

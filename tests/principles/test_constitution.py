@@ -66,6 +66,7 @@ def test_a_wrong_principle_is_one_line_with_file_principle_and_key(read, change,
 @pytest.mark.parametrize(
     "content, message",
     [
+        ({"principles": [ONE | {"id": "overall"}]}, "principle 1: the id 'overall' is the whole verdict's"),
         ({"principles": [ONE, ONE]}, "principle 2: the id 'end' stands twice"),
         ({"principles": [{"id": "end"}]}, "principle 1 (end): kind is missing; applies is missing"),
         ({"principles": ["Stop."]}, "principle 1: it must have the keys id, kind, applies"),

@@ -17,19 +17,23 @@ POLL_S = 30
 def in_batches(work: Work, due: Due) -> int:
     """How many calls replied in the batches under way, and in a new one of as many as can be paid for.
 
-    What expired or failed there is due again.
+    What expired or failed there is due again. Without params.batch there is no new one.
     """
     with tqdm(total=len(due), desc="calls in batches", disable=None) as bar:
-        under_way = [batch for batch, rows in work.kept.batches().items() if rows.keys() & due.keys()]
-        replied = sum(_collected(work, batch, bar) for batch in under_way)
+        replied = sum(_collected(work, batch, bar) for batch in under_way(work, due))
         left = {key: each for key, each in due.items() if work.kept.reply(key) is None}
-        if not left:
+        if not left or not work.batched:
             return replied
         spent = committed(work.keys, work.kept, work.provider, work.params)
         most = {k: at_most(call, work.rate, work.params, batched=True) for k, (call, _) in left.items()}
         chunk = affordable(dict(islice(most.items(), MOST_REQUESTS)), spent, work.params.max_dollars)
         batch = persist(lambda: _created(work, chunk, left), work.pause, next(iter(chunk)))
         return replied + _collected(work, batch, bar)
+
+
+def under_way(work: Work, due: Due) -> list[str]:
+    """The batches that some of these are in, sent by a run before this one."""
+    return [batch for batch, rows in work.kept.batches().items() if rows.keys() & due.keys()]
 
 
 def _created(work: Work, chunk: dict[str, float], due: Due) -> str:

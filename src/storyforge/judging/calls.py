@@ -18,7 +18,7 @@ from tqdm import tqdm
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps
 from storyforge.judging import claude, compatible
-from storyforge.judging.batches import in_batches
+from storyforge.judging.batches import in_batches, under_way
 from storyforge.judging.money import Purse, at_most, cost, expected, tokens_a_character
 from storyforge.judging.params import CallParams
 from storyforge.judging.retries import Pause, Stopped, persist
@@ -89,13 +89,13 @@ def _read(
     for number, key in numbered_keys(call, provider, params):
         if (found := kept.reply(key)) is None:
             return answer, (key, number)
-        answer = _interpreted(found[0], provider, validate)
+        answer = _interpreted(found[0], provider, call.schema, validate)
         if answer.value is not None:
             break
     return answer, None
 
 
-def _interpreted(reply: dict, provider: ModuleType, validate: Callable[[dict], None]) -> Answer:
+def _interpreted(reply: dict, provider: ModuleType, schema: dict, validate: Callable[[dict], None]) -> Answer:
     try:
         text = provider.text(reply)
     except Unusable as unusable:
@@ -106,12 +106,20 @@ def _interpreted(reply: dict, provider: ModuleType, validate: Callable[[dict], N
     except (ValueError, RecursionError):
         return Answer(None, "json")
     try:
-        if not isinstance(value, dict):
-            raise ValueError("no object")
+        if not isinstance(value, dict) or not _has_fields(value, schema):
+            raise ValueError("no object of these fields")
         validate(value)
     except ValueError:
         return Answer(None, "schema")
     return Answer(value)
+
+
+def _has_fields(value: Any, schema: dict) -> bool:
+    """Whether every object has the fields that its schema has: not every server sees to that."""
+    if (fields := schema.get("properties")) is None:
+        return True
+    same = isinstance(value, dict) and value.keys() == fields.keys()
+    return same and all(_has_fields(value[name], fields[name]) for name in fields)
 
 
 def _due(calls: Sequence[Call], read: Callable) -> Due:
@@ -138,8 +146,9 @@ def _require_money(work: Work, due: Due, say: Callable[[str], None]) -> None:
 
 def _finish(work: Work, calls: Sequence[Call], read: Callable) -> None:
     """Until the store holds all that can be had."""
-    send, barren = in_batches if work.batched else _directly, 0
+    barren = 0
     while due := _due(calls, read):
+        send = in_batches if work.batched or under_way(work, due) else _directly
         barren = 0 if send(work, due) else barren + 1
         if barren == BARREN:
             raise UserError(f"{len(due):,} calls expired or failed in {BARREN} batches: run again later")

@@ -112,7 +112,7 @@ def _check(link: Link) -> None:
 
 def _count(link: Link, call: Call) -> int:
     asking = {name: value for name, value in _request(call, link.params).items() if name != "max_tokens"}
-    return _asked(link, lambda: link.client.messages.count_tokens(**asking)).input_tokens
+    return _asked(link, lambda: _field(link.client.messages.count_tokens(**asking), "input_tokens", int))
 
 
 def _send(link: Link, call: Call, number: int) -> str:
@@ -134,33 +134,54 @@ def _request(call: Call, params: CallParams) -> dict[str, Any]:
 
 def _create(link: Link, due: Due) -> str:
     requests = [{"custom_id": key, "params": _request(call, link.params)} for key, (call, _) in due.items()]
-    return _asked(link, lambda: link.client.messages.batches.create(requests=requests)).id
+    return _asked(link, lambda: _field(link.client.messages.batches.create(requests=requests), "id", str))
 
 
 def _ended(link: Link, batch: str) -> bool | None:
     """None once its results are gone, after 29 days, and where it is another account's."""
     import anthropic
 
+    def ended() -> bool | None:
+        found = link.client.messages.batches.retrieve(batch)
+        status = _field(found, "processing_status", str)
+        return None if getattr(found, "archived_at", None) else status == "ended"
+
     try:
-        found = _asked(link, lambda: link.client.messages.batches.retrieve(batch), anthropic.NotFoundError)
+        return _asked(link, ended, anthropic.NotFoundError)
     except anthropic.NotFoundError:
         return None
-    return None if found.archived_at else found.processing_status == "ended"
 
 
 def _results(link: Link, batch: str) -> tuple[dict[str, str | None], str]:
     """The replies, None where a request is to be sent again, and what the service says is wrong with one."""
     replies, wrong = {}, ""
-    entries = _asked(link, lambda: list(link.client.messages.batches.results(batch)))
-    for key, result in ((entry.custom_id, entry.result.to_dict(mode="json")) for entry in entries):
-        replies[key] = None
-        if result["type"] == "succeeded":
+    results = link.client.messages.batches.results
+    for key, result in _asked(link, lambda: [_entry(each) for each in results(batch)]):
+        if result.get("type") == "succeeded":
             with suppress(ValueError):
-                replies[key] = written(readable(result["message"], text, tokens), link.key)
-        elif result["type"] == "errored" and result["error"]["error"]["type"] == "invalid_request_error":
-            said = result["error"]["error"]["message"]
-            wrong = f"{link.params.model} refuses a request of batch {batch}: {said:.300}"
-    return replies, hidden(wrong, link.key)
+                replies[key] = written(readable(result.get("message"), text, tokens), link.key)
+            continue
+        replies[key] = None
+        with suppress(LookupError, TypeError):  # an error of another form
+            if (error := result["error"]["error"])["type"] == "invalid_request_error":
+                said = hidden(str(error["message"]), link.key, 300)
+                wrong = f"{link.params.model} refuses a request of batch {batch}: {said}"
+    return replies, wrong
+
+
+def _entry(entry: Any) -> tuple[str, dict]:
+    """Key and result of one request of a batch."""
+    import anthropic
+
+    result = _field(entry, "result", anthropic.BaseModel)
+    return _field(entry, "custom_id", str), result.to_dict(mode="json", warnings=False)
+
+
+def _field(reply: Any, name: str, kind: type[Result]) -> Result:
+    """ValueError where the reply, whose types the SDK does not check, has no such field."""
+    if not isinstance(found := getattr(reply, name, None), kind):
+        raise ValueError(f"no {name} in it")
+    return found
 
 
 def _asked(link: Link, ask: Callable[[], Result], allowed: type[Exception] | tuple = ()) -> Result:
@@ -174,13 +195,13 @@ def _asked(link: Link, ask: Callable[[], Result], allowed: type[Exception] | tup
     except anthropic.APIConnectionError as error:
         raise unreached(error.__cause__, link.key, link.url) from None
     except anthropic.APIStatusError as error:
-        said = hidden(f"HTTP {error.status_code}: {error.api_message or error.message:.300}", link.key)
+        said = f"HTTP {error.status_code}: {hidden(str(error.api_message or error.message), link.key, 300)}"
         if error.status_code not in AGAIN and error.status_code < 500:
             raise refused(said, error.status_code, KEY, link.params) from None
         wait = retry_after(error.response.headers)
         raise Failed(f"{link.url}: {said}", answered=True, perhaps_paid=False, retry_after=wait) from None
     except httpx2.HTTPError as error:  # while a result is read
         raise unreached(error, link.key, link.url) from None
-    except (anthropic.AnthropicError, ValueError) as error:
-        said = hidden(f"{link.url}: a reply that cannot be read ({str(error)[:200]})", link.key)
+    except (anthropic.AnthropicError, ValueError, RecursionError) as error:
+        said = f"{link.url}: a reply that cannot be read ({hidden(str(error), link.key, 200)})"
         raise Failed(said, answered=True, perhaps_paid=True) from None

@@ -121,9 +121,9 @@ def _asked(link: Link, method: str, path: str, body: Any = None) -> Any:
     if response.is_success:
         try:
             return response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _unread(link, error) from None
-    said = hidden(f"{link.url}: HTTP {response.status_code}: {response.text[:300]}", link.key)
+    said = f"{link.url}: HTTP {response.status_code}: {hidden(response.text, link.key, 300)}"
     if response.status_code == 404 and method == "GET":
         return None
     if response.status_code not in AGAIN and response.status_code < 500:
@@ -133,5 +133,5 @@ def _asked(link: Link, method: str, path: str, body: Any = None) -> Any:
 
 
 def _unread(link: Link, error: Exception) -> Failed:
-    said = hidden(f"{link.url}: a reply that cannot be read ({str(error)[:200]})", link.key)
+    said = f"{link.url}: a reply that cannot be read ({hidden(str(error), link.key, 200)})"
     return Failed(said, answered=True, perhaps_paid=True)

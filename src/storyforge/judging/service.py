@@ -59,7 +59,7 @@ class Batch(NamedTuple):
     ended: Callable[[str], bool | None]  # None: the service does not know it (any more)
     results: Callable[
         [str], tuple[dict[str, str | None], str]
-    ]  # reply by key (None: send again); what is wrong
+    ]  # reply by key (None: not paid for, send again; none of it: paid, and not to be read); what is wrong
 
 
 class Service(NamedTuple):
@@ -77,7 +77,7 @@ def unreached(error: Exception | None, key: str | None, url: str) -> Failed:
     why = str(error or "") or type(error).__name__
     if isinstance(error, httpx2.TimeoutException):
         why = "no answer in time"
-    text = hidden(f"{url} cannot be reached ({why:.200})", key)
+    text = f"{url} cannot be reached ({hidden(why, key, 200)})"
     return Failed(text, answered=False, perhaps_paid=not unsent)
 
 
@@ -106,9 +106,9 @@ def readable(reply: Any, text: Callable[[dict], str], tokens: Callable[[dict], T
     return reply
 
 
-def hidden(text: str, key: str | None) -> str:
-    """The text without the key, which a server may have put there."""
-    return text.replace(key, "[key]") if key else text
+def hidden(text: str, key: str | None, most: int | None = None) -> str:
+    """The text without the key, which a server may have put there; then cut, since half a key is one too."""
+    return (text.replace(key, "[key]") if key else text)[:most]
 
 
 def trusted(base_url: str) -> str:

@@ -101,7 +101,7 @@ def opened(path: Path) -> Iterator[Store]:
             db = sqlite3.connect(path, check_same_thread=False)
         with closing(db):
             with _explained(path):
-                if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                if (found := db.execute("PRAGMA integrity_check(1)").fetchone()[0]) != "ok":
                     raise sqlite3.DatabaseError(found)
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = FULL")  # what was paid for survives a power failure

@@ -12,6 +12,7 @@ from storyforge.core.params import SHORT, Slice
 from storyforge.principles.asked import CONDITIONS
 from storyforge.principles.checks import CHECKS
 
+OVERALL = "overall"  # what judges call the verdict that stands beside those by principle
 Text = Annotated[str, Field(pattern=r"\S")]
 
 
@@ -41,6 +42,10 @@ def read_constitution(path: Path) -> tuple[Principle, ...]:
     found: dict[str, Principle] = {}
     for number, entry in enumerate(content["principles"], 1):
         principle = _principle(entry, f"{path}: principle {number}")
+        if principle.id == OVERALL:
+            raise UserError(
+                f"{path}: principle {number}: the id {OVERALL!r} is the whole verdict's: take another"
+            )
         if principle.id in found:
             raise UserError(f"{path}: principle {number}: the id {principle.id!r} stands twice")
         found[principle.id] = principle
