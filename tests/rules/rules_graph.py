@@ -114,5 +114,7 @@ def same_keys(root: Path) -> Iterator[str]:
 def _by_source(params: dict[str, Any]) -> tuple[set[str], set[str]]:
     """The keys that every run has, and the sources that this one collects."""
     sources = {name for name, value in params.get("collect", {}).items() if isinstance(value, dict)}
-    varying = ("preprocess.profiles", "preprocess.split.held_out", *(f"collect.{name}" for name in sources))
+    # An objective's keys depend on its kind; that they are right ones is tested with each section.
+    varying = ("preprocess.profiles", "preprocess.split.held_out", "align.objective")
+    varying += tuple(f"collect.{name}" for name in sources)
     return {key for key in keys(params) if not f"{key}.".startswith(tuple(f"{n}." for n in varying))}, sources
