@@ -120,7 +120,8 @@ def test_details_compare_the_writers_by_score_by_verdict_and_by_strength(workspa
     assert metrics["score_gain"].items() <= details["scores"]["differences"]["aligned-tuned"]["score"].items()
     assert metrics["win_rate"].items() <= details["pairs"]["aligned-tuned"]["win_rate"].items()
     assert metrics["judge"] == "checks" and metrics["fit"] is True
-    assert len(metrics) - 2 + len(metrics["score_gain"]) + len(metrics["win_rate"]) == 8
+    assert len(metrics) - 2 + len(metrics["score_gain"]) + len(metrics["win_rate"]) == 9
+    assert metrics["dollars"] == 0
 
 
 def test_verdicts_are_kept_in_both_orders(workspace):

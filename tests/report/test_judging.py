@@ -152,3 +152,9 @@ def test_the_picture_leads_from_tuned_to_aligned_and_leaves_out_what_was_not_mea
     found = {line.get_label(): list(line.get_xdata()) for line in axes.lines[2:]}
     assert found == {"base": [0.2, 0.99], "tuned": [0.57, 0.98], "aligned": [0.74, 0.97], "human": [0.82]}
     assert list(axes.lines[0].get_xdata()) == [0.57, 0.74]
+
+
+@pytest.mark.parametrize(("calls", "cost"), [(0, ""), (1536, "; its 1,536 replies cost $18.20")])
+def test_what_a_service_was_paid_is_told(calls, cost):
+    told = judging.page(phase(usage={"calls": calls, "dollars": 18.2}), TEMPLATE)
+    assert f"The judge is {judging.JUDGES['checks']}{cost}." in told

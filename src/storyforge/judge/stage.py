@@ -230,6 +230,7 @@ def _metrics(details: Row) -> Row:
         "fit": True,
         "score_gain": {name: gain[name] for name in ends},
         "win_rate": {name: won[name] for name in ends},
+        "dollars": details["usage"]["dollars"],
     }
 
 

@@ -76,7 +76,7 @@ def page(phase: Phase, template: str) -> str:
         summary=summary(phase),
         tried=f"{details['prompts']} held-out prompts, {details['samples']} answers of each writer to each",
         rules=rules(details["scores"]),
-        judge=JUDGES[details["judge"]],
+        judge=judge(details),
         gate=gate(details["gate"]),
         won=won(details["pairs"]),
         principles=principles(details["pairs"][MAIN]),
@@ -160,6 +160,12 @@ def preferred(details: Row) -> str:
     if rate["low"] is None or rate["low"] <= 0.5 <= rate["high"]:
         return f"{said}: no preference is shown."
     return f"{said}: it prefers **{'aligned' if rate['low'] > 0.5 else 'tuned'}**."
+
+
+def judge(details: Row) -> str:
+    """Who judged, and what a service was paid for it."""
+    said, usage = JUDGES[details["judge"]], details["usage"]
+    return f"{said}; its {usage['calls']:,} replies cost ${usage['dollars']:.2f}" if usage["calls"] else said
 
 
 def rules(scores: Row) -> str:
