@@ -312,7 +312,7 @@ def test_a_service_is_tried_on_obvious_pairs_and_then_judges_each_pair_in_both_o
     assert served(workspace, service)["fit"] is True
     details = workspace.details()
     assert details["gate"]["right"] == 1 and details["gate"]["counted"] == 5
-    assert details["gate"]["planted"] == {"pairs": 5, "moved": 0}
+    assert details["gate"]["planted"] == {"pairs": 5, "moved": 0, "missing": 0}
     assert all(pair["missing"] == 0 == pair["position_bias"] for pair in details["pairs"].values())
     assert len(service.paid) == details["usage"]["calls"] <= (5 + 5 + 4 * 3) * 2
     labels = {"gate-loop", "gate-planted", "tuned-base", "aligned-constitution"}
