@@ -13,7 +13,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 LOCK, CUDA = ROOT / "requirements.lock", ROOT / "requirements-cuda.lock"
-PINNED = ("requirements.txt", "requirements-dev.txt", "constraints.txt")
+LISTS = ("requirements.txt", "requirements-dev.txt", "requirements-documents.txt", "requirements-judge.txt")
+PINNED = (*LISTS, "constraints.txt")
 HASH = "--hash=sha256:"
 lock = runpy.run_path(str(ROOT / ".ci" / "lock.py"))
 
