@@ -9,13 +9,18 @@ import pytest
 from warm import FIGURES
 
 ONE_KEY = (
-    ("without", "storyforge.train.stage", "run_key", "lambda **parts: 'one'"),
-    ("without", "storyforge.train.stage", "_refuse_slower", "lambda parts: None"),  # it would find that key
+    ("without", "storyforge.train.job", "run_key", "lambda **parts: 'one'"),
+    ("without", "storyforge.train.job", "_refuse_slower", "lambda parts: None"),  # it would find that key
 )
 NO_LOCK = ("without", "fcntl", "flock", "lambda *_: None")
 IMPATIENT = ("without", "storyforge.train.checkpoints", "WAIT_S", "0.3")
 ENDLESS = ("without", "storyforge.train.loop", "_finished", "lambda run, plan: False")
-KILLED = ("without", "storyforge.train.stage", "published_folder", "lambda path: os.kill(os.getpid(), 9)")
+KILLED = (
+    "without",
+    "storyforge.train.stage",
+    "published_folder",
+    "lambda path: __import__('signal').raise_signal(9)",
+)
 
 
 def other_params(place, _) -> None:

@@ -22,7 +22,7 @@ PUBLISHED_IN_PLACE = (
     "without",
     "storyforge.train.stage",
     "published_folder",
-    "contextmanager(lambda path: (path.mkdir(parents=True), (yield path)))",
+    "__import__('contextlib').contextmanager(lambda path: (path.mkdir(parents=True), (yield path)))",
 )
 
 
