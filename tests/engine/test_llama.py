@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from storyforge.core.records import Exchange
 from storyforge.engine import kernels
+from storyforge.engine.attention import Heads, Laid, attend
 from storyforge.engine.decoding import logits
 from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
@@ -114,7 +115,43 @@ def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
         for row, text in enumerate(texts):
             whole = reference(input_ids=torch.tensor([text[: len(text) - left]])).logits[0, -1]
             torch.testing.assert_close(scores[row], whole, rtol=0, atol=0.02 * whole.abs().max().item())
-        scores = steps.send(torch.tensor([text[-left] for text in texts]))
+        scores = steps.send((torch.tensor([text[-left] for text in texts]), torch.arange(3)))
+
+
+def test_rows_that_stay_go_on_as_if_the_others_had_never_been(model, encoded):
+    texts = [encoded[number].ids[:40] for number in range(3)]
+    together, alone = logits(fused(model), texts, room=3), logits(fused(model), [texts[1]], room=3)
+    next(together), next(alone)
+    for stay in ([0, 1], [1], [0]):
+        token = torch.tensor([7])
+        scores = together.send((token.expand(len(stay)), torch.tensor(stay)))
+        (expected,) = alone.send((token, torch.tensor([0])))
+        torch.testing.assert_close(scores[stay.index(1) if 1 in stay else 0], expected, rtol=2e-2, atol=0.05)
+
+
+def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
+    heads, lengths, room = Heads(groups=2, shared=3, width=32), [5, 16, 39], 20
+    generator = torch.Generator().manual_seed(1)
+    whole = [torch.randn(n + room, 2 * 5 * 32, generator=generator).bfloat16() for n in lengths]
+    angles = [torch.rand(64, 16, generator=generator) for _ in range(2)]
+
+    def attended(parts):
+        laid = Laid(torch.zeros(0), [len(part) for part in parts], tuple(angles))
+        return attend(torch.cat(parts), laid, heads)[0].split(laid.lengths)
+
+    keys, values = (torch.zeros(3, 2, 16, 64, dtype=torch.int32) for _ in range(2))
+    starts, sizes = torch.tensor([0, 5, 21, 60]), (2, 3, 32, 64)
+    read = torch.cat([part[:n] for part, n in zip(whole, lengths, strict=True)])
+    kernels.call("remember", read, *angles, starts, 3, 48, *sizes, keys, values)
+    for more in range(room):
+        at, new = torch.tensor(lengths) + more, torch.stack([part[more - room] for part in whole])
+        mixed = new.new_empty(3, 2 * 3 * 32)
+        slots = torch.arange(3)
+        kernels.call(
+            "attend_next", new, *angles, slots, at, 3, *sizes, keys, values, mixed, heads.width**-0.5
+        )
+        expected = attended([part[: n + more + 1] for part, n in zip(whole, lengths, strict=True)])
+        assert torch.equal(mixed, torch.stack([part[-1] for part in expected]))
 
 
 def test_reading_a_prompt_keeps_of_no_layer_what_only_training_needs(model, encoded, monkeypatch):

@@ -74,3 +74,12 @@ def test_strangers_who_take_turns_are_no_turns(known):
 def test_a_story_is_no_scene(known):
     for name in ("speakers", "headings", "turns", "form"):
         assert CHECKS[name]("Tell of rain.", "VESPERA\nAy.", False, known) is None
+
+
+@pytest.mark.parametrize(("end", "form"), [("M", 1), ("He", 1), ("DUKE AL", 1), ("He laughed, and", 0.5)])
+def test_a_name_that_was_cut_in_the_middle_is_no_line_without_a_name(end, form, known):
+    assert CHECKS["form"](PROMPT, f"VESPERA\nHere.\n\n{end}", False, known).score == form
+
+
+def test_one_that_the_writer_left_so_is(known):
+    assert CHECKS["form"](PROMPT, "VESPERA\nHere.\n\nM", True, known).score == 0.5

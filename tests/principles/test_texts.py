@@ -100,3 +100,10 @@ def test_the_prompts_own_words_are_known_and_without_stories_nothing_is_strange_
     assert found("known_words", "Tell of Rosalba.", "Rosalba", known).score == 1
     assert found("known_words", "", "Rosalba", corpus([])) is None
     assert found("own_words", "", "She said it had rained for a week in", corpus([])).score == 1
+
+
+def test_half_a_word_at_the_end_of_a_text_that_was_cut_is_no_word(known):
+    text = "The night is lon"
+    assert found("known_words", "Tell.", text, known, ended=False).score == 1
+    assert found("known_words", "Tell.", text, known, ended=True).score == 0.75
+    assert found("names", "Speakers: BENEDICT.", "Come, Benedic", known, ended=False) is None

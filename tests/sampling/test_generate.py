@@ -62,6 +62,36 @@ def test_a_writer_that_stops_is_said_to_have_ended(tuned, encoder):
     assert (written.text, written.tokens, written.ended) == ("", 1, True)
 
 
+def test_a_row_that_stopped_leaves_and_the_others_write_on_as_before(tuned, encoder):
+    """Any token that a text holds stops it here, so that the rows stop at different steps."""
+    prompts, seeds = ["Tell of birds.", "Tell of the rain that fell on the old town.", "Go."], [1, 2, 3]
+    params = sampling(max_new_tokens=40)
+
+    def steps(prompts, seeds, stops):
+        return list(next_tokens(tuned, list(map(encoder.prompt, prompts)), params, stops, seeds))
+
+    whole = [[step[row] for step in steps(prompts, seeds, frozenset())] for row in range(3)]
+    stops = frozenset({whole[1][5], whole[0][20]})
+    found = steps(prompts, seeds, stops)
+    for row, tokens in enumerate(whole):
+        until = next((n for n, token in enumerate(tokens, 1) if token in stops), len(tokens))
+        assert [step[row] for step in found if row in step] == tokens[:until]
+    assert len(found[0]) == 3 and len(found[-1]) < 3
+
+
+def test_rows_whose_likeliest_tokens_hold_too_little_are_drawn_from_all(monkeypatch):
+    monkeypatch.setattr(generate, "HEAD", 8)
+    generator = torch.Generator().manual_seed(1)
+    # Two rows that eight tokens hold, and between them one that is nearly even.
+    logits = torch.randn(3, 64, generator=generator) * torch.tensor([[9.0], [0.1], [9.0]])
+    draws, none = [0.3, 0.999, 0.7], torch.zeros(3, 0, dtype=torch.long)
+    params = sampling(top_p=0.95)
+    part = choose(logits, none, params, draws)
+    monkeypatch.setattr(generate, "HEAD", 64)
+    assert torch.equal(part, choose(logits, none, params, draws))
+    assert logits[1].argsort(descending=True).tolist().index(part[1].item()) > 8
+
+
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(tuned, encoder):
     room = 512 - GREEDY.max_new_tokens - len(encoder.prompt(""))  # the tiny tokenizer's tokens are bytes
     assert write(tuned, encoder, ["a" * room], GREEDY, seeds=[1])[0].tokens == 12
@@ -104,13 +134,13 @@ def test_a_prompt_read_in_parts_gives_the_same_text(tuned, encoder, monkeypatch)
 
 
 LOGITS = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
-UNSEEN = torch.zeros(1, 4, dtype=torch.bool)
 
 
-def drawn(params, seen=UNSEEN):
+def drawn(params, written=()):
     """The tokens that a fine grid of draws picks, with their shares."""
     grid = [n / 1000 for n in range(1000)]
-    tokens = choose(LOGITS.expand(1000, -1), seen.expand(1000, -1), params, grid)
+    reply = torch.tensor([written], dtype=torch.long).expand(1000, -1)
+    tokens = choose(LOGITS.expand(1000, -1), reply, params, grid)
     return (torch.bincount(tokens, minlength=4) / 1000).tolist()
 
 
@@ -133,7 +163,6 @@ def test_temperature_sharpens():
 
 
 def test_the_penalty_lowers_only_what_was_written():
-    seen = torch.tensor([[True, False, False, False]])
-    shares = drawn(sampling(repetition_penalty=2.0), seen)
+    shares = drawn(sampling(repetition_penalty=2.0), written=[0, 0])
     assert shares[0] == pytest.approx(0.25 / 0.75, abs=2e-3)  # log 0.5 doubled is log 0.25
     assert drawn(sampling(repetition_penalty=2.0)) == drawn(sampling())

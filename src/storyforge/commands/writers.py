@@ -172,8 +172,8 @@ class Writers:
         from storyforge.sampling.generate import next_tokens
 
         with self.switched(name) as model:
-            rows = next_tokens(model, [ids], params, self.encoder.stops, [seed])
-            yield from deltas((token for (token,) in rows), self.encoder.decode, self.encoder.stops)
+            steps = next_tokens(model, [ids], params, self.encoder.stops, [seed])
+            yield from deltas((step[0] for step in steps), self.encoder.decode, self.encoder.stops)
 
 
 def loaded(adapters: Mapping[str, Path], changes: Mapping[str, Any]) -> tuple[Writers, "SamplingParams"]:

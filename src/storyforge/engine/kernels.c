@@ -181,10 +181,10 @@ static void by_rows(const bf16 *x, uint32_t *pairs, len rows, len columns) {
             *(bits_vec *)(pairs + row / 2 * columns + i) = interleaved(x + row * columns + i, x + (row + 1) * columns + i);
 }
 
-/* (rows, columns) -> (columns / 2, rows) pairs. */
-static void transposed(const bf16 *x, uint32_t *pairs, len rows, len columns) {
+/* (rows, columns) -> (columns / 2, rows) pairs, of which each row of pairs begins `step` after the one before. */
+static void transposed(const bf16 *x, uint32_t *pairs, len step, len rows, len columns) {
     for (len row = 0; row < rows; row++)
-        for (len i = 0; i < columns; i += 2) pairs[i / 2 * rows + row] = *(const pair *)(x + row * columns + i);
+        for (len i = 0; i < columns; i += 2) pairs[i / 2 * step + row] = *(const pair *)(x + row * columns + i);
 }
 
 /* Causal attention of stories one after another. A story's query heads that share a key head, its "group", are rows of
@@ -275,7 +275,7 @@ void attend(const bf16 *qkv, const float *cosine, const float *sine, const len *
             for (len group = 0; group < groups; group++) {
                 story s = the_story(starts, one, groups, shared, head, cosine, sine);
                 gather(&s, qkv, group, k, v);
-                transposed(k, keys, s.whole, head);
+                transposed(k, keys, s.whole, s.whole, head);
                 by_rows(v, values, s.whole, head);
                 for (len first = 0; first < s.length; first += BLOCK) {
                     len there = block_rows(&s, first), padded = fours(there), columns = first + BLOCK;
@@ -317,7 +317,7 @@ void attend_backward(const bf16 *dmixed, const bf16 *qkv, const float *cosine, c
                 len wide = shared * head, row = (shared + 2) * groups * head;
                 gather(&s, qkv, group, k, v);
                 by_rows(k, keys, s.whole, head);
-                transposed(v, values, s.whole, head);
+                transposed(v, values, s.whole, s.whole, head);
                 memset(dk, 0, s.whole * head * sizeof(float));
                 memset(dv, 0, s.whole * head * sizeof(float));
                 for (len first = 0; first < s.length; first += BLOCK) {
@@ -351,6 +351,64 @@ void attend_backward(const bf16 *dmixed, const bf16 *qkv, const float *cosine, c
             }
         free(k), free(v), free(q), free(dout), free(dscores), free(keys), free(values), free(left), free(right);
         free(slope), free(dq), free(dk), free(dv);
+    }
+}
+
+/* Writing one token at a time: what has been read is kept as attend makes it, for each row and group the keys,
+ * (head / 2, space) pairs, and the values, (space / 2, head) pairs; space is in whole blocks, and what is empty is 0. */
+
+/* The keys and values of the prompts: qkv (token, q heads | k heads | v heads). */
+void remember(const bf16 *qkv, const float *cosine, const float *sine, const len *starts, len rows, len longest,
+              len groups, len shared, len head, len space, uint32_t *keys, uint32_t *values) {
+#pragma omp parallel
+    {
+        bf16 *k = malloc(longest * head * sizeof(bf16)), *v = malloc(longest * head * sizeof(bf16));
+#pragma omp for collapse(2)
+        for (len row = 0; row < rows; row++)
+            for (len group = 0; group < groups; group++) {
+                story s = the_story(starts, row, groups, shared, head, cosine, sine);
+                len at = (row * groups + group) * head / 2 * space;
+                gather(&s, qkv, group, k, v);
+                transposed(k, keys + at, space, s.whole, head);
+                by_rows(v, values + at, s.whole, head);
+            }
+        free(k), free(v);
+    }
+}
+
+/* qkv (row, q heads | k heads | v heads) of a new token a row -> mixed (row, q heads), as attend would give it for the
+ * whole text. The token's key and value are added to the row's cache, slots[row], at its position, at[row]. */
+void attend_next(const bf16 *qkv, const float *cosine, const float *sine, const len *slots, const len *at, len rows,
+                 len groups, len shared, len head, len space, uint32_t *keys, uint32_t *values, bf16 *mixed,
+                 float scale) {
+#pragma omp parallel
+    {
+        len padded = fours(shared), half = head / 2;
+        bf16 *q = calloc(padded * head, sizeof(bf16)), *k = malloc(head * sizeof(bf16));
+        bf16 *share = calloc(padded * space, sizeof(bf16));
+        float *scores = malloc(padded * space * sizeof(float)), *out = malloc(padded * head * sizeof(float));
+#pragma omp for collapse(2)
+        for (len row = 0; row < rows; row++)
+            for (len group = 0; group < groups; group++) {
+                const bf16 *in = qkv + row * (shared + 2) * groups * head, *key = in + (groups * shared + group) * head;
+                const bf16 *value = key + groups * head;
+                const float *c = cosine + at[row] * half, *s = sine + at[row] * half;
+                uint32_t *k_past = keys + (slots[row] * groups + group) * half * space;
+                uint32_t *v_past = values + (slots[row] * groups + group) * half * space;
+                turn(key, k, c, s, half);
+                for (len i = 0; i < half; i++) k_past[i * space + at[row]] = *(const pair *)(k + 2 * i);
+                for (len i = 0; i < head; i++)
+                    v_past[at[row] / 2 * head + i] |= (uint32_t)value[i] << (at[row] % 2 ? 16 : 0);
+                for (len i = 0; i < shared; i++) turn(in + (group * shared + i) * head, q + i * head, c, s, half);
+                len columns = at[row] / LANES * LANES + LANES;
+                multiply(q, head * 2, 4, k_past, space, half, scores, padded, columns, 0);
+                for (len i = 0; i < shared; i++)
+                    softmax(scores + i * columns, share + i * columns, at[row] + 1, columns, scale);
+                multiply(share, columns * 2, 4, v_past, head, columns / 2, out, padded, head, 0);
+                bf16 *to = mixed + (row * groups + group) * shared * head;
+                for (len j = 0; j < shared * head; j += LANES) down_vec(*(vec *)(out + j), to + j);
+            }
+        free(q), free(k), free(share), free(scores), free(out);
     }
 }
 

@@ -151,11 +151,16 @@ class Fused:
     def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
         lengths = [len(story) for story in stories]
         # Positions begin at 0 in each story, so the longest one's angles serve all.
-        # (1, longest, head) each, both halves alike: the kernels take the first half.
-        cosine, sine = self.rotary(torch.zeros(1), torch.arange(max(lengths))[None])
-        half = slice(self.heads.width // 2)
-        ids = torch.tensor([token for story in stories for token in story])
-        return Laid(ids, lengths, (cosine[0, :, half].contiguous(), sine[0, :, half].contiguous()))
+        return Laid(
+            torch.tensor([token for story in stories for token in story]), lengths, self.angles(max(lengths))
+        )
+
+    def angles(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, (length, half a head) each."""
+        # (1, length, head) each, both halves alike: the kernels take the first half.
+        both = self.rotary(torch.zeros(1), torch.arange(length)[None])
+        cosine, sine = (part[0, :, : self.heads.width // 2].contiguous() for part in both)
+        return cosine, sine
 
     def forward(self, laid: Laid, tapes: list[Tape] | None) -> Tensor:
         """(tokens, width) before the last norm; `tapes` is filled with what backward needs of each layer."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from storyforge.principles import asked
 from storyforge.principles.corpus import Corpus
-from storyforge.principles.findings import Finding, Span, finding
+from storyforge.principles.findings import Finding, Span, complete, finding
 
 MOST_NAME_WORDS = 6
 # NAME alone on its line, or NAME: and the speech; a direction in brackets and marks of markdown may follow.
@@ -96,7 +96,7 @@ def form(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:
     """Share of the paragraphs that begin as those of a scene do: with a name, or a direction in brackets."""
     if not asked.drama(prompt):
         return None
-    wanted = asked.speakers(prompt)
+    wanted, text = asked.speakers(prompt), complete(text, ended)
     lines = list(LINE.finditer(text))
     befores = [-2, *(line.end() for line in lines)]  # so that the first line stands after a gap
     first = [line for end, line in zip(befores, lines, strict=False) if line.start() - end > 1]

@@ -1,9 +1,11 @@
 """Finding: what a check says of one text."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 Span = tuple[int, int]  # from and to, in characters of the text
+BROKEN_OFF = re.compile(r"\s*\S+\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +20,8 @@ class Finding:
 def finding(kept: float, opportunities: int, spans: Sequence[Span] = ()) -> Finding | None:
     """None where there was no opportunity to keep or to break the rule."""
     return Finding(kept / opportunities, tuple(spans), opportunities) if opportunities else None
+
+
+def complete(text: str, ended: bool) -> str:
+    """Without the last word of a text that was cut: it may be the half of one."""
+    return text if ended else BROKEN_OFF.sub("", text)

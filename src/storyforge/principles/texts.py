@@ -10,7 +10,7 @@ from storyforge.measures.prompt_words import covered, elements, words_ratio
 from storyforge.measures.safety import minors_in_sexual_paragraphs
 from storyforge.principles import asked
 from storyforge.principles.corpus import Corpus
-from storyforge.principles.findings import Finding, Span, finding
+from storyforge.principles.findings import Finding, Span, complete, finding
 
 LONGEST_PREMISE = 120  # words; a longer prompt holds a page to go on from, not what to write about
 PHRASE = 4  # words
@@ -87,7 +87,7 @@ def names(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None
     wanted = asked.names(prompt)
     near = {shape for name in wanted for shape in _shapes(name)}
     kept, broken = 0, []
-    for match in WORD.finditer(text):
+    for match in WORD.finditer(complete(text, ended)):
         word = asked.bare(match[0].casefold())
         if word in wanted:
             kept += 1
@@ -123,7 +123,8 @@ def said_once(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | 
 def known_words(prompt: str, text: str, ended: bool, corpus: Corpus) -> Finding | None:
     """Share of the words that the training stories or the prompt have; None where there are no stories."""
     given = set(words(prompt))
-    found = [(match.span(), match[0].casefold()) for match in WORD.finditer(text)] if corpus.numbers else []
+    said = WORD.finditer(complete(text, ended)) if corpus.numbers else ()
+    found = [(match.span(), match[0].casefold()) for match in said]
     strange = [span for span, word in found if word not in corpus.numbers and word not in given]
     return finding(len(found) - len(strange), len(found), strange)
 

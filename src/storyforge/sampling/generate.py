@@ -11,7 +11,7 @@ from torch import Tensor
 
 from storyforge.core.errors import UserError
 from storyforge.core.params import Params
-from storyforge.engine.decoding import logits
+from storyforge.engine.decoding import Chosen, logits
 from storyforge.engine.llama import fused
 from storyforge.model.encoding import Encoder
 
@@ -51,11 +51,10 @@ def write(
     for start in range(0, len(prompts), SIDE_BY_SIDE):
         part = slice(start, start + SIDE_BY_SIDE)
         steps = next_tokens(model, tokens[part], params, encoder.stops, seeds[part])
-        batch = [[token] for token in next(steps)]
+        batch: list[list[int]] = [[] for _ in tokens[part]]
         for step in steps:
-            for reply, token in zip(batch, step, strict=True):
-                if reply[-1] not in encoder.stops:
-                    reply.append(token)
+            for row, token in step.items():
+                batch[row].append(token)
         replies += batch
     ended = [bool(reply) and reply[-1] in encoder.stops for reply in replies]
     return [
@@ -82,29 +81,30 @@ def next_tokens(
     params: SamplingParams,
     stops: frozenset[int],
     seeds: Sequence[int],
-) -> Iterator[list[int]]:
-    """Yields one token a row, step by step; ends once all rows have stopped, or after `max_new_tokens`.
+) -> Iterator[dict[int, int]]:
+    """Yields, step by step, each row's next token; a row that has stopped is there no more.
 
-    Rows are generated until all have stopped: ignore a row's tokens after its stop token.
+    Ends once all rows have stopped, or after `max_new_tokens`.
     """
     # One generator a row: a row draws the same numbers in whatever batch it stands.
     chances = [random.Random(seed) for seed in seeds]
-    open_rows, tokens, seen = set(range(len(prompts))), None, None
     fast = fused(model)
     source = logits(fast, prompts, params.max_new_tokens) if fast else _logits(model, prompts)
+    rows, written = list(range(len(prompts))), torch.zeros(len(prompts), 0, dtype=torch.long)
+    chosen = None
     for _ in range(params.max_new_tokens):
-        scores = source.send(tokens)  # (rows, vocabulary); the first `send` is of None and starts it
-        if seen is None:  # (rows, vocabulary): which tokens the reply holds already
-            seen = torch.zeros_like(scores, dtype=torch.bool)
-        tokens = choose(scores, seen, params, [chance.random() for chance in chances])
-        seen[torch.arange(len(prompts)), tokens] = True
-        yield tokens.tolist()
-        open_rows -= {row for row in open_rows if tokens[row].item() in stops}
-        if not open_rows:
+        scores = source.send(chosen)  # (rows that go on, vocabulary); the first `send` starts it
+        tokens = choose(scores, written, params, [chances[row].random() for row in rows])
+        step = dict(zip(rows, tokens.tolist(), strict=True))
+        yield step
+        stay = torch.tensor([n for n, row in enumerate(rows) if step[row] not in stops], dtype=torch.long)
+        if not len(stay):
             return
+        rows, chosen = [rows[n] for n in stay], (tokens[stay], stay)
+        written = torch.cat([written[stay], chosen[0][:, None]], 1)
 
 
-def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Tensor, None]:
+def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Chosen, None]:
     """As `engine.decoding.logits`, with transformers: for any model and device."""
     model.eval()
     device = next(model.parameters()).device
@@ -128,46 +128,56 @@ def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Tensor
                 logits_to_keep=1,  # the last position's alone: all would be (rows, tokens, vocabulary)
             )
             cache = output.past_key_values
-        tokens = yield output.logits[:, -1].float().cpu()
+        tokens, stay = yield output.logits[:, -1].float().cpu()
+        if len(stay) < len(mask):
+            cache.batch_select_indices(stay.to(device))
+            mask = mask[stay.to(device)]
         step_ids = tokens[:, None].to(device)
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
+        mask = torch.cat([mask, mask.new_ones(len(tokens), 1)], 1)
 
 
-def choose(logits: Tensor, seen: Tensor, params: SamplingParams, draws: Sequence[float]) -> Tensor:
+def choose(logits: Tensor, written: Tensor, params: SamplingParams, draws: Sequence[float]) -> Tensor:
     """(rows, vocabulary) logits → (rows,) tokens; `draws` in [0, 1) pick from what the filters leave.
 
-    The penalty is CTRL's (Keskar et al. 2019), on the reply's own tokens only: names in the prompt stay free.
-    top_p keeps the smallest set with that mass, min_p what reaches its share of the likeliest token.
+    The penalty is CTRL's (Keskar et al. 2019), on the reply's own tokens only, `written`, (rows, tokens so
+    far): names in the prompt stay free. top_p keeps the smallest set with that mass, min_p what reaches its
+    share of the likeliest token.
     """
-    penalised = torch.where(
-        logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty
-    )
-    logits = torch.where(seen, penalised, logits)  # (rows, vocabulary), as before
+    found, penalty = logits.gather(1, written), params.repetition_penalty
+    logits = logits.scatter(1, written, torch.where(found > 0, found / penalty, found * penalty))
     if params.temperature == 0:
         return logits.argmax(1)
-    # From here on (rows, candidates), likeliest first; `order` holds the candidates' tokens.
-    shares, order = _likeliest((logits / params.temperature).softmax(1), params.top_p)
+    shares, wanted = (logits / params.temperature).softmax(1), torch.tensor(draws, dtype=torch.float64)
+    head, order = _likeliest(shares)
+    tokens = _drawn(head, order, params, wanted)
+    # Rows whose head does not hold the mass are sorted whole. 1e-3: more than rounding could add up to.
+    flat = (head.sum(1) <= params.top_p + 1e-3).nonzero()[:, 0]
+    if len(flat) and head.shape < shares.shape:
+        whole = shares[flat].sort(dim=1, descending=True, stable=True)
+        tokens[flat] = _drawn(*whole, params, wanted[flat])
+    return tokens
+
+
+def _drawn(shares: Tensor, order: Tensor, params: SamplingParams, draws: Tensor) -> Tensor:
+    """(rows,) tokens; candidates, likeliest first, have their shares and tokens in (rows, candidates)."""
     # top_p: a candidate goes if those before it have the mass already, so the first always stays.
     before = shares.cumsum(1) - shares
     shares = shares.masked_fill((before >= params.top_p) | (shares < params.min_p * shares[:, :1]), 0.0)
     # Inverse of the cumulated distribution, in float64: in float32 the sum over a vocabulary is too coarse.
     mass = shares.double().cumsum(1)
     # A draw is scaled by what is left in all, which renormalises without a division.
-    wanted = torch.tensor(draws, dtype=torch.float64)[:, None] * mass[:, -1:]
+    wanted = draws[:, None] * mass[:, -1:]
     # `right`: a draw of 0 skips candidates of share 0. The clamp is for a draw that rounds up to the sum.
     picked = torch.searchsorted(mass, wanted, right=True).clamp(max=shares.shape[1] - 1)
     return order.gather(1, picked)[:, 0]
 
 
-def _likeliest(shares: Tensor, mass: float) -> tuple[Tensor, Tensor]:
-    """Shares and their tokens, largest first and of equals the lower token: all, or enough to hold `mass`.
+def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The HEAD largest shares of each row and their tokens, largest first and of equals the lower token.
 
-    Sorting a vocabulary takes a quarter of a step on a CPU; its head is nearly always enough.
+    Sorting a vocabulary takes a quarter of a step on a CPU, and its head is nearly always enough.
     """
     # topk leaves the order of equals open: sorted by token first, a stable sort by share settles it.
     tokens = shares.topk(min(HEAD, shares.shape[1]), dim=1).indices.sort(dim=1).values
-    head = shares.gather(1, tokens)
-    if (head.sum(1) <= mass + 1e-3).any():  # more than rounding could add up to
-        return shares.sort(dim=1, descending=True, stable=True)
-    head, order = head.sort(dim=1, descending=True, stable=True)
+    head, order = shares.gather(1, tokens).sort(dim=1, descending=True, stable=True)
     return head, tokens.gather(1, order)
