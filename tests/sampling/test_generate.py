@@ -68,7 +68,7 @@ def test_a_row_that_stopped_leaves_and_the_others_write_on_as_before(tuned, enco
     params = sampling(max_new_tokens=40)
 
     def steps(prompts, seeds, stops):
-        return list(next_tokens(tuned, list(map(encoder.prompt, prompts)), params, stops, seeds))
+        return list(next_tokens(tuned, list(map(encoder.prompt, prompts)), seeds, params, stops))
 
     whole = [[step[row] for step in steps(prompts, seeds, frozenset())] for row in range(3)]
     stops = frozenset({whole[1][5], whole[0][20]})
@@ -77,6 +77,37 @@ def test_a_row_that_stopped_leaves_and_the_others_write_on_as_before(tuned, enco
         until = next((n for n, token in enumerate(tokens, 1) if token in stops), len(tokens))
         assert [step[row] for step in found if row in step] == tokens[:until]
     assert len(found[0]) == 3 and len(found[-1]) < 3
+
+
+def test_a_batch_that_memory_does_not_hold_is_written_in_halves(tuned, encoder, monkeypatch):
+    prompts, seeds = [f"Tell of {what}." for what in ("birds", "rain", "snow", "fog", "sun")], range(5)
+    whole = write(tuned, encoder, prompts, sampling(), seeds=seeds)
+    sizes, steps = [], generate.next_tokens
+
+    def small(model, rows, *rest):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return steps(model, rows, *rest)
+
+    monkeypatch.setattr(generate, "next_tokens", small)
+    assert write(tuned, encoder, prompts, sampling(), seeds=seeds) == whole
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+def test_a_text_that_memory_does_not_hold_alone_is_a_line_and_other_errors_stay(tuned, encoder, monkeypatch):
+    def failing(error):
+        def steps(*_):
+            raise error
+
+        monkeypatch.setattr(generate, "next_tokens", steps)
+
+    failing(MemoryError())
+    with pytest.raises(UserError, match="^out of memory with a single text: close other programs"):
+        write(tuned, encoder, ["Go.", "Tell."], sampling(), seeds=[1, 2])
+    failing(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        write(tuned, encoder, ["Go.", "Tell."], sampling(), seeds=[1, 2])
 
 
 def test_rows_whose_likeliest_tokens_hold_too_little_are_drawn_from_all(monkeypatch):
@@ -120,7 +151,7 @@ def test_prefilling_makes_no_logits_but_the_last_positions_and_no_square_of_the_
     monkeypatch.setattr(generate, "PREFILL", 50)
     prompt, vocabulary, width = encoder.prompt("a" * 300), len(encoder.tokenizer), 64
     with Sizes() as sizes:
-        next(next_tokens(tuned, [prompt], GREEDY, encoder.stops, [1]))
+        next(next_tokens(tuned, [prompt], [1], GREEDY, encoder.stops))
     rows = {math.prod(shape[:-1]) for shape in sizes.shapes if shape and shape[-1] == vocabulary}
     assert rows == {1, width}  # logits, and the head's own weights
     assert max(math.prod(shape) for shape in sizes.shapes if vocabulary not in shape) < len(prompt) ** 2

@@ -1,9 +1,6 @@
 import fcntl
 import json
 import os
-import re
-import sys
-from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
@@ -13,12 +10,8 @@ from storyforge.train import checkpoints
 from storyforge.train.checkpoints import (
     discard,
     explain_start,
-    hashes,
     newest,
-    packages,
-    run_key,
     save,
-    sources,
     work_directory,
 )
 
@@ -193,30 +186,6 @@ def test_experiments_in_other_folders_share_the_main_repositorys_checkpoints(tmp
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     with work_directory("k") as work:
         assert work == tmp_path / ".checkpoints" / "k"
-
-
-def test_the_key_is_of_everything_it_is_given():
-    key = run_key(params={"a": 1, "b": 2})
-    assert key == run_key(params={"b": 2, "a": 1})
-    assert key != run_key(params={"a": 1, "b": 3})
-    assert key != run_key(params={"a": 1, "b": 2}, files={})
-
-
-def test_the_code_of_a_run_is_the_files_of_ours_that_are_loaded():
-    files = hashes(sources(), checkpoints.PACKAGE)
-    assert {"core/files.py", "train/checkpoints.py"} <= files.keys()
-    assert all(len(digest) == 64 for digest in files.values())
-
-
-def test_every_package_that_models_are_computed_with_is_in_the_key():
-    """By the imports of model, engine and train; these two read and show."""
-    code = [
-        file for name in ("model", "engine", "train") for file in (checkpoints.PACKAGE / name).glob("*.py")
-    ]
-    tops = set(re.findall(r"^ *(?:from|import) (\w+)", "\n".join(map(Path.read_text, code)), re.MULTILINE))
-    outside = tops - sys.stdlib_module_names - {"storyforge", "pydantic", "tqdm"}
-    names = {name.replace("_", "-") for name in outside} - {"liger-kernel"}  # in the machine class
-    assert {"torch", "peft"} < names and names <= packages().keys()
 
 
 def other(root, key, step, parts):

@@ -15,11 +15,12 @@ from transformers import LlamaConfig
 
 from storyforge.core.errors import UserError
 from storyforge.model.encoding import singly
+from storyforge.model.memory import out_of_memory
 from storyforge.train import loop, memory, rehearsal, stage
 from storyforge.train import step as step_module
 from storyforge.train.footprint import multiplied, predicted_bytes
 from storyforge.train.loop import train
-from storyforge.train.memory import NOTE, out_of_memory
+from storyforge.train.memory import NOTE
 from storyforge.train.params import TrainParams
 from storyforge.train.rehearsal import heaviest, rehearse
 from storyforge.train.schedule import batches

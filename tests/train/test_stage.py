@@ -16,7 +16,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.origins import Origin
-from storyforge.train import checkpoints, job, stage, step
+from storyforge.model import device, loading
+from storyforge.train import job, keys, stage, step
 
 TRAIN = {
     "seed": 3,
@@ -121,6 +122,8 @@ def test_what_varies_between_runs_is_in_no_output(workspace):
 @pytest.mark.parametrize(("resolved", "lines"), [("fp32", 1), ("bf16", 0)])
 def test_a_processor_without_bfloat16_is_told_of_once(workspace, monkeypatch, capsys, resolved, lines):
     monkeypatch.setattr(job, "precision", lambda params: resolved)
+    for module in (device, loading):  # on any machine: a process has one precision
+        monkeypatch.setattr(module, "precision", lambda params: "fp32")
     workspace(precision="auto")
     assert capsys.readouterr().err.count("no bfloat16 in this processor: trains in float32") == lines
 
@@ -158,7 +161,7 @@ def test_a_package_that_computes_nothing_leaves_an_interrupted_run_its_checkpoin
     def install(name, version):
         there = [found for found in importlib.metadata.distributions() if found.name != name]
         there.append(SimpleNamespace(name=name, version=version))
-        monkeypatch.setattr(checkpoints, "distributions", lambda: there)
+        monkeypatch.setattr(keys, "distributions", lambda: there)
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
         patched.setattr(stage, "save_adapter", crash)
@@ -208,7 +211,7 @@ def test_another_base_of_the_same_name_is_another_run(workspace, monkeypatch, ca
 
 def test_a_base_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, monkeypatch):
     base = iter(["before", "after"])
-    monkeypatch.setattr(job, "base_digest", lambda _: next(base))
+    monkeypatch.setattr(keys, "base_digest", lambda _: next(base))
     with pytest.raises(UserError, match="base of this stage changed while it ran"):
         workspace()
     assert not (workspace.folder / "models/tuned").exists()
@@ -216,7 +219,7 @@ def test_a_base_that_is_exchanged_while_the_stage_runs_is_noticed(workspace, mon
 
 def test_a_run_begun_with_the_kernels_does_not_start_over_without_them(workspace, monkeypatch):
     def machine(kernels):
-        monkeypatch.setattr(job, "machine_class", lambda _: {"device": "cpu", "kernels": kernels})
+        monkeypatch.setattr(keys, "machine_class", lambda _: {"device": "cpu", "kernels": kernels})
 
     monkeypatch.setattr(job.kernels, "kept", lambda: {"another", "fast"})
     machine("fast")
@@ -279,7 +282,7 @@ def test_memory_too_small_for_one_story_is_an_error_and_leaves_nothing_half_writ
 
 def test_code_that_changes_under_a_run_is_not_recorded_as_its_code(workspace, monkeypatch):
     code = iter([{"a.py": "before"}, {"a.py": "after"}])
-    monkeypatch.setattr(job, "hashes", lambda *_: next(code))
+    monkeypatch.setattr(keys, "hashes", lambda *_: next(code))
     with pytest.raises(UserError, match="changed while it ran"):
         workspace()
     assert not (workspace.folder / "models/tuned").exists()

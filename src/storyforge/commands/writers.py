@@ -172,7 +172,7 @@ class Writers:
         from storyforge.sampling.generate import next_tokens
 
         with self.switched(name) as model:
-            steps = next_tokens(model, [ids], params, self.encoder.stops, [seed])
+            steps = next_tokens(model, [ids], [seed], params, self.encoder.stops)
             yield from deltas((step[0] for step in steps), self.encoder.decode, self.encoder.stops)
 
 

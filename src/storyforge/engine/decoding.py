@@ -11,7 +11,8 @@ from storyforge.engine.attention import BLOCK, Laid
 from storyforge.engine.linear import product
 from storyforge.engine.llama import Fused, Tape
 
-Chosen = tuple[Tensor, Tensor]  # (rows that go on,): the next token of each, and which of the last rows it was
+# (rows that go on,) each: their next tokens, and which of the last rows they were.
+Chosen = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
+from storyforge.model.memory import halving
 from storyforge.sampling.generate import SamplingParams, Written, fitting, write
 
 MOST_GROUPS = 100  # plays and books are listed in details.json, thousands of prompts are not
@@ -123,7 +124,8 @@ def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[s
     """Id → NLL of its reply, in nats. Other batches change it by rounding only."""
     found: dict[str, float] = {}
     for cut in tqdm(micro_batches(rows, max_tokens), desc=name, unit="batch", disable=None):
-        found |= zip((row.id for row in cut), story_nll(model, cut), strict=True)
+        nlls = halving(cut, lambda part: story_nll(model, part))
+        found |= zip((row.id for row in cut), nlls, strict=True)
     return found
 
 

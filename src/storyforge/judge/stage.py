@@ -50,22 +50,15 @@ from storyforge.judge.verdicts import (
 )
 from storyforge.judging.calls import usage
 from storyforge.judging.params import CallParams
-from storyforge.model.device import accelerator, machine_class
+from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoder
-from storyforge.model.loading import ModelParams, base_digest, load_encoder
+from storyforge.model.loading import ModelParams, load_encoder
 from storyforge.principles.constitution import Principle, as_system, read_constitution
 from storyforge.principles.corpus import Corpus, corpus
 from storyforge.principles.scores import score
 from storyforge.sampling.generate import SamplingParams
-from storyforge.train.checkpoints import (
-    PACKAGE,
-    discard,
-    hashes,
-    packages,
-    run_key,
-    sources,
-    work_directory,
-)
+from storyforge.train.checkpoints import discard, work_directory
+from storyforge.train.keys import hashes, made_from, run_key, run_parts, sources
 
 # The pairs that answer a question; the first of each is asked whether it is better than the second.
 COMPARED = ((TUNED, BASE), (ALIGNED, TUNED), (ALIGNED, BASE), (ALIGNED, CONSTITUTION))
@@ -157,17 +150,21 @@ def _claimed(params: JudgeParams) -> Sequence[str]:
 
 def _key(choices: Choices, stories: Sequence[Exchange], adapters: Mapping[str, Path]) -> str:
     """Of everything that decides what the writers write; the judge takes no part in that."""
-    return run_key(
-        params=[part.model_dump(mode="json") for part in (choices.model, choices.sampling)],
+    files = {
+        f"{name}/{file}": digest
+        for name, folder in adapters.items()
+        for file, digest in hashes(sorted(folder.iterdir()), folder).items()
+    }
+    parts = run_parts(
+        choices.model,
+        stage="judge",
+        params={part.section: part.model_dump(mode="json") for part in (choices.model, choices.sampling)},
+        files=made_from(files, choices.model, sources()),
         asked=[[story.id, story.prompt] for story in stories],
         samples=choices.params.samples,
         constitution=as_system(choices.principles),
-        adapters={name: hashes(sorted(folder.iterdir()), folder) for name, folder in adapters.items()},
-        code=hashes(sources(), PACKAGE),
-        base=base_digest(choices.model),
-        packages=packages(),
-        machine=machine_class(choices.model),
     )
+    return run_key(**parts)
 
 
 def _texts(

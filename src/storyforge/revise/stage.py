@@ -22,8 +22,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_jsonl, write_json, write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.records import Exchange, read_prompts
-from storyforge.model.device import accelerator, machine_class
-from storyforge.model.loading import ModelParams, base_digest, load_adapter, load_base, load_encoder
+from storyforge.model.device import accelerator
+from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 from storyforge.principles.constitution import Principle, read_constitution
 from storyforge.principles.corpus import Corpus, corpus
 from storyforge.principles.scores import Scored, score
@@ -35,15 +35,8 @@ from storyforge.revise.params import ReviseParams
 from storyforge.revise.report import report
 from storyforge.revise.writers import answering, fits, local
 from storyforge.sampling.generate import SamplingParams
-from storyforge.train.checkpoints import (
-    PACKAGE,
-    discard,
-    hashes,
-    packages,
-    run_key,
-    sources,
-    work_directory,
-)
+from storyforge.train.checkpoints import discard, work_directory
+from storyforge.train.keys import hashes, made_from, run_key, run_parts, sources
 from storyforge.train.params import TrainParams
 from storyforge.train.schedule import batches
 
@@ -116,13 +109,12 @@ class Rules:
 def parts(model_params: ModelParams, sampling: SamplingParams, adapter: Path) -> dict[str, Any]:
     """What decides a text besides its prompt and seed: other pairs of the same drafts cost no new ones."""
     files = sorted(file for file in adapter.glob("*") if file.name != "training.json")
-    return {
-        "stage": "revise",
-        "params": {part.section: part.model_dump(mode="json") for part in (model_params, sampling)},
-        "files": hashes(files, adapter) | hashes(sources(), PACKAGE) | {"base": base_digest(model_params)},
-        "packages": packages(),
-        "machine": machine_class(model_params),
-    }
+    return run_parts(
+        model_params,
+        stage="revise",
+        params={part.section: part.model_dump(mode="json") for part in (model_params, sampling)},
+        files=made_from(hashes(files, adapter), model_params, sources()),
+    )
 
 
 def held_out(processed: Path, prompts: Path) -> list[str]:

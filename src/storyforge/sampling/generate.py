@@ -14,6 +14,7 @@ from storyforge.core.params import Params
 from storyforge.engine.decoding import Chosen, logits
 from storyforge.engine.llama import fused
 from storyforge.model.encoding import Encoder
+from storyforge.model.memory import halving
 
 SIDE_BY_SIDE = 32  # prompts in a batch
 PREFILL = (
@@ -46,16 +47,21 @@ def write(
     model, encoder: Encoder, prompts: Sequence[str], params: SamplingParams, *, seeds: Sequence[int]
 ) -> list[Written]:
     """One reply a prompt; `seeds` holds one for each, so its random numbers do not depend on the batch."""
-    tokens = [fitting(model, encoder.prompt(prompt), params) for prompt in prompts]
-    replies: list[list[int]] = []
-    for start in range(0, len(prompts), SIDE_BY_SIDE):
-        part = slice(start, start + SIDE_BY_SIDE)
-        steps = next_tokens(model, tokens[part], params, encoder.stops, seeds[part])
-        batch: list[list[int]] = [[] for _ in tokens[part]]
-        for step in steps:
+    rows = [
+        (fitting(model, encoder.prompt(prompt), params), seed)
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+
+    def batch(rows: Sequence[tuple[list[int], int]]) -> list[list[int]]:
+        replies: list[list[int]] = [[] for _ in rows]
+        for step in next_tokens(model, *zip(*rows, strict=True), params, encoder.stops):
             for row, token in step.items():
-                batch[row].append(token)
-        replies += batch
+                replies[row].append(token)
+        return replies
+
+    replies: list[list[int]] = []
+    for start in range(0, len(rows), SIDE_BY_SIDE):
+        replies += halving(rows[start : start + SIDE_BY_SIDE], batch)
     ended = [bool(reply) and reply[-1] in encoder.stops for reply in replies]
     return [
         Written(encoder.decode(reply[:-1] if end else reply).strip(), len(reply), end)
@@ -78,9 +84,9 @@ def fitting(model, ids: list[int], params: SamplingParams) -> list[int]:
 def next_tokens(
     model,
     prompts: Sequence[Sequence[int]],
+    seeds: Sequence[int],
     params: SamplingParams,
     stops: frozenset[int],
-    seeds: Sequence[int],
 ) -> Iterator[dict[int, int]]:
     """Yields, step by step, each row's next token; a row that has stopped is there no more.
 

@@ -5,66 +5,29 @@ outputs before the stage starts, and a persistent output would be resumed by a r
 """
 
 import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, TextIO
 
 from safetensors import SafetensorError
 
-from storyforge.core.cache import digest
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, sync, sync_folder
 from storyforge.core.text import printable
+from storyforge.train.keys import hashes
 
-PACKAGE = Path(__file__).resolve().parents[1]
 MANIFEST = "MANIFEST.json"
 PARTS = "run.json"  # what the key of a work directory is made of
-# Distributions by which the bits of a run are decided; liger's version is in the machine class.
-COMPUTING = re.compile(
-    "torch|triton|nvidia-.*|bitsandbytes|numpy|transformers|tokenizers|safetensors|accelerate|peft"
-)
 SHOWN, LONG = 3, 40  # differences between two runs in a line; characters of a value that is not shown there
 KEPT = 2  # checkpoints that rotation leaves: one to fall back on
 REMEMBERED = 4  # unfinished runs of other keys that keep their checkpoints, by last use
 WAIT_S = 30  # for a run that was told to end and saves a last checkpoint
-
-
-def run_key(**parts: Any) -> str:
-    """What a checkpoint may be resumed under: 16 hex digits of everything that decides the bytes of a run.
-
-    But for how memory made it cut its batches, which shows as it runs: checkpoints hold that themselves.
-    """
-    return hashlib.sha256(dumps(parts).encode()).hexdigest()[:16]
-
-
-def sources() -> list[Path]:
-    """The files of this package that the process has loaded, the stage's own too: the code of the run."""
-    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
-    return sorted(file for file in map(Path.resolve, map(Path, loaded)) if file.is_relative_to(PACKAGE))
-
-
-def hashes(files: Iterable[Path], root: Path) -> dict[str, str]:
-    """Path below `root` → sha256."""
-    return {file.relative_to(root).as_posix(): digest(file) for file in files}
-
-
-def packages() -> dict[str, str]:
-    """Versions of the installed packages that take part in the arithmetic, and of Python.
-
-    Others may come, go and change while a run is interrupted: training goes on where it was.
-    """
-    named = {re.sub("[-_.]+", "-", str(found.name)).lower(): found.version for found in distributions()}
-    known = {name: version for name, version in named.items() if COMPUTING.fullmatch(name)}
-    return known | {"python": sys.version}
 
 
 @contextmanager

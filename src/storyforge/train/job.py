@@ -17,22 +17,13 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published
 from storyforge.core.tracking import tracked
 from storyforge.engine import kernels
-from storyforge.model.device import accelerator, device, machine_class, precision
+from storyforge.model.device import accelerator, device, precision
 from storyforge.model.encoding import Encoded
-from storyforge.model.loading import base_digest
+from storyforge.model.memory import out_of_memory
 from storyforge.model.params import ModelParams
-from storyforge.train.checkpoints import (
-    PACKAGE,
-    explain_start,
-    has_checkpoint,
-    hashes,
-    packages,
-    run_key,
-    sources,
-    work_directory,
-)
+from storyforge.train.checkpoints import explain_start, has_checkpoint, work_directory
+from storyforge.train.keys import made_from, run_key, run_parts, sources
 from storyforge.train.loop import Log
-from storyforge.train.memory import out_of_memory
 from storyforge.train.run import Run
 from storyforge.train.schedule import LoopParams, steps
 
@@ -78,11 +69,11 @@ def job(
     code = sources()
 
     def observed() -> dict[str, str | None]:
-        return _data(files) | hashes(code, PACKAGE) | {"base": base_digest(model_params)}
+        return made_from(_data(files), model_params, code)
 
     written, begin = observed(), time.perf_counter()
-    machine = machine_class(model_params)
-    parts = {"params": choices, "files": written, "packages": packages(), "machine": machine}
+    parts = run_parts(model_params, params=choices, files=written)
+    machine = parts["machine"]
     parts["processes"] = int(os.environ.get("WORLD_SIZE", 1))
     key = run_key(**parts)
     _refuse_slower(parts)

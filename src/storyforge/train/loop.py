@@ -16,11 +16,12 @@ from storyforge.model.cuda import repeatable
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Item, longest
 from storyforge.model.loading import adapter_weights
+from storyforge.model.memory import out_of_memory
 from storyforge.model.objectives import Objective, sft
 from storyforge.model.params import ModelParams
 from storyforge.train import step
 from storyforge.train.checkpoints import save
-from storyforge.train.memory import Budget, out_of_memory
+from storyforge.train.memory import Budget
 from storyforge.train.run import Run, agreed, begun
 from storyforge.train.schedule import LoopParams
 

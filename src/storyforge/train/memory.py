@@ -8,8 +8,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import OutOfMemoryError
+from accelerate.utils.memory import clear_device_cache
 from tqdm import tqdm
 
 from storyforge.core.errors import UserError
@@ -98,13 +97,6 @@ class Budget:
         # Noted at once: should this process be killed next, the one after begins with half all the same.
         self.note |= {"micro_batch_tokens": half, "kills": 0}
         write_json(self.work / NOTE, self.note)
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Accelerate's test knows the messages of RuntimeErrors on every device, but for cuBLAS's."""
-    if isinstance(error, OutOfMemoryError | MemoryError) or should_reduce_batch_size(error):
-        return True
-    return isinstance(error, RuntimeError) and "STATUS_ALLOC_FAILED" in str(error)
 
 
 def _kernel_kills(root: Path = Path("/")) -> dict[str, int]:

@@ -17,11 +17,11 @@ from storyforge.model.device import machine_class
 from storyforge.model.encoding import Encoded, micro_batches, singly
 from storyforge.model.likelihood import add_gradients
 from storyforge.model.loading import base_config
+from storyforge.model.memory import out_of_memory
 from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import newest
 from storyforge.train.footprint import multiplied
 from storyforge.train.loop import train
-from storyforge.train.memory import out_of_memory
 from storyforge.train.params import TrainParams
 from storyforge.train.run import Run, trainable
 from storyforge.train.schedule import batches
