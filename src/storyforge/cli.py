@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
+from storyforge.core import before_torch as before_torch
 from storyforge.commands.continuing import go_on
 from storyforge.commands.options import HELP_OPTIONS, Commands, More, Presets, Tuned, at_the_root, help_texts
 from storyforge.commands.pull import pull
 from storyforge.commands.terminal import aside, say
-from storyforge.core import before_torch as before_torch
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from storyforge.core import before_torch as before_torch
 from storyforge.commands import session, uploads
 from storyforge.commands.continuing import joined
 from storyforge.commands.repository import enter
 from storyforge.commands.session import MAX_CHARACTERS, MAX_TOKENS, Reply, Request
 from storyforge.commands.writers import ADAPTER, ALIGNED, TUNED, Writers, asked, named, sampling
-from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.records import Prompt
 from storyforge.model.params import ModelParams

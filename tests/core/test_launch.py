@@ -127,7 +127,7 @@ def test_importing_a_module_without_torch_changes_nothing_in_the_process():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate"])
+@pytest.mark.parametrize("stage", ["train", "evaluate", "revise", "align", "judge"])
 def test_waiting_threads_are_told_how_long_to_spin_before_torch_loads(stage):
     assert ended(LOADING.format(stage=stage)).stdout == "20000\n"
     assert ended(LOADING.format(stage=stage), GOMP_SPINCOUNT="7").stdout == "7\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from storyforge.collect.stage import CollectParams
 from storyforge.core import records
+from storyforge.collect.stage import CollectParams
 from storyforge.core.errors import UserError
 from storyforge.core.files import (
     dumps,

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from storyforge.core import before_torch as before_torch
 from storyforge.align.guards import Guards, guards, idle
 from storyforge.align.items import Material, of_pairs, of_revisions
 from storyforge.align.params import AlignParams
-from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, write_json
 from storyforge.core.launch import launch

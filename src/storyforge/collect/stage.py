@@ -14,12 +14,12 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 from pydantic import Field, create_model
 from tqdm import tqdm
 
+from storyforge.core import assets
 from storyforge.collect import reading
 from storyforge.collect.accounts import Counts, Reject, counted, left, own_account, reject_of
 from storyforge.collect.folder import Listing, listing, require_reader
 from storyforge.collect.folder import records as own_records
 from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, Source
-from storyforge.core import assets
 from storyforge.core.cache import digest
 from storyforge.core.choice import HIGHEST_RANK, highest_wanted
 from storyforge.core.choice import rank as rank_of

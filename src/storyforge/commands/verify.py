@@ -14,9 +14,9 @@ from shlex import quote
 import typer
 from tqdm import tqdm
 
+from storyforge.core import cache as assets
 from storyforge.commands.repository import HASH, Output, output, outputs
 from storyforge.commands.terminal import say
-from storyforge.core import cache as assets
 from storyforge.core.cache import is_inside
 from storyforge.core.errors import UserError
 
