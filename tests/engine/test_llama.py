@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
 from storyforge.core.records import Exchange
-from storyforge.engine import kernels
+from storyforge.engine import decoding, kernels
 from storyforge.engine.attention import Heads, Laid, attend
-from storyforge.engine.decoding import logits
+from storyforge.engine.decoding import _Past, logits
 from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
@@ -127,6 +127,22 @@ def test_rows_that_stay_go_on_as_if_the_others_had_never_been(model, encoded):
         scores = together.send((token.expand(len(stay)), torch.tensor(stay)))
         (expected,) = alone.send((token, torch.tensor([0])))
         torch.testing.assert_close(scores[stay.index(1) if 1 in stay else 0], expected, rtol=2e-2, atol=0.05)
+
+
+def test_prompts_that_are_read_in_parts_and_once_for_all_rows_that_have_them(model, encoded, monkeypatch):
+    texts = [encoded[number].ids[:40] for number in (0, 1, 0, 2, 1)]
+    read, reads = _Past.read, []
+    monkeypatch.setattr(_Past, "read", lambda past, part: reads.append(len(part)) or read(past, part))
+    whole = logits(fused(model), texts, room=3)
+    stay, expected = torch.arange(5), next(whole)
+    monkeypatch.setattr(decoding, "READ_AT_ONCE", 100)
+    parts = logits(fused(model), texts, room=3)
+    found = next(parts)
+    for number in range(3):
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=0.05)
+        tokens = torch.tensor([7, 8, 9, 10, 11]) + number  # rows with the same prompt go their own ways
+        expected, found = whole.send((tokens, stay)), parts.send((tokens, stay))
+    assert reads == [3, 2, 1]  # three different texts; then two of them and one
 
 
 def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
