@@ -25,14 +25,24 @@ from statistics import mean, median
 from typing import Any
 
 from figures import flops_a_token, products, spread, table
-from inference import BATCH_TOKENS, NEW_TOKENS, PROMPTS, REPEATS, Setting, compared, no_op_repro
+from inference import (
+    BATCH_TOKENS,
+    NEW_TOKENS,
+    REPEATS,
+    SCORED_AT_ONCE,
+    STREAMS,
+    Setting,
+    compared,
+    no_op_repro,
+)
+from inference import HEAD as INFERENCE
 from peft import PeftModel
 from race import PEERS, QUIET, REPOSITORY, Engine, race
 
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import published, read_jsonl
-from storyforge.core.records import Exchange, read_prompts
+from storyforge.core.records import Exchange
 from storyforge.evaluate.stage import losses
 from storyforge.model.device import DTYPES, accelerator, precision
 from storyforge.model.encoding import Encoded, Encoder
@@ -105,10 +115,12 @@ took 39 s instead of 32 (one step each, in turn, on 2026-11-22).
 
 {inference}
 
-Plain is what the libraries' documentation shows: bf16 `from_pretrained`; {scored} passages one by one,
-their prompts masked in the labels; `generate` for one of {prompts} prompts after another, at most
-{new_tokens} tokens, with the same sampling. Median and least of {repeats} repeats, in turn. Loading is base
-and adapter, without imports and without the first conversion.
+Of transformers: bf16 `from_pretrained` with the adapter on it; {scored} passages, {scored_at_once} of like
+length at a time, their prompts masked in the labels; `generate` for all prompts at once. Of llama.cpp: the
+exported file, its server in this process, as many slots as prompts. Prompts are of held-out plays; each
+reply has at most {new_tokens} tokens, and all sides sample alike. Median and least of {repeats} repeats, in
+turn; our lead is over the best of the others in the same repeat, 8 bits aside. Loading is base and adapter,
+without imports and without the first conversion.
 
 `dvc repro` with nothing to do: {repro}.
 """
@@ -257,8 +269,8 @@ def main(steps: int, names: Sequence[str]) -> None:
     print("scoring, writing, loading", file=sys.stderr)
     setting = Setting(base_dir(params), Path("models/tuned"), params, encoder)
     scored = [encoded for _, encoded in passages("test", encoder, SCORED)]
-    prompts = [prompt.prompt for prompt in read_prompts(Path("data/prompts.yaml"))][:PROMPTS]
-    inference = table(["", "StoryForge", "plain", "ratio"], list(compared(setting, scored, prompts)))
+    prompts = [story.prompt for story, _ in passages("test", encoder, max(STREAMS))]
+    inference = table(INFERENCE, list(compared(setting, scored, prompts)))
     text = RESULTS.format(
         **found,
         inference=inference,
@@ -274,7 +286,7 @@ def main(steps: int, names: Sequence[str]) -> None:
         warm_up=WARM_UP,
         held_out=HELD_OUT,
         scored=SCORED,
-        prompts=PROMPTS,
+        scored_at_once=SCORED_AT_ONCE,
         new_tokens=NEW_TOKENS,
         repeats=REPEATS,
         minutes=(time.perf_counter() - begin) / 60,

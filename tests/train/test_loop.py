@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from storyforge.core.errors import UserError
+from storyforge.core.files import write_jsonl
 from storyforge.model.encoding import singly
 from storyforge.model.loading import adapter_weights, attach, load_base
 from storyforge.model.objectives import sft
@@ -130,7 +132,7 @@ def test_the_loss_is_the_mean_over_reply_tokens_not_over_stories(tuned, encoded,
 
 
 SHARED = """
-import sys
+import os, signal, sys
 sys.path[:0] = {paths!r}
 import torch
 from accelerate import Accelerator
@@ -138,6 +140,7 @@ from storyforge.core.assets import Origin
 from storyforge.model.loading import LoraParams, ModelParams, attach, load_base, load_encoder
 from storyforge.model.encoding import singly
 from storyforge.train.schedule import LoopParams, batches
+from storyforge.train import step
 from storyforge.train.loop import train
 from storyforge.core.records import Exchange
 from storyforge.core.files import read_jsonl
@@ -149,6 +152,13 @@ rows = [encoder.exchange(e, 200) for e in read_jsonl(Path({folder!r}, "rows.json
 lora = LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear")
 params = LoopParams.model_validate_json(Path({folder!r}, "loop.json").read_text())
 work = Path({folder!r}, "work")
+if accelerator.process_index == int(os.environ.get("STOPPED", -1)):
+    take = step.take
+    def signalled(run, items, steps):
+        if run.state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        take(run, items, steps)
+    step.take = signalled
 model = attach(load_base(model_params), lora, seed=1)
 plan = [singly(step) for step in batches(rows[2:], params)]
 run = train(model, plan, singly(rows[:2]), model_params, params, work=work, log=lambda *_: None)
@@ -158,36 +168,52 @@ if accelerator.is_main_process:
 """
 
 
-def test_two_processes_train_what_one_does(trained, loop_params, model_params, exchanges, tmp_path):
-    from storyforge.core.files import write_jsonl
-
-    alone = trained(loop_params, tmp_path / "alone")
+@pytest.fixture
+def two_processes(model_params, loop_params, exchanges, tmp_path):
+    """Trains in two processes of torchrun; gives their status, and what the first of them found."""
     write_jsonl(tmp_path / "rows.jsonl", exchanges)
     (tmp_path / "model.json").write_text(model_params.model_dump_json())
-    (tmp_path / "loop.json").write_text(loop_params.model_dump_json())
     (tmp_path / "work").mkdir()
     source = str(Path(loop.__file__).parents[2])
     (tmp_path / "script.py").write_text(SHARED.format(paths=[source], folder=str(tmp_path)))
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node=2",
-            tmp_path / "script.py",
-        ],
-        check=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-    )
-    shared = torch.load(tmp_path / "out.pt", weights_only=True)
-    assert shared["n"] == 2
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+    def run(loop_params, **settings):
+        (tmp_path / "loop.json").write_text(loop_params.model_dump_json())
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
+        command = [*torchrun, tmp_path / "script.py"]
+        done = subprocess.run(command, timeout=120, env=environment, capture_output=True)
+        out = tmp_path / "out.pt"
+        return done.returncode, torch.load(out, weights_only=True) if out.exists() else None
+
+    return run
+
+
+def test_two_processes_train_what_one_does(trained, loop_params, two_processes, tmp_path):
+    alone = trained(loop_params, tmp_path / "alone")
+    status, shared = two_processes(loop_params)
+    assert (status, shared["n"]) == (0, 2)
     for one, other in zip(alone.state.val, shared["val"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     for name, weight in alone.best.items():
         torch.testing.assert_close(shared["best"][name], weight, rtol=2e-2, atol=2e-4)
+
+
+def test_a_stop_signal_to_the_second_process_ends_both_after_a_saved_step(
+    loop_params, two_processes, tmp_path
+):
+    """And the next run goes on from there to the adapter of one that was not stopped."""
+    rarely = loop_params.model_copy(update={"checkpoint_every": 100})
+    status, shared = two_processes(rarely, STOPPED="1")
+    assert status != 0 and shared is None
+    state = json.loads((newest(tmp_path / "work") / "state.json").read_text())
+    assert state["step"] == 3
+    resumed = two_processes(rarely)[1]
+    shutil.rmtree(tmp_path / "work")
+    (tmp_path / "work").mkdir()
+    whole = two_processes(rarely)[1]
+    assert all(torch.equal(weight, resumed["best"][name]) for name, weight in whole["best"].items())
+    assert resumed["val"] == whole["val"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_stories(trained, loop_params, monkeypatch):

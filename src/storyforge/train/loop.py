@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from accelerate.utils import gather_object
 from peft import PeftModel
 from tqdm import tqdm
 
@@ -78,7 +79,7 @@ def train(
                 _go_on(run, plan, bar, log)
                 if (last := run.state.step == len(plan)) or run.state.step % params.validate_every == 0:
                     _validate(run, val, log, guard)
-                asked = agreed(stopped())
+                asked = max(gather_object([stopped()]))  # whichever process it was told to
                 if last or asked or run.state.step % params.checkpoint_every == 0:
                     _checkpoint(run, work)
                 if asked:

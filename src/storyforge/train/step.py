@@ -82,13 +82,19 @@ def gradients(
         for name, value in objective(cut, nlls, whole)[1].items():
             total[name] += counts * value
     if accelerator.num_processes > 1:
-        for weight in trainable(model):
-            grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            weight.grad = accelerator.reduce(grad, "sum")
+        _add_up(trainable(model), accelerator)
         names = list(objective(items[:1], [0.0] * len(items[0]), whole)[1])  # a process may have had no item
         summed = _over_processes([total[name] for name in names], accelerator)
         return dict(zip(names, summed, strict=True))
     return dict(total)
+
+
+def _add_up(weights: Sequence[torch.nn.Parameter], accelerator: Accelerator) -> None:
+    """Each gradient becomes its sum over the processes, in one message for all of them."""
+    own = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    whole = accelerator.reduce(torch.cat([grad.flatten() for grad in own]), "sum")
+    for weight, part in zip(weights, whole.split([w.numel() for w in weights]), strict=True):
+        weight.grad = part.view_as(weight)
 
 
 def measured(
