@@ -18,8 +18,7 @@ def tokenizer(chats: Iterable, splitter=None, learned: Iterable[str] = (), **spe
     from transformers import PreTrainedTokenizerFast
 
     chats = list(chats)
-    control = {piece.text for chat in chats for piece in (*chat.begin, *chat.turn) if piece.control}
-    control.update(stop for chat in chats for stop in chat.stops)
+    control = {token for chat in chats for token in chat.control_tokens}
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = splitter or pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()

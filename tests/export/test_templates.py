@@ -5,7 +5,7 @@ import tiny
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from storyforge.export.templates import jinja, modelfile
-from storyforge.model.chat import FORMATS, render
+from storyforge.model.chat import FORMATS, ChatFormat, Piece, control, render
 
 SYSTEM = 'Say "yes" {% x %} {role} {text} \\n é😀'
 TALK = [("user", " a {{ b }}\n"), ("assistant", "c"), ("user", "d")]
@@ -56,3 +56,18 @@ def test_ollama_says_what_training_saw_but_for_the_token_it_begins_with(chat):
 
 def ours_begin(chat):
     return "".join(piece.text for piece in chat.begin)
+
+
+def test_ollama_puts_the_systems_text_where_the_format_has_no_turn_for_it():
+    turns = {
+        "user": (control("<u>"), Piece("{text}"), control("</u>")),
+        "assistant": (Piece("{text}"), control("<e>")),
+    }
+    chat = ChatFormat((control("<b>"),), turns, (), "<e>", ("<e>",), "last", "\n\n")
+    text = re.search(r'TEMPLATE """(.*?)"""', modelfile("it.gguf", chat, "S", []), re.S)[1]
+    assert text == (
+        '{{ range $i, $_ := .Messages }}{{ if eq .Role "user" }}<u>'
+        "{{ if and $.System (eq (len (slice $.Messages $i)) 1) }}{{ $.System }}\n\n{{ end }}"
+        "{{ .Content }}</u>"
+        '{{ else if eq .Role "assistant" }}{{ .Content }}<e>{{ end }}{{ end }}'
+    )

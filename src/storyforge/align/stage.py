@@ -57,7 +57,7 @@ def main(
         val, context = _read_val(processed / "val.jsonl"), base_config(model_params).max_position_embeddings
         guard = guards(val, encoder, params, sampling, context=context)
         if this.main:
-            print(_announced(material, params, guard))
+            print(*encoder.chat.remarks, _announced(material, params, guard), sep="\n")
         model = tuned_model(model_params, params, tuned)
         run = train(
             model,

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, BitsAndBytesConfig
 from transformers.masking_utils import sdpa_mask
 
 AMPERE = (8, 0)  # flash attention and Triton's kernels begin here; a T4 is (7, 5)
@@ -38,6 +38,17 @@ def fuse(model) -> None:
     from liger_kernel.transformers import apply_liger_kernel_to_llama  # an extra: requirements-cuda.txt
 
     apply_liger_kernel_to_llama(cross_entropy=False, fused_linear_cross_entropy=False, model=model)
+
+
+def four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation (Dettmers et al. 2023), stored as `dtype` so that FSDP2 can shard it."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype,
+    )
 
 
 def attention() -> str:

@@ -20,7 +20,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PretrainedConfig,
     modeling_gguf_pytorch_utils,
 )
@@ -32,6 +31,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published
 from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
+from storyforge.model.chat_template import ends, from_template
 from storyforge.model.device import DTYPES, device, precision
 from storyforge.model.encoding import Encoder
 from storyforge.model.foreign import (
@@ -50,6 +50,7 @@ FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer*.json",
+    "chat_template.jinja",
 )
 
 STATED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"}  # what servers look for
@@ -62,7 +63,8 @@ def load_encoder(params: ModelParams) -> Encoder:
     folder = base_dir(params)
     with quiet(), readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-        encoder = Encoder(tokenizer, FORMATS[params.chat], params.system)
+        chat = FORMATS.get(params.chat) or from_template(tokenizer, ends(folder, tokenizer), params.system)
+        encoder = Encoder(tokenizer, chat, params.system)
         # Special tokens that nothing writes may lie beyond the model's: a padding token often does.
         spelled = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
         last = max({*spelled, *encoder.stops, *encoder.prompt("")})
@@ -115,7 +117,7 @@ def load_base(params: ModelParams):
         params,
         dtype=dtype,
         attn_implementation=attention,
-        quantization_config=_four_bit(dtype) if params.quantization == "nf4" else None,
+        quantization_config=cuda.four_bit(dtype) if params.quantization == "nf4" else None,
         device_map={"": here} if here.type != "cpu" else None,
     )
     # bitsandbytes 0.50 repacks 4-bit weights at the first evaluation on an AVX512-BF16 CPU, after which
@@ -250,17 +252,6 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def _differences(loaded: Mapping) -> dict[str, set]:
     return {kind: loaded[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")}
-
-
-def _four_bit(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 with double quantisation (Dettmers et al. 2023), stored as `dtype` so that FSDP2 can shard it."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype,
-    )
 
 
 @contextmanager

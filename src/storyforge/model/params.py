@@ -13,7 +13,7 @@ class ModelParams(Params):
     name: str
     origin: Origin
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
-    chat: Literal["smollm2", "llama3"]
+    chat: Literal["auto", "smollm2", "llama3"]  # auto: as the model's own chat template
     system: str
     precision: Literal["auto", "bf16", "fp16", "fp32"]
     quantization: Literal["none", "nf4"]

@@ -38,7 +38,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
         plan, measured = [singly(rows) for rows in batches(stories, params)], validated(val, params)
         if this.main:
-            print(lengths("stories", len(stories), [*stories, *val], params))
+            print(*encoder.chat.remarks, lengths("stories", len(stories), [*stories, *val], params), sep="\n")
         model = fresh_model(model_params, params)
         log = foretelling(this.log, len(plan)) if this.main else this.log
         run = train(model, plan, singly(measured), model_params, params, work=this.work, log=log)
