@@ -12,6 +12,7 @@ from torch import Tensor
 from storyforge.engine.llama import Weigh, fused
 from storyforge.engine.rows import by_story, spread
 from storyforge.model.encoding import Batch, Encoded, collate
+from storyforge.model.heads import AS_IT_IS, Head, head
 
 CHUNK = 512  # reply tokens whose logits exist at once: 512 × 128k × 4 bytes = 250 MiB for Llama 3
 
@@ -45,17 +46,20 @@ class _TokenNLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, head: torch.nn.Linear, targets: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
         gradient = torch.empty_like(hidden)
         nll = hidden.new_empty(len(targets), dtype=torch.float32)
         for start in range(0, len(targets), CHUNK):
             part = slice(start, start + CHUNK)
-            logits = head(hidden[part]).float()
+            logits = head(hidden[part])
+            bent = head.after.slope(logits)
             picked = targets[part].unsqueeze(1)
             normaliser = logits.logsumexp(1, keepdim=True)
             nll[part] = (normaliser - logits.gather(1, picked)).squeeze(1)
             slope = logits.sub_(normaliser).exp_()
             slope.scatter_add_(1, picked, slope.new_full(picked.shape, -1.0))
+            if head.after != AS_IT_IS:
+                slope *= bent
             gradient[part] = slope.to(head.weight.dtype) @ head.weight
         ctx.save_for_backward(gradient)
         return nll
@@ -79,17 +83,17 @@ def token_nll(model, batch: Batch) -> Tensor:
     parts = []
     for start in range(0, len(batch.targets), CHUNK):
         part = slice(start, start + CHUNK)
-        logits = head(hidden[part]).float()  # the module: an adapter of another tool may lie on it
+        logits = head(hidden[part])
         parts.append(torch.nn.functional.cross_entropy(logits, batch.targets[part], reduction="none"))
     return torch.cat(parts)
 
 
-def _reply_states(model, batch: Batch) -> tuple[Tensor, torch.nn.Module]:
+def _reply_states(model, batch: Batch) -> tuple[Tensor, Head]:
     """(reply tokens, width) hidden states that predict the reply, and the head that makes logits of them.
 
     Only these positions go through the head: it is a fifth of SmolLM2's multiplications.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    head = causal.get_output_embeddings()
-    return hidden[batch.target_rows, batch.target_positions].to(head.weight.dtype), head
+    hidden = causal.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    own = head(causal)
+    return hidden[batch.target_rows, batch.target_positions].to(own.weight.dtype), own

@@ -42,6 +42,7 @@ from storyforge.model.foreign import (
     tensor_count,
     tensors,
 )
+from storyforge.model.heads import head
 from storyforge.model.params import LoraParams, ModelParams
 
 FILES = (
@@ -127,7 +128,8 @@ def load_base(params: ModelParams):
             module.support_avx512bf16_for_cpu = False
     if here.type == "cuda":
         cuda.fuse(model)
-    return model.requires_grad_(False).eval()
+    head(model.eval())  # before hours of work with it
+    return model.requires_grad_(False)
 
 
 def attach(model, lora: LoraParams, seed: int) -> PeftModel:
