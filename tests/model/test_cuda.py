@@ -147,8 +147,9 @@ def test_gradients_that_no_scale_saves_stop_the_run(model_params, lora, scaled, 
         trained(scaled(2.0), model=model)
 
 
-def test_adapters_on_a_half_precision_base_are_float32(model_params, lora):
+def test_adapters_on_a_half_precision_base_are_float32(model_params, lora, monkeypatch):
     """`Attempting to unscale FP16 gradients` is what fp16 adapters would end in."""
+    monkeypatch.setenv("STORYFORGE_ALLOW_CPU", "1")
     model = attach(load_base(model_params.model_copy(update={"precision": "fp16"})), lora, seed=1)
     assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
     assert {weight.dtype for weight in adapter_weights(model).values()} == {torch.float32}

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
 from storyforge.model.likelihood import story_nll
-from storyforge.model.loading import load_adapter, load_base, load_encoder
+from storyforge.model.loading import base_config, load_adapter, load_base, load_encoder
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 KINDS = {
@@ -147,7 +147,7 @@ def test_an_adapter_that_leaves_its_size_to_peft_is_refused(key, foreign, base, 
 
 def test_more_layers_than_weights_are_refused_before_they_are_made(folder, model_params):
     edit(folder / "config.json", num_hidden_layers=10**9)
-    for load in (load_encoder, load_base):
+    for load in (base_config, load_base):
         with pytest.raises(UserError, match="1,000,000,000 layers, where 20 tensors are stored"):
             load(at(model_params, folder))
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
 from storyforge.model import loading
+from storyforge.model.device import require_machine
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import reply_nll, story_nll
 from storyforge.model.loading import (
@@ -102,8 +103,33 @@ def test_unknown_targets_are_an_error_that_names_the_key(base, lora):
         attach(base, lora.model_copy(update={"targets": ("nowhere",)}), seed=1)
 
 
-def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded):
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"quantization": "nf4"}, "model.quantization = nf4"),
+        ({"precision": "fp16"}, "model.precision = fp16"),
+        ({"quantization": "nf4", "precision": "fp16"}, "model.quantization = nf4 and model.precision = fp16"),
+    ],
+)
+def test_what_is_for_a_gpu_is_refused_on_a_cpu(model_params, monkeypatch, changes, named):
+    params = model_params.model_copy(update=changes)
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
+    with pytest.raises(UserError, match=f"^params.yaml: {named} is for an NVIDIA GPU") as caught:
+        load_base(params)
+    assert "\n" not in str(caught.value) and "STORYFORGE_ALLOW_CPU=1" in str(caught.value)
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cuda"))
+    require_machine(params)
+
+
+def test_other_precisions_are_refused_nowhere(model_params, monkeypatch):
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
+    for precision in ("auto", "bf16", "fp32"):
+        require_machine(model_params.model_copy(update={"precision": precision}))
+
+
+def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded, monkeypatch):
     """bitsandbytes repacks 4-bit weights at the first evaluation on some CPUs: gradients then vanish."""
+    monkeypatch.setenv("STORYFORGE_ALLOW_CPU", "1")
     params = model_params.model_copy(update={"quantization": "nf4"})
     model = attach(load_base(params), lora, seed=1)
     batch = collate(encoded, "cpu")

@@ -53,9 +53,10 @@ if accelerator.is_main_process:
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_base_spread_over_two_processes_trains_as_a_whole_one(
-    quantization, model_params, lora, loop_params, exchanges, encoded, tmp_path
+    quantization, model_params, lora, loop_params, exchanges, encoded, tmp_path, monkeypatch
 ):
     """Two processes on CPU (gloo), with checkpointed activations and a step of three micro-batches."""
+    monkeypatch.setenv("STORYFORGE_ALLOW_CPU", "1")
     model_params = model_params.model_copy(update={"quantization": quantization})
     loop_params = loop_params.model_copy(update={"micro_batch_tokens": 1})
     (tmp_path / "alone").mkdir()

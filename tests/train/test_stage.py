@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import accelerate
 import pytest
 import torch
+from hub import Hub, isolate
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from wandb_runs import offline_runs
@@ -123,6 +124,37 @@ def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, monke
     monkeypatch.setattr(stage, "load_encoder", load)
     workspace(max_steps=1)
     assert capsys.readouterr().out.startswith("thinking is off\n7 stories, ")
+
+
+def test_a_recipe_for_a_gpu_does_not_start_on_a_cpu(workspace, monkeypatch, capsys):
+    """Before anything is fetched or read."""
+    monkeypatch.setattr(job, "base_digest", lambda params: pytest.fail("asked for the base"))
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
+    with pytest.raises(UserError, match="model.precision = fp16 is for an NVIDIA GPU"):
+        workspace(precision="fp16")
+
+
+@pytest.fixture
+def hub(tiny_model_dir, tmp_path, monkeypatch):
+    """The tiny model at a stand-in for the hub."""
+    isolate(monkeypatch, tmp_path / "cache")
+    files = {path.name: path.read_bytes() for path in tiny_model_dir.iterdir()}
+    with Hub(files, name="tests/tiny-llama").running() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+def fetched(hub):
+    return [name for name, _ in hub.requests]
+
+
+def test_weights_are_fetched_after_tokenizer_and_text_were_checked(workspace, hub):
+    with pytest.raises(UserError, match="train.max_tokens = 20 leaves no room"):
+        workspace(origin=hub.origin, max_tokens=20)
+    assert "tokenizer.json" in fetched(hub) and "model.safetensors" not in fetched(hub)
+    workspace(origin=hub.origin, max_steps=1)
+    assert fetched(hub)[-1] == "model.safetensors"
+    assert len(fetched(hub)) == len(set(fetched(hub)))
 
 
 def test_what_varies_between_runs_is_in_no_output(workspace):

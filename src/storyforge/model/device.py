@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from storyforge.core.errors import UserError
 from storyforge.core.workers import processors
 from storyforge.engine import kernels
 from storyforge.model import cuda
@@ -19,6 +20,23 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def require_machine(params: ModelParams) -> None:
+    """UserError where the params ask for what a GPU alone does well: nothing is replaced in silence.
+
+    A CPU multiplies 4-bit weights too, many times slower; for fp16 it has neither loss scaling nor autocast.
+    """
+    here = device().type
+    asked = [f"model.quantization = {params.quantization}"] * (
+        params.quantization == "nf4" and here != "cuda"
+    )
+    asked += [f"model.precision = {params.precision}"] * (params.precision == "fp16" and here == "cpu")
+    if asked and os.environ.get("STORYFORGE_ALLOW_CPU") != "1":
+        raise UserError(
+            f"params.yaml: {' and '.join(asked)} is for an NVIDIA GPU, and torch finds none here: "
+            "`storyforge doctor` says why; STORYFORGE_ALLOW_CPU=1 runs it all the same, many times slower"
+        )
 
 
 def precision(params: ModelParams) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from storyforge.core.files import published
 from storyforge.model import cuda
 from storyforge.model.chat import FORMATS
 from storyforge.model.chat_template import ends, from_template
-from storyforge.model.device import DTYPES, device, precision
+from storyforge.model.device import DTYPES, device, precision, require_machine
 from storyforge.model.encoding import Encoder
 from storyforge.model.foreign import (
     lora_config,
@@ -45,14 +45,8 @@ from storyforge.model.foreign import (
 from storyforge.model.heads import head
 from storyforge.model.params import LoraParams, ModelParams
 
-FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*.json",
-    "chat_template.jinja",
-)
+DESCRIPTION = ("config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
+FILES = ("*.safetensors", "*.safetensors.index.json", *DESCRIPTION)
 
 STATED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"}  # what servers look for
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is missing is never asked of a hub
@@ -60,8 +54,8 @@ modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own progress bar does not
 
 
 def load_encoder(params: ModelParams) -> Encoder:
-    """The tokenizer with the model's chat format; no weights are read."""
-    folder = base_dir(params)
+    """The tokenizer with the model's chat format; no weights are read, nor fetched from a hub."""
+    folder = base_dir(params, DESCRIPTION)
     with quiet(), readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
         chat = FORMATS.get(params.chat) or from_template(tokenizer, ends(folder, tokenizer), params.system)
@@ -69,7 +63,8 @@ def load_encoder(params: ModelParams) -> Encoder:
         # Special tokens that nothing writes may lie beyond the model's: a padding token often does.
         spelled = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
         last = max({*spelled, *encoder.stops, *encoder.prompt("")})
-    if last >= (rows := base_config(params).vocab_size):
+        rows = AutoConfig.from_pretrained(folder, **LOCAL).get_text_config().vocab_size
+    if last >= rows:
         raise UserError(f"{folder}: its tokenizer has a token {last}, and the model knows {rows:,} tokens")
     return encoder
 
@@ -106,6 +101,7 @@ def load_base(params: ModelParams):
 
     UserError where the machine lacks what the params ask for: nothing is replaced in silence.
     """
+    require_machine(params)
     here, dtype = device(), DTYPES[precision(params)]
     if params.threads and here.type == "cpu":
         torch.set_num_threads(params.threads)
@@ -220,10 +216,11 @@ def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default
     return model.eval()
 
 
-def base_dir(params: ModelParams) -> Path:
-    """A folder with the base as safetensors, fetched and converted on first use."""
+def base_dir(params: ModelParams, files: Sequence[str] = FILES) -> Path:
+    """A folder with the base as safetensors, fetched and converted on first use; of a hub's, these files."""
     if params.origin.kind != "package":
-        folder = snapshot(params.origin, FILES, params.sha256).absolute()
+        wanted = files if params.origin.kind == "hub" else FILES  # a folder's sha256 is of all of them
+        folder = snapshot(params.origin, wanted, params.sha256).absolute()
         require_no_code(folder)
         return folder
     gguf = member_path(params.origin, params.sha256)

@@ -17,7 +17,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published
 from storyforge.core.tracking import tracked
 from storyforge.engine import kernels
-from storyforge.model.device import accelerator, device, precision
+from storyforge.model.device import accelerator, device, precision, require_machine
 from storyforge.model.encoding import Encoded
 from storyforge.model.memory import out_of_memory
 from storyforge.model.params import ModelParams
@@ -65,7 +65,7 @@ def job(
     stage: str, choices: dict[str, Any], files: Sequence[Path], model_params: ModelParams
 ) -> Iterator[Job]:
     """A run of `stage` under the key of its params, files, code, packages, base and machine."""
-    _say_if_slow(model_params)
+    _look_at_machine(model_params)
     code = sources()
 
     def observed() -> dict[str, str | None]:
@@ -91,7 +91,9 @@ def _data(files: Sequence[Path]) -> dict[str, str]:
         raise UserError(f"{error.filename}: {error.strerror}: run `dvc repro`") from None
 
 
-def _say_if_slow(model_params: ModelParams) -> None:
+def _look_at_machine(model_params: ModelParams) -> None:
+    """UserError where it cannot do what is asked for, before anything is fetched; a line where it is slow."""
+    require_machine(model_params)
     if model_params.precision == "auto" and (device().type, precision(model_params)) == ("cpu", "fp32"):
         remark = "no bfloat16 in this processor: trains in float32 with transformers, some times slower"
         print(remark, file=sys.stderr)
