@@ -14,7 +14,7 @@ from hub import NOWHERE, Hub, isolate
 from pipeline import Repository
 from ruamel.yaml import YAML
 
-from storyforge.commands import doctor
+from storyforge.commands import doctor, graphics
 from storyforge.commands.doctor import Finding
 from storyforge.commands.repository import is_orphan
 from storyforge.core.assets import content
@@ -236,7 +236,7 @@ def ask(repository, **model) -> None:
 )
 def test_a_gpu_is_missed_where_params_ask_for_one(repository, monkeypatch, asked, here, state):
     monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device(here))
-    monkeypatch.setattr(doctor, "NVIDIA", Path("no-such-place"))
+    monkeypatch.setattr(graphics, "NVIDIA", Path("no-such-place"))
     ask(repository, **asked)
     (repository.root / "params.yaml").open("a").write("# my recipe\n")
     finding = doctor.device()
@@ -246,7 +246,7 @@ def test_a_gpu_is_missed_where_params_ask_for_one(repository, monkeypatch, asked
 
 
 def test_without_a_c_compiler_training_is_slower(repository, monkeypatch):
-    monkeypatch.setattr(doctor, "NVIDIA", Path("no-such-place"))
+    monkeypatch.setattr(graphics, "NVIDIA", Path("no-such-place"))
     monkeypatch.setenv("CC", "no-such-compiler")
     ask(repository, quantization="none")
     finding = doctor.device()
@@ -298,11 +298,12 @@ def test_a_clone_that_was_not_built_is_built_not_pulled_or_pushed(copy, ran, tmp
 
 
 def test_a_gpu_that_torch_cannot_use_is_pointed_out(repository, monkeypatch):
-    monkeypatch.setattr(doctor, "NVIDIA", repository.root)
+    monkeypatch.setattr(graphics, "NVIDIA", repository.root)
     monkeypatch.setattr(doctor.repository, "installed", lambda name: "2.13.0+cpu")
     ask(repository, quantization="none")
     finding = doctor.device()
-    assert finding.state == "wrong" and finding.remedy == "pip install torch==2.13.0" and finding.by_hand
+    assert finding.remedy == "pip install --force-reinstall torch==2.13.0"
+    assert finding.state == "wrong" and finding.by_hand
 
 
 GATED = f"hub:owner/gated@{'0' * 40}"

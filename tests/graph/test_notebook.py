@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -122,6 +123,26 @@ def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path
     (tmp_path / "cell.py").write_text(f"import subprocess\n{code}\nchoose('train', 'max_steps', 4)\n")
     Repository(tmp_path, kernels).run("python", "cell.py")
     assert (tmp_path / "params.yaml").read_text() == text.replace("120 ", "4   ")
+
+
+def test_an_older_driver_gets_the_build_that_it_runs(kernels, tmp_path):
+    """A stand-in for nvidia-smi; the build is asked for at the index of the form, and nowhere without."""
+    cell = next(cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.id == "driver")
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho Tesla T4, 550.54\n")
+    smi.chmod(0o755)
+    found = {"PATH": f"{smi.parent}:{kernels['PATH']}", "PYTHONPATH": str(ROOT / "src")}
+    here = Repository(tmp_path, kernels | found)
+    for index in ("", "file:///wheels/"):
+        head = f"import shlex, subprocess\nTORCH_INDEX = {index!r}\nshell = print\n"
+        (tmp_path / "cell.py").write_text(f"{head}{cell.source}\n")
+        said = here.run("python", "cell.py", status=0 if index else 1)
+        wanted = f"{version('torch').partition('+')[0]}+cu129"
+        if index:
+            assert f"torch=={wanted} --index-url file:///wheels/cu129\n" in said
+        else:
+            assert f"the driver here needs torch {wanted}: give TORCH_INDEX" in said
 
 
 def test_own_stories_are_uploaded_and_none_is_an_error(kernels, tmp_path):

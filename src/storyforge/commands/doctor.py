@@ -16,7 +16,7 @@ from shlex import join, quote
 import psutil
 import typer
 
-from storyforge.commands import repository
+from storyforge.commands import graphics, repository
 from storyforge.commands.repository import LOCK, at_work, is_orphan, output, outputs, quiet, section, words
 from storyforge.commands.terminal import say
 from storyforge.core.cache import cache_dir, damaged, digest
@@ -28,7 +28,6 @@ PATIENCE_S, MOST, GIB = 10, 3, 1 << 30  # a process takes its time to end; diffe
 RWLOCK = Path(".dvc/tmp/rwlock")
 UNFINISHED = {"EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH"}  # EXEC_HEAD and EXEC_APPLY stay after a good run
 LEFTOVERS = ("#*", ".#*", "*~", ".*.sw?", "*.orig", "*.rej", ".DS_Store")  # of Emacs, vim, patch, macOS
-NVIDIA = Path("/proc/driver/nvidia")
 MARKS = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
@@ -199,10 +198,9 @@ def packages() -> Finding:
 
 def device() -> Finding:
     """What the section `model` of params.yaml needs, and what this machine has."""
-    model, graphics, build = section("model"), NVIDIA.exists(), repository.installed("torch")
-    if build and graphics and "+cpu" in build:
-        remedy = f"pip install torch=={build.partition('+')[0]}"
-        return wrong(f"an NVIDIA GPU is here, but torch {build} cannot use it", remedy, by_hand=True)
+    model, here, build = section("model"), graphics.found(), repository.installed("torch")
+    if here and (problem := graphics.problem(here)):
+        return wrong(*problem, by_hand=True)
     asked = (("quantization", "nf4"), ("precision", "fp16"))
     needs = ", ".join(f"model.{key} = {value}" for key, value in asked if model.get(key) == value)
     if build and needs:
@@ -210,10 +208,12 @@ def device() -> Finding:
 
         if best().type == "cuda":
             return ok(f"{needs}: CUDA is here")
-        why = f"{needs} needs an NVIDIA GPU, and torch {build} finds none"
+        why = (
+            f"{needs} needs an NVIDIA GPU, and torch {build} {f'cannot use {here}' if here else 'finds none'}"
+        )
         return wrong(f"{why}: write quantization: none or precision: auto")
     compiler = (os.environ.get("CC", "").split() or ["cc"])[0]  # CC may be "ccache gcc"
-    if sys.platform == "linux" and not graphics and shutil.which(compiler) is None:
+    if sys.platform == "linux" and not here and shutil.which(compiler) is None:
         return note(f"no C compiler ({compiler}): training takes the slower path: install gcc, or set CC")
     return ok("params.yaml asks for no GPU")
 
