@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from storyforge.align import guards, stage
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_json, write_jsonl
+from storyforge.model import loading
 from storyforge.train import step
 
 
@@ -242,6 +243,42 @@ def test_supervised_training_without_revisions_names_the_key_that_makes_some(wor
     write_jsonl(workspace.folder / "revised" / "sft.jsonl", [])
     with pytest.raises(UserError, match="sft.jsonl is empty: set revise.critic: model"):
         workspace(objective={"kind": "sft", "human_share": 0.5})
+
+
+def test_weights_are_fetched_after_texts_and_guards_were_checked(workspace, monkeypatch):
+    asked, real = [], loading.base_dir
+
+    def base_dir(params, files=loading.FILES):
+        asked.append(files)
+        return real(params, files)
+
+    def tuned_model(*_):
+        raise UserError("now they are needed")
+
+    monkeypatch.setattr(loading, "base_dir", base_dir)
+    monkeypatch.setattr(stage, "tuned_model", tuned_model)
+    with pytest.raises(UserError, match="now they are needed"):
+        workspace()
+    assert set(asked) == {loading.DESCRIPTION}
+
+
+def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, monkeypatch, capsys):
+    real = stage.load_encoder
+
+    def load(params):
+        encoder = real(params)
+        encoder.chat = replace(encoder.chat, remarks=("thinking is off",))
+        return encoder
+
+    monkeypatch.setattr(stage, "load_encoder", load)
+    workspace(max_steps=1)
+    assert capsys.readouterr().out.startswith("thinking is off\n7 pairs, ")
+
+
+def test_params_for_a_gpu_do_not_start_on_a_cpu(workspace, monkeypatch):
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
+    with pytest.raises(UserError, match="model.precision = fp16 is for an NVIDIA GPU"):
+        workspace(precision="fp16")
 
 
 def test_a_guard_that_has_nothing_to_measure_is_said(workspace, capsys):

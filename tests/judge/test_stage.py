@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hub
 import pytest
+import torch
 from judges import KEY, MODEL, Judges, answered, interrupt
 from pipeline import story
 from ruamel.yaml import YAML
@@ -331,6 +332,16 @@ def test_what_was_answered_before_a_stop_is_not_paid_again(workspace, service):
     served(workspace, service)
     assert len(service.paid) == before
     assert {file.name: file.read_bytes() for file in (workspace.folder / "out").iterdir()} == stopped
+
+
+def test_params_for_a_gpu_do_not_start_on_a_cpu(workspace, monkeypatch, model_params):
+    """Before a judge is paid for its gate."""
+    asked = model_params.model_copy(update={"quantization": "nf4"})
+    monkeypatch.setattr(stage.ModelParams, "load", lambda: asked)
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(stage, "gate", lambda *_: pytest.fail("asked the judge"))
+    with pytest.raises(UserError, match="model.quantization = nf4 is for an NVIDIA GPU"):
+        workspace()
 
 
 def test_a_service_that_likes_the_first_place_is_unfit_and_costs_the_gate_alone(workspace, service):

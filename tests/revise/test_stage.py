@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from storyforge.core.errors import UserError
@@ -185,6 +186,15 @@ def test_no_prompts_is_no_second_phase_and_loads_no_model(workspace, monkeypatch
     assert workspace(prompts=0) == {"pairs": 0}
     assert workspace.report() == {"off": True}
     assert [workspace.rows(name) for name in ("pairs", "sft", "rejected")] == [[], [], []]
+
+
+def test_params_for_a_gpu_do_not_start_on_a_cpu(workspace, monkeypatch, model_params):
+    asked = model_params.model_copy(update={"quantization": "nf4"})
+    monkeypatch.setattr(stage.ModelParams, "load", lambda: asked)
+    monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(stage, "work_directory", lambda _: pytest.fail("began"))
+    with pytest.raises(UserError, match="model.quantization = nf4 is for an NVIDIA GPU"):
+        workspace()
 
 
 def test_too_few_pairs_end_in_one_line_with_counts_and_remedy_and_keep_the_drafts(workspace, monkeypatch):

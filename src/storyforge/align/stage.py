@@ -22,7 +22,7 @@ from storyforge.core.files import published_folder, read_json, read_jsonl, write
 from storyforge.core.launch import launch
 from storyforge.core.records import Exchange, Pair
 from storyforge.model.encoding import Encoder
-from storyforge.model.loading import base_config, load_adapter, load_base, load_encoder, save_adapter
+from storyforge.model.loading import described, load_adapter, load_base, load_encoder, save_adapter
 from storyforge.model.objectives import Objective, dpo, sft, simpo
 from storyforge.model.params import ModelParams
 from storyforge.sampling.generate import SamplingParams
@@ -54,7 +54,7 @@ def main(
     with job("align", choices, files, model_params) as this:
         encoder = load_encoder(model_params)
         material = read(processed, revised, encoder, params)
-        val, context = _read_val(processed / "val.jsonl"), base_config(model_params).max_position_embeddings
+        val, context = _read_val(processed / "val.jsonl"), described(model_params).max_position_embeddings
         guard = guards(val, encoder, params, sampling, context=context)
         if this.main:
             print(*encoder.chat.remarks, _announced(material, params, guard), sep="\n")

@@ -235,11 +235,12 @@ def main(
     requested = read_prompts(prompts)
     exchanges = list(read_jsonl(processed / "test.jsonl", Exchange))  # none where there are one or two works
     begin = time.perf_counter()
+    encoder = load_encoder(model_params)
     tuned = load_adapter(load_base(model_params), adapter, model_params)
     with accelerator(model_params).autocast():
         found = evaluate(
             tuned,
-            load_encoder(model_params),
+            encoder,
             exchanges,
             _general(general),
             fitting_prompts(requested, exchanges, params.prompts, params.seed),

@@ -50,7 +50,7 @@ from storyforge.judge.verdicts import (
 )
 from storyforge.judging.calls import usage
 from storyforge.judging.params import CallParams
-from storyforge.model.device import accelerator
+from storyforge.model.device import accelerator, require_machine
 from storyforge.model.encoding import Encoder
 from storyforge.model.loading import ModelParams, load_encoder
 from storyforge.principles.constitution import Principle, as_system, read_constitution
@@ -101,6 +101,7 @@ def main(
         why = f"{aligned} holds no adapter" if tests else "no story was held out"
         print(f"nothing is judged: {why}")
         return _write(results, metrics, {"off": True, "why": why}, {"judge": None})
+    require_machine(choices.model)  # before a judge is paid
     known = corpus(read_jsonl(processed / "train.jsonl", Exchange))
     judge = _judge(choices, known)
     tried, said = gate(judge, obvious(tests, params.gate_pairs, params.seed), _claimed(params))

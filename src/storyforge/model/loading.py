@@ -63,17 +63,22 @@ def load_encoder(params: ModelParams) -> Encoder:
         # Special tokens that nothing writes may lie beyond the model's: a padding token often does.
         spelled = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
         last = max({*spelled, *encoder.stops, *encoder.prompt("")})
-        rows = AutoConfig.from_pretrained(folder, **LOCAL).get_text_config().vocab_size
-    if last >= rows:
+    if last >= (rows := described(params).vocab_size):
         raise UserError(f"{folder}: its tokenizer has a token {last}, and the model knows {rows:,} tokens")
     return encoder
 
 
-def base_config(params: ModelParams) -> PretrainedConfig:
-    """The base's architecture; no weights are read."""
-    folder = base_dir(params)
+def described(params: ModelParams) -> PretrainedConfig:
+    """The base's architecture as its configuration has it; no weights are read, nor fetched from a hub."""
+    folder = base_dir(params, DESCRIPTION)
     with quiet(), readable(folder):
-        config = AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+        return AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
+
+
+def base_config(params: ModelParams) -> PretrainedConfig:
+    """The same, where the weights for it are stored; none is read."""
+    config, folder = described(params), base_dir(params)
+    with readable(folder):
         if (layers := config.num_hidden_layers) > (stored := tensor_count(folder)):
             # Said before they are all made.
             raise UserError(

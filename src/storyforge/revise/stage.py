@@ -22,7 +22,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_jsonl, write_json, write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.records import Exchange, read_prompts
-from storyforge.model.device import accelerator
+from storyforge.model.device import accelerator, require_machine
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 from storyforge.principles.constitution import Principle, read_constitution
 from storyforge.principles.corpus import Corpus, corpus
@@ -59,14 +59,15 @@ def main(
     if notice:
         print(notice, file=sys.stderr)
     model_params, sampling = ModelParams.load(), SamplingParams.load()
+    require_machine(model_params)
     sampling = sampling.model_copy(update={"max_new_tokens": params.max_new_tokens})
     principles = read_constitution(constitution)
     train = list(read_jsonl(processed / "train.jsonl", Exchange))
     is_held_out = near_copy_of(held_out(processed, prompts))
     begin = time.perf_counter()
     with work_directory(run_key(**parts(model_params, sampling, adapter))) as work:
-        tuned = load_adapter(load_base(model_params), adapter, model_params)
         encoder = load_encoder(model_params)
+        tuned = load_adapter(load_base(model_params), adapter, model_params)
         chosen = choose(
             train,
             frozenset(row.id for batch in batches(train, TrainParams.load()) for row in batch),
