@@ -138,11 +138,10 @@ def test_full_memory_halves_what_goes_through_at_once(workspace, monkeypatch, ca
 
 @pytest.mark.parametrize("guard", ["max_loss_rise", "max_chosen_fall", "max_end_rise", "min_distinct_2"])
 def test_a_guard_ends_the_run_keeps_the_last_good_adapter_and_is_named(workspace, guard, monkeypatch, capsys):
-    """Human text and chosen texts by a rate that breaks the writer; the other two as if they fell."""
-    real, worse = (
-        guards.Guards.measure,
-        {"max_end_rise": ("end_loss", 9.0), "min_distinct_2": ("distinct_2", 0.0)},
-    )
+    """Human text by a rate that breaks the writer; the others as if they had become worse."""
+    real = guards.Guards.measure
+    worse = {"max_chosen_fall": ("chosen_loss", 99.0), "max_end_rise": ("end_loss", 99.0)}
+    worse["min_distinct_2"] = ("distinct_2", 0.0)
     name, value = worse.get(guard, ("none", 0.0))
 
     def measure(self, run):

@@ -38,7 +38,7 @@ def row(pair, length, seed):
 
 pairs = [(row(n, 20 + 5 * n, n), row(n, 22 + 3 * n, 100 + n)) for n in range(5)]
 nlls = losses(model, pairs, 80, accelerator)
-reference = {{pair[0].id: (nlls[2 * n] - n, nlls[2 * n + 1] + n / 2) for n, pair in enumerate(pairs)}}
+reference = {{pair[0].id: (nlls[2 * n] - n - 1, nlls[2 * n + 1] + n / 2) for n, pair in enumerate(pairs)}}
 figures = gradients(model, pairs, partial(dpo, beta=0.1, nll=0.2), 80, accelerator, reference=reference)
 gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
 if accelerator.is_main_process:
