@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from storyforge.core import before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.launch import launch, memory_limit
 
@@ -131,3 +132,18 @@ def test_importing_a_module_without_torch_changes_nothing_in_the_process():
 def test_waiting_threads_are_told_how_long_to_spin_before_torch_loads(stage):
     assert ended(LOADING.format(stage=stage)).stdout == "20000\n"
     assert ended(LOADING.format(stage=stage), GOMP_SPINCOUNT="7").stdout == "7\n"
+
+
+FOUR_BITS = """
+import sys
+from storyforge.core import before_torch
+print("bitsandbytes" in sys.modules)
+"""
+
+
+def test_what_computes_4_bits_is_not_imported_where_there_is_no_cuda_unless_a_cpu_may_do_it():
+    there = (
+        "True\n" if not before_torch._has_cuda() else "False\n"
+    )  # None in its place, which no import finds
+    assert ended(FOUR_BITS, STORYFORGE_ALLOW_CPU="").stdout == there
+    assert ended(FOUR_BITS, STORYFORGE_ALLOW_CPU="1").stdout == "False\n"

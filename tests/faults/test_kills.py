@@ -87,10 +87,12 @@ def test_aligning_killed_at_every_call_to_the_disk(aligning, tmp_path):
     assert not any(results), "\n".join(results)
 
 
-LATER = [pytest.param(stage, marks=pytest.mark.slow) for stage in ("evaluate", "revise", "report")]
+LATER = [
+    pytest.param(stage, marks=pytest.mark.slow) for stage in ("preprocess", "evaluate", "revise", "report")
+]
 
 
-@pytest.mark.parametrize("stage", ["collect", "preprocess", *LATER])
+@pytest.mark.parametrize("stage", ["collect", *LATER])
 def test_other_stages_killed_at_random_and_at_every_call_to_the_disk(ran, stage, tmp_path):
     whole, place = ran(stage).outputs(), ran(stage).copy(tmp_path / "here")
     found = killed_at_random(place, whole, kills=10, seed=1623)
@@ -120,6 +122,7 @@ def short(training):
     return training, undisturbed.outputs()
 
 
+@pytest.mark.slow
 def test_killed_at_every_call_of_one_save_and_one_publication(short):
     results = list(killed_at_every_call(*short))
     FIGURES.append(
@@ -128,11 +131,13 @@ def test_killed_at_every_call_of_one_save_and_one_publication(short):
     assert not any(results), "\n".join(results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", [SAVED_IN_PLACE, PUBLISHED_IN_PLACE], ids=["save", "publication"])
 def test_without_the_rename_it_is_torn(short, without):
     assert next(filter(None, killed_at_every_call(*short, without)), None)
 
 
+@pytest.mark.slow
 def test_without_the_rename_work_that_is_deleted_is_half_there(short):
     """It is deleted after the publication, in the last of the calls."""
     assert next(filter(None, killed_at_every_call(*short, DELETED_IN_PLACE, first=25)), None)

@@ -20,6 +20,7 @@ def shown(repository) -> dict[str, dict[str, str]]:
     return {row["Experiment"] or row["rev"]: row for row in table}
 
 
+@pytest.mark.slow
 def test_experiment_becomes_a_branch_that_a_fresh_clone_can_compare(here, tmp_path):
     output = here.dvc("exp", "run", "--name", "wide", "--set-param", "train.lora.r=8")
     assert ran(output) == STAGES[STAGES.index("train") :]

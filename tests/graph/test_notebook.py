@@ -161,6 +161,7 @@ def test_own_stories_are_uploaded_and_none_is_an_error(kernels, tmp_path):
     assert (tmp_path / "data/my-stories/a b.txt").read_bytes() == b"One."
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_stops_it(built, kernels, tmp_path):
     here = built.clone(tmp_path / "storyforge", cache=True)
     here.choose({"train.learning_rate": "fast"})

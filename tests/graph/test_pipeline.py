@@ -30,9 +30,9 @@ def test_second_repro_runs_nothing(here):
     ("key", "value", "expected"),
     [
         ("collect.max_reject_share", 0.03, ["collect", "report"]),
-        ("train.learning_rate", 5e-3, AFTER["train"]),
-        ("sampling.temperature", 0.9, AFTER["evaluate"]),
         ("align.seed", 14, ["align", "report"]),
+        pytest.param("train.learning_rate", 5e-3, AFTER["train"], marks=pytest.mark.slow),
+        pytest.param("sampling.temperature", 0.9, AFTER["evaluate"], marks=pytest.mark.slow),
         pytest.param("evaluate.seed", 7, ["evaluate", "report"], marks=pytest.mark.slow),
         pytest.param("model.system", "Tell a story.", AFTER["train"], marks=pytest.mark.slow),
         pytest.param("preprocess.split.salt", 1604, AFTER["preprocess"], marks=pytest.mark.slow),

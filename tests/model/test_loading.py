@@ -14,8 +14,7 @@ from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
 from storyforge.model import loading
 from storyforge.model.device import require_machine
-from storyforge.model.encoding import collate
-from storyforge.model.likelihood import reply_nll, story_nll
+from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import (
     adapter_weights,
     attach,
@@ -127,22 +126,42 @@ def test_other_precisions_are_refused_nowhere(model_params, monkeypatch):
         require_machine(model_params.model_copy(update={"precision": precision}))
 
 
-def test_four_bit_training_survives_an_evaluation(model_params, lora, encoded, monkeypatch):
-    """bitsandbytes repacks 4-bit weights at the first evaluation on some CPUs: gradients then vanish."""
-    monkeypatch.setenv("STORYFORGE_ALLOW_CPU", "1")
+FOUR_BITS = """
+import sys
+import torch
+from storyforge.core import before_torch
+from storyforge.model.encoding import Encoded, collate
+from storyforge.model.likelihood import reply_nll, story_nll
+from storyforge.model.loading import ModelParams, attach, load_base
+from storyforge.model.params import LoraParams
+
+params = ModelParams.model_validate_json(sys.argv[1])
+model = attach(load_base(params), LoraParams(r=4, alpha=8, dropout=0.0, targets="all-linear"), seed=1)
+assert any(type(module).__name__ == "Linear4bit" for module in model.modules())
+rows = [Encoded("a", "made", "g", tuple(range(30)), 5, 1, False)]
+
+def gradient():
+    model.train().zero_grad()
+    reply_nll(model, collate(rows, "cpu")).sum().backward()
+    return [w.grad.clone() for n, w in model.named_parameters() if w.requires_grad and "lora_B" in n]
+
+fresh = gradient()
+story_nll(model.eval(), rows)
+assert all(one.abs().max() > 0 for one in fresh)
+assert all(torch.equal(one, other) for one, other in zip(fresh, gradient(), strict=True))
+"""
+
+
+def test_four_bit_training_survives_an_evaluation(model_params):
+    """bitsandbytes repacks 4-bit weights at the first evaluation on some CPUs: gradients then vanish.
+
+    In a process of its own, since elsewhere bitsandbytes is not imported where there is no CUDA.
+    """
     params = model_params.model_copy(update={"quantization": "nf4"})
-    model = attach(load_base(params), lora, seed=1)
-    batch = collate(encoded, "cpu")
-
-    def gradient():
-        model.train().zero_grad()
-        reply_nll(model, batch).sum().backward()
-        return [w.grad.clone() for n, w in model.named_parameters() if w.requires_grad and "lora_B" in n]
-
-    fresh = gradient()
-    story_nll(model.eval(), encoded)
-    assert all(one.abs().max() > 0 for one in fresh)
-    assert all(torch.equal(one, other) for one, other in zip(fresh, gradient(), strict=True))
+    command = [sys.executable, "-W", "ignore", "-c", FOUR_BITS, params.model_dump_json()]
+    env = {**os.environ, "STORYFORGE_ALLOW_CPU": "1", "PYTHONPATH": str(Path(loading.__file__).parents[2])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def write_gguf(path, tokens):

@@ -189,29 +189,25 @@ def two_processes(model_params, loop_params, exchanges, tmp_path):
     return run
 
 
-def test_two_processes_train_what_one_does(trained, loop_params, two_processes, tmp_path):
-    alone = trained(loop_params, tmp_path / "alone")
-    status, shared = two_processes(loop_params)
-    assert (status, shared["n"]) == (0, 2)
-    for one, other in zip(alone.state.val, shared["val"], strict=True):
+def test_two_processes_train_what_one_does_and_a_stop_signal_to_the_second_ends_both_after_a_saved_step(
+    trained, loop_params, two_processes, tmp_path
+):
+    """The next run goes on from there to the adapter of one that was not stopped."""
+    rarely = loop_params.model_copy(update={"checkpoint_every": 100})
+    alone = trained(rarely, tmp_path / "alone")
+    status, whole = two_processes(rarely)
+    assert (status, whole["n"]) == (0, 2)
+    for one, other in zip(alone.state.val, whole["val"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     for name, weight in alone.best.items():
-        torch.testing.assert_close(shared["best"][name], weight, rtol=2e-2, atol=2e-4)
+        torch.testing.assert_close(whole["best"][name], weight, rtol=2e-2, atol=2e-4)
 
-
-def test_a_stop_signal_to_the_second_process_ends_both_after_a_saved_step(
-    loop_params, two_processes, tmp_path
-):
-    """And the next run goes on from there to the adapter of one that was not stopped."""
-    rarely = loop_params.model_copy(update={"checkpoint_every": 100})
-    status, shared = two_processes(rarely, STOPPED="1")
-    assert status != 0 and shared is None
-    state = json.loads((newest(tmp_path / "work") / "state.json").read_text())
-    assert state["step"] == 3
-    resumed = two_processes(rarely)[1]
     shutil.rmtree(tmp_path / "work")
     (tmp_path / "work").mkdir()
-    whole = two_processes(rarely)[1]
+    (tmp_path / "out.pt").unlink()
+    assert two_processes(rarely, STOPPED="1")[1] is None
+    assert json.loads((newest(tmp_path / "work") / "state.json").read_text())["step"] == 3
+    resumed = two_processes(rarely)[1]
     assert all(torch.equal(weight, resumed["best"][name]) for name, weight in whole["best"].items())
     assert resumed["val"] == whole["val"]
 

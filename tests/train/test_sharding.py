@@ -10,11 +10,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
-from storyforge.model.encoding import singly
-from storyforge.model.loading import attach, load_base
 from storyforge.train import loop
-from storyforge.train.loop import train
-from storyforge.train.schedule import batches
 from storyforge.train.sharding import own_part, shard
 
 CONFIG = Path(__file__).parents[2] / "recipes/launch/fsdp2.yaml"
@@ -53,45 +49,39 @@ if accelerator.is_main_process:
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_base_spread_over_two_processes_trains_as_a_whole_one(
-    quantization, model_params, lora, loop_params, exchanges, encoded, tmp_path, monkeypatch
+    quantization, model_params, lora, loop_params, exchanges, tmp_path
 ):
     """Two processes on CPU (gloo), with checkpointed activations and a step of three micro-batches."""
-    monkeypatch.setenv("STORYFORGE_ALLOW_CPU", "1")
     model_params = model_params.model_copy(update={"quantization": quantization})
     loop_params = loop_params.model_copy(update={"micro_batch_tokens": 1})
-    (tmp_path / "alone").mkdir()
-    alone = train(
-        attach(load_base(model_params), lora, seed=1),
-        [singly(step) for step in batches(encoded[2:], loop_params)],
-        singly(encoded[:2]),
-        model_params,
-        loop_params,
-        work=tmp_path / "alone",
-        log=lambda *_: None,
-    )
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    for name, params in {"model": model_params, "loop": loop_params, "lora": lora}.items():
-        (folder / f"{name}.json").write_text(params.model_dump_json())
-    write_jsonl(folder / "rows.jsonl", exchanges)
-    source = str(Path(loop.__file__).parents[2])
-    (folder / "script.py").write_text(SCRIPT.format(source=source, folder=str(folder)))
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        + [str(folder / "script.py")],
-        check=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
-        capture_output=True,
-    )
-    spread = torch.load(folder / "out.pt", weights_only=True)
-    assert len(spread["cut"]) == 2 * 9 + 1  # seven products and two norms a layer, and the last norm
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    found = []
+    for launcher, settings in (([], {}), (torchrun, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})):
+        folder = tmp_path / f"{len(launcher)}"
+        folder.mkdir()
+        for name, params in {"model": model_params, "loop": loop_params, "lora": lora}.items():
+            (folder / f"{name}.json").write_text(params.model_dump_json())
+        write_jsonl(folder / "rows.jsonl", exchanges)
+        source = str(Path(loop.__file__).parents[2])
+        (folder / "script.py").write_text(SCRIPT.format(source=source, folder=str(folder)))
+        subprocess.run(
+            [sys.executable, *launcher, str(folder / "script.py")],
+            check=True,
+            timeout=120,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "STORYFORGE_ALLOW_CPU": "1", **settings},
+            capture_output=True,
+        )
+        found.append(torch.load(folder / "out.pt", weights_only=True))
+    alone, spread = found
+    assert (
+        alone["cut"] == [] and len(spread["cut"]) == 2 * 9 + 1
+    )  # seven products, two norms a layer; the last
     assert not any("lora" in name or "embed" in name for name in spread["cut"])
     for curve in ("train", "val"):
-        for one, other in zip(getattr(alone.state, curve), spread[curve], strict=True):
+        for one, other in zip(alone[curve], spread[curve], strict=True):
             assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-    assert alone.state.val[-1]["loss"] < alone.state.val[0]["loss"]
-    for name, weight in alone.best.items():
+    assert alone["val"][-1]["loss"] < alone["val"][0]["loss"]
+    for name, weight in alone["best"].items():
         torch.testing.assert_close(spread["best"][name], weight, rtol=2e-2, atol=2e-4)
 
 
