@@ -244,9 +244,35 @@ def test_activation_checkpointing_is_left_to_transformers(model):
     assert fused(model) is None
 
 
-def test_a_second_adapter_is_left_to_transformers(model):
-    assert fused(model) is not None
+def test_of_several_adapters_the_active_one_counts(model, model_params, encoded):
+    alone, before = fused(model), story_nll(model, encoded)
+    other = LoraConfig(r=20, lora_alpha=10, target_modules="all-linear")  # another rank, and another scale
+    model.add_adapter("other", other)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B.other" in name:
+                weight.normal_(std=0.05)
+    assert fused(model) not in (None, alone) and story_nll(model, encoded) == before
+    model.set_adapter("other")
+    text = encoded[0].ids[:40]
+    whole = exact(model)(input_ids=torch.tensor([text])).logits[0, -1]
+    (scores,) = next(logits(fused(model), [text], room=1))
+    torch.testing.assert_close(scores, whole, rtol=0, atol=0.02 * whole.abs().max().item())
+    changed = story_nll(model, encoded)
+    with model.disable_adapter():
+        base = story_nll(model, encoded)
+    assert len({tuple(before), tuple(changed), tuple(base)}) == 3
+    model.set_adapter("default")
+    assert story_nll(model, encoded) == before
+
+
+def test_two_active_adapters_and_one_on_other_layers_are_left_to_transformers(model):
     model.add_adapter("other", model.peft_config["default"])
+    model.base_model.set_adapter(["default", "other"])
+    assert fused(model) is None
+    model.set_adapter("default")
+    assert fused(model) is not None
+    model.add_adapter("few", LoraConfig(r=4, target_modules=["q_proj"]))
     assert fused(model) is None
 
 

@@ -13,11 +13,11 @@ LANES = 16  # of kernels.c: ranks are padded to whole vectors
 
 
 class Adapter:
-    """LoRA's two factors on one of the layers that lie side by side."""
+    """LoRA's two factors, of the name that PEFT gave them, on one of the layers that lie side by side."""
 
-    def __init__(self, layer, columns: slice, first: int):
-        self.a, self.b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-        self.scale, self.columns = float(layer.scaling["default"]), columns  # of the layers' joint output
+    def __init__(self, name: str, layer, columns: slice, first: int):
+        self.a, self.b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        self.scale, self.columns = float(layer.scaling[name]), columns  # of the layers' joint output
         self.rank = len(self.a)
         self.ranks = slice(first, first + -(-self.rank // LANES) * LANES)  # of the adapters' joint rank
 
@@ -31,14 +31,30 @@ class Adapted:
     """Linear layers that share an input, side by side: y = xWᵀ + s(xAᵀ)Bᵀ, W frozen."""
 
     def __init__(self, layers: Sequence):
-        self.layers, self.adapters, start, rank = layers, [], 0, 0
+        self.layers, self.columns, start = layers, [], 0
         for layer in layers:
-            columns = slice(start, start + layer.weight.shape[0])
-            start = columns.stop
-            if hasattr(layer, "lora_A"):
-                self.adapters.append(Adapter(layer, columns, rank))
-                rank = self.adapters[-1].ranks.stop
-        self.rank = rank
+            self.columns.append(slice(start, start + layer.weight.shape[0]))
+            start = self.columns[-1].stop
+        self._named: dict[str, list[Adapter]] = {}
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """Those that PEFT has made active, switched off or not; none on a base."""
+        if not hasattr(self.layers[0], "lora_A"):
+            return []
+        (name,) = self.layers[0].active_adapters
+        if name not in self._named:
+            found, rank = [], 0
+            for layer, columns in zip(self.layers, self.columns, strict=True):
+                found.append(Adapter(name, layer, columns, rank))
+                rank = found[-1].ranks.stop
+            self._named[name] = found
+        return self._named[name]
+
+    @property
+    def rank(self) -> int:
+        """Of the adapters together."""
+        return self.adapters[-1].ranks.stop if self.adapters else 0
 
     @cached_property
     def weight(self) -> Tensor:

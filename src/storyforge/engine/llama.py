@@ -6,7 +6,7 @@ up another.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -27,19 +27,20 @@ _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def fused(model) -> "Fused | None":
     """The engine for this model, made once; None where machine, model or adapters need transformers."""
-    # Keyed by the object: a base and PEFT's wrapper of it are two models, with an engine each.
-    if model not in _known:
-        _known[model] = Fused(model) if _fits(model) else None
-    found = _known[model]
-    # Adapters may have been added since.
-    return found if getattr(model, "peft_config", {}).keys() <= {"default"} else None
+    # Keyed by the object: a base and PEFT's wrapper of it are two models, with an engine each. Adapters may
+    # have been added since.
+    names = frozenset(getattr(model, "peft_config", {}))
+    if model not in _known or _known[model][0] != names:
+        _known[model] = names, Fused(model) if _fits(model, names) else None
+    # Two at once would add up.
+    return _known[model][1] if len(model.active_adapters if names else ()) < 2 else None
 
 
 # Modules of the classes whose arithmetic is written out here; PEFT wraps others around layers it saves whole.
 KNOWN = ("torch.nn.", "transformers.models.llama.", "transformers.activations", "peft.tuners.lora.layer")
 
 
-def _fits(model) -> bool:
+def _fits(model, names: Set[str]) -> bool:
     causal = _causal(model)
     if not all(type(module).__module__.startswith(KNOWN) for module in causal.modules()):
         return False
@@ -59,21 +60,19 @@ def _fits(model) -> bool:
         and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
         and all(width % LANES == 0 for width in widths)
     )
-    # All seven matrices of every layer have an adapter, or none has: neighbours share a product.
-    adapted = _adapted(causal.modules())
-    known = all(map(_plain_lora, adapted)) and len(adapted) in (0, 7 * config.num_hidden_layers)
+    # All seven matrices of every layer have every adapter, or none has: neighbours share a product.
+    adapted = [module for module in causal.modules() if hasattr(module, "lora_A")]
+    known = all(_plain_lora(layer, names) for layer in adapted)
+    known = known and len(adapted) in (0, 7 * config.num_hidden_layers)
     return usual and known and kernels.library() is not None
 
 
-def _adapted(modules: Iterable) -> list:
-    return [module for module in modules if hasattr(module, "lora_A")]
-
-
-def _plain_lora(layer) -> bool:
-    # A second adapter adds to the first, variants (DoRA) divide by a norm, dropout draws: left to autograd.
-    only = list(layer.lora_A) == ["default"] and not (layer.lora_variant or layer.merged_adapters)
-    bias = only and layer.lora_B["default"].bias
-    return only and bias is None and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
+def _plain_lora(layer, names: Set[str]) -> bool:
+    # Variants (DoRA) divide by a norm, dropout draws: left to autograd.
+    if layer.lora_A.keys() != names or layer.lora_variant or layer.merged_adapters:
+        return False
+    plain = (isinstance(layer.lora_dropout[name], torch.nn.Identity) for name in names)
+    return all(plain) and all(layer.lora_B[name].bias is None for name in names)
 
 
 @dataclass
