@@ -50,7 +50,10 @@ JUDGED = {
     "pairs": {"aligned-tuned": WON, "tuned-base": WON | {"win_rate": gap(0.5, None, None)}},
     "diversity": {
         "words": 40,
-        "writers": {"base": {"distinct_2": 0.98, "self_bleu": None}},
+        "writers": {
+            "base": {"distinct_2": 0.98, "self_bleu": None},
+            "aligned": {"distinct_2": 0.97, "self_bleu": 0.015},
+        },
         "human": {"distinct_2": {"p5": 0.9, "p95": 1.0}, "self_bleu": {"p5": 0.01, "p95": 0.02}},
     },
     "usage": {"calls": 0, "dollars": 0.0},

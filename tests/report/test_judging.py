@@ -3,7 +3,7 @@ import copy
 import pytest
 from phase import ALIGNED, BETTER, JUDGED, NO_INTERVAL, OPEN, PAIR, REVISED, TEXTS, UNFIT, WORSE, gap, text
 
-from storyforge.report import judging, pictures
+from storyforge.report import judging, judging_tables, pictures
 from storyforge.report.judging import CAVEAT, Phase
 from storyforge.report.stage import FOLDER
 
@@ -68,6 +68,26 @@ def test_without_a_clear_check_none_is_named():
     assert "No interval of the 1 checks lies on one side of 0." in judging.summary(of_score(OPEN))
 
 
+@pytest.mark.parametrize(
+    ("distinct", "bleu", "said"),
+    [
+        (0.95, 0.03, None),
+        (0.80, 0.03, "are **more alike** than people's: distinct pairs 0.800, people's 0.900 to 0.990."),
+        (0.95, 0.06, "are **more alike** than people's: self-BLEU 0.060, people's 0.020 to 0.040."),
+        (0.999, 0.03, "are **less alike** than people's: distinct pairs 0.999, people's 0.900 to 0.990."),
+        (0.95, None, None),
+    ],
+)
+def test_a_writer_that_grew_monotonous_or_wild_is_told(distinct, bleu, said):
+    human = {"distinct_2": {"p5": 0.9, "p95": 0.99}, "self_bleu": {"p5": 0.02, "p95": 0.04}}
+    writers = {"aligned": {"left_out": 0, "distinct_2": distinct, "self_bleu": bleu}}
+    told = judging.summary(phase(diversity={"words": 40, "writers": writers, "human": human}))
+    assert said in told if said else "**Variety.**" not in told
+    assert "**Variety.**" not in judging.summary(
+        phase(diversity={"words": 40, "writers": writers, "human": None})
+    )
+
+
 def test_the_price_in_human_loss_is_told():
     assert "3.269 → 3.276 nats per token (+0.007)" in judging.summary(phase())
 
@@ -111,12 +131,12 @@ def test_the_page_shows_checks_verdicts_pairs_and_answers_of_all_writers():
 
 def test_of_many_prompts_and_samples_the_first_are_shown():
     texts = [text("tuned", "first"), text("tuned", "second", sample=1), text("tuned", "third", prompt_id="r")]
-    told = judging.answers(texts)
+    told = judging_tables.answers(texts)
     assert "first" in told and "second" not in told and "third" not in told
 
 
 def test_terms_of_a_service_that_wrote_revisions_are_told():
-    found = judging.drafts(REVISED | {"notice": "its terms may forbid it", "reasons": {}})
+    found = judging_tables.drafts(REVISED | {"notice": "its terms may forbid it", "reasons": {}})
     assert "**its terms may forbid it**" in found and "not taken" not in found
 
 

@@ -1,16 +1,25 @@
 """The second phase: what the aligned writer is, which rules it keeps, what a judge said of it."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import Template
 
-from storyforge.core.text import one_line
 from storyforge.report.findings import Row, contains_zero, interval
-from storyforge.report.page import cell, code, plain, quoted, table
+from storyforge.report.judging_tables import (
+    MAIN,
+    answers,
+    drafts,
+    gate,
+    named,
+    pair,
+    percent,
+    principles,
+    rules,
+    variety,
+    won,
+)
+from storyforge.report.page import code, plain
 
-WRITERS = ("base", "tuned", "aligned", "constitution", "human")
-MAIN = "aligned-tuned"  # what the second phase changed
 CAVEAT = (
     "Checks tell whether a rule was kept, not whether a text is good, and the aligned writer was trained on "
     "pairs that were chosen by the same rules. So a higher score says that rules which a machine can check "
@@ -27,7 +36,6 @@ JUDGES = {
     "openai": "a model behind a compatible server, which saw the texts without their writers' names",
 }
 MOST_PAIRS = 3  # that the page shows; all of them are in data/revised
-MOST_PROMPTS = 1  # answered by every writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,8 @@ def verdict(phase: Phase) -> str:
     items = [f"**Rules.** {kept(details)}", f"**Single checks.** {moved(details)}"]
     if details["judge"] != "checks":
         items.append(f"**The judge.** {preferred(details)}")
+    if said := alike(details["diversity"]):
+        items.append(f"**Variety.** {said}")
     rise = human["aligned"] - human["tuned"]
     loss = f"{human['tuned']:.3f} → {human['aligned']:.3f} nats per token ({rise:+.3f})"
     items.append(f"**The price.** Loss on human validation stories: {loss}.")
@@ -143,7 +153,7 @@ def moved(details: Row) -> str:
     clear = {name: gap for name, gap in gaps.items() if gap["low"] is not None and not contains_zero(gap)}
     down, up = ([name for name, gap in clear.items() if (gap["value"] > 0) == is_up] for is_up in (0, 1))
     said = [
-        f"{', '.join(f'{_name(name)} {interval(clear[name])}' for name in names)} kept {often} often"
+        f"{', '.join(f'{named(name)} {interval(clear[name])}' for name in names)} kept {often} often"
         for often, names in (("**less**", down), ("more", up))
         if names
     ]
@@ -156,123 +166,26 @@ def preferred(details: Row) -> str:
     rate = details["pairs"][MAIN]["win_rate"]
     if rate["value"] is None:
         return "It gave no verdict on aligned and tuned."
-    said = f"Aligned wins {_percent(rate)} of the comparisons with tuned, ties counting half"
+    said = f"Aligned wins {percent(rate)} of the comparisons with tuned, ties counting half"
     if rate["low"] is None or rate["low"] <= 0.5 <= rate["high"]:
         return f"{said}: no preference is shown."
     return f"{said}: it prefers **{'aligned' if rate['low'] > 0.5 else 'tuned'}**."
+
+
+def alike(diversity: Row) -> str:
+    """Where the aligned writer lies outside the range of human texts; nothing where it lies inside."""
+    found, human, said = diversity["writers"]["aligned"], diversity["human"] or {}, []
+    for name, title in (("distinct_2", "distinct pairs"), ("self_bleu", "self-BLEU")):
+        value, span = found[name], human.get(name)
+        if value is not None and span and not span["p5"] <= value <= span["p95"]:
+            monotonous = (value < span["p5"]) == (name == "distinct_2")
+            kind = "more alike" if monotonous else "less alike"
+            ends = f"{span['p5']:.3f} to {span['p95']:.3f}"
+            said.append(f"Its texts are **{kind}** than people's: {title} {value:.3f}, people's {ends}.")
+    return " ".join(said)
 
 
 def judge(details: Row) -> str:
     """Who judged, and what a service was paid for it."""
     said, usage = JUDGES[details["judge"]], details["usage"]
     return f"{said}; its {usage['calls']:,} replies cost ${usage['dollars']:.2f}" if usage["calls"] else said
-
-
-def rules(scores: Row) -> str:
-    """Every check: the writers' means, and what the second phase changed."""
-    shown = [name for name in WRITERS if name in scores["writers"]]
-    gaps = {"score": scores["differences"][MAIN]["score"], **scores["differences"][MAIN]["checks"]}
-    means = {name: {"score": row["score"], **row["checks"]} for name, row in scores["writers"].items()}
-    return table(
-        ["", *shown, "aligned − tuned (95 % interval)"],
-        [
-            [
-                "**weighted score**" if name == "score" else _name(name),
-                *(_mean(means[writer].get(name)) for writer in shown),
-                interval(gaps[name]),
-            ]
-            for name in gaps
-        ],
-    )
-
-
-def gate(found: Row) -> str:
-    kinds = [
-        [_name(kind), f"{row['right']} of {row['pairs']}", "yes" if row["claimed"] else "no"]
-        for kind, row in found["kinds"].items()
-    ]
-    orders = found["planted"]
-    return (
-        f"{table(['worse text', 'judged right', 'counts'], kinds)}\n\n"
-        f"Texts with an instruction to the judge moved {orders['moved']} of {orders['pairs']} verdicts."
-    )
-
-
-def won(pairs: Mapping[str, Row]) -> str:
-    rows = [
-        [
-            plain(name.replace("-", " against ", 1)),
-            *(f"{row[key]:,}" for key in ("wins", "ties", "losses", "missing")),
-            _percent(row["win_rate"]),
-            _percent(row["length_controlled"]),
-            "" if row["position_bias"] is None else f"{row['position_bias']:.0%}".replace("%", " %"),
-        ]
-        for name, row in pairs.items()
-    ]
-    head = ["", "wins", "ties", "losses", "missing", "win rate (95 %)", "at equal length", "order decides"]
-    return table(head, rows)
-
-
-def principles(row: Row) -> str:
-    columns = ("wins", "ties", "losses")
-    rows = [[_name(id), *(str(found[key]) for key in columns)] for id, found in row["principles"].items()]
-    return table(["aligned against tuned", *columns], rows)
-
-
-def variety(found: Row) -> str:
-    human = found["human"] or {}
-    rows = [
-        [plain(name), _mean(row["distinct_2"]), _mean(row["self_bleu"])]
-        for name, row in found["writers"].items()
-    ]
-    ends = [human.get(name) for name in ("distinct_2", "self_bleu")]
-    spans = [f"{span['p5']:.3f} to {span['p95']:.3f}" if span else "" for span in ends]
-    return table(["", "distinct pairs", "self-BLEU"], [*rows, ["human, 5–95 %", *spans]])
-
-
-def drafts(report: Row) -> str:
-    """What became of the drafts, and how they kept the rules beside the corpus' own stories."""
-    prompts, counts = report["prompts"], report["pairs"]
-    said = (
-        f"{report['drafts']['texts']:,} drafts of {prompts['answered']:,} training prompts, "
-        f"{prompts['seen_by_train']:,} of which `train` had seen, gave {counts['all']:,} pairs; "
-        f"{counts['held_out']:,} of them are held out from `align`."
-    )
-    if report.get("notice"):
-        said += f"\n\n**{plain(report['notice'])}**"
-    reasons = [[plain(reason), f"{count:,}"] for reason, count in report["reasons"].items()]
-    return f"{said}\n\n{table(['not taken', 'how often'], reasons)}" if reasons else said
-
-
-def pair(row: Row) -> str:
-    scores = row["meta"]["scores"]
-    found = [
-        cell(row[side], ", ".join(f"{_name(name)} {value:.2f}" for name, value in scores[side].items()))
-        for side in ("chosen", "rejected")
-    ]
-    return f"{quoted(row['prompt'])}\n\n{table(['chosen', 'rejected'], [found])}"
-
-
-def answers(texts: Sequence[Row]) -> str:
-    """The first prompts as every writer and the human author answered them."""
-    first: dict[str, dict[str, Row]] = {}
-    for row in texts:
-        first.setdefault(row["prompt_id"], {}).setdefault(row["writer"], row)
-    parts = []
-    for found in list(first.values())[:MOST_PROMPTS]:
-        named = [name for name in WRITERS if name in found]
-        cells = [cell(found[name]["text"], f"{found[name]['tokens']} tokens") for name in named]
-        parts.append(f"{quoted(found[named[0]]['prompt'])}\n\n{table(named, [cells])}")
-    return "\n\n".join(parts)
-
-
-def _name(name: str) -> str:
-    return plain(one_line(re.sub("_", " ", name)))
-
-
-def _mean(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _percent(rate: Row) -> str:
-    return interval(rate, ".0%").replace("%", " %")
