@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from storyforge.core.records import Exchange
+from storyforge.judge import verdicts
 from storyforge.judge.verdicts import Question, Said, Shown, calls, checks_judge, judged, paid_judge, schema
 from storyforge.judging import calls as service
 from storyforge.judging.calls import Answer
 from storyforge.principles.constitution import applying, read_constitution
 from storyforge.principles.corpus import corpus
+from storyforge.principles.scores import Scored
 
 ROOT = Path(__file__).parents[2]
 PRINCIPLES = read_constitution(ROOT / "data" / "constitution.yaml")
@@ -38,6 +40,17 @@ def test_the_checks_prefer_the_text_that_keeps_more_rules_in_either_order(by_che
 def test_the_same_text_twice_is_a_tie_in_everything(by_checks):
     (found,) = judged(by_checks, [replace(PAIR, b=PAIR.a)])
     assert set(found.verdict.values()) == {"tie"} and len(found.verdict) > 3
+
+
+def test_a_rule_that_one_text_alone_could_break_says_nothing_of_the_two(by_checks, monkeypatch):
+    """By the mean of all its own checks the looping text would be the equal of the other one."""
+    found = {
+        "whole": Scored(0.6, {"speakers": 0.4, "said_once": 1.0}),
+        "loop": Scored(0.6, {"said_once": 0.6}),
+    }
+    monkeypatch.setattr(verdicts, "score", lambda _, __, text, **___: found[text])
+    (told,) = judged(by_checks, [replace(PAIR, a=Shown("whole", True), b=Shown("loop", True))])
+    assert told.overall == "A"
 
 
 def test_verdicts_of_the_checks_have_the_form_that_is_asked_of_a_service(by_checks):

@@ -14,7 +14,7 @@ from storyforge.judging.calls import Answer, Call, ask
 from storyforge.judging.params import CallParams
 from storyforge.principles.constitution import Principle, applying
 from storyforge.principles.corpus import Corpus
-from storyforge.principles.scores import score
+from storyforge.principles.scores import Scored, score
 
 MARGIN = 0.05  # of a check's or the weighted score: less is a tie
 STEP = 0.1  # of a score that one more point of a margin stands for
@@ -103,9 +103,17 @@ def checks_judge(principles: Sequence[Principle], corpus: Corpus) -> Judge:
         )
         checked = [each for each in applying(principles, question.prompt) if each.check]
         single = {each.id: _better(a.checks.get(each.check), b.checks.get(each.check)) for each in checked}
-        return {"principles": single, "overall": _better(a.score, b.score)}
+        # A rule that one text alone could keep or break tells nothing about the two.
+        both = [each for each in checked if each.check in a.checks.keys() & b.checks.keys()]
+        return {"principles": single, "overall": _better(_mean(a, both), _mean(b, both))}
 
     return judge
+
+
+def _mean(text: Scored, principles: Sequence[Principle]) -> float | None:
+    """The weighted mean of these principles' checks; None where none weighs anything."""
+    total = sum(each.weight for each in principles)
+    return sum(each.weight * text.checks[each.check] for each in principles) / total if total else None
 
 
 def _better(a: float | None, b: float | None) -> dict[str, Any]:
