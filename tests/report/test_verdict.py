@@ -51,12 +51,12 @@ def details(improvement=BETTER, general=BETTER, copied=NONE):
     ],
 )
 def test_what_was_learned_is_no_stronger_than_its_interval(found, said):
-    assert said in learned("SmolLM", details(found))
+    assert said in learned("SmolLM", details(found), 40)
 
 
 @pytest.mark.parametrize("found", [OPEN, FEW])
 def test_what_is_not_shown_is_called_neither_better_nor_worse(found):
-    said = verdict("SmolLM", details(found, found, None))
+    said = verdict("SmolLM", details(found, found, None), 40)
     assert "Tuning made" not in said and "became worse at general text**" not in said
     assert "too strong" not in said and "did harm" not in said
 
@@ -68,7 +68,7 @@ def test_a_writer_that_copies_and_forgets_is_too_strong():
         found
     )
     assert "**It became worse at general text**, by 1.350 nats per token" in lost(found)
-    assert advice(found).startswith("Tuning was too strong: train for fewer steps")
+    assert advice(found, 40).startswith("Tuning was too strong: train for fewer steps")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_writer_that_copies_and_forgets_is_too_strong():
     ],
 )
 def test_too_strong_is_said_only_where_the_whole_interval_says_so(found, strong):
-    assert too_strong(found) == strong == ("too strong" in advice(found))
+    assert too_strong(found) == strong == ("too strong" in advice(found, 40))
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,11 @@ def test_general_text_is_told_as_its_interval_allows(general, said):
     ],
 )
 def test_the_advice_follows_from_what_was_found(found, said):
-    assert advice(details(found)).startswith(said)
-    assert advice(details(found)).endswith("`storyforge compare`, or `make demo`.")
+    assert advice(details(found), 40).startswith(said)
+    assert advice(details(found), 40).endswith("`storyforge compare`, or `make demo`.")
+
+
+def test_an_adapter_of_step_0_has_learned_nothing_and_lost_nothing_and_that_is_said():
+    said = verdict("SmolLM", details(gain(0.0, 0.0, 0.0), gain(0.0, 0.0, 0.0)), 0)
+    assert "**Learned.** Nothing: no validation found SmolLM better" in said and "is the base" in said
+    assert "Lower `train.learning_rate`" in said and "Lost" not in said and "compare" not in said

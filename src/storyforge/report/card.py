@@ -49,7 +49,7 @@ def card(of: Provenance, details: findings.Row, phase: judging.Phase, template: 
         system=code(model["system"]),
         converted=converted if model["origin"].startswith("package:") else "",
         units=findings.UNITS,
-        summary=f"{changes(plain(of.base), details)}\n{findings.summary(details)}",
+        summary=f"{changes(plain(of.base), details, of.kept_step)}\n{findings.summary(details)}",
         losses=findings.losses(details),
         phase=judging.summary(phase),
         limits=findings.limits(details, of.accounts.get("ends_held_out", ())),

@@ -26,6 +26,11 @@ class Provenance:
     def base(self) -> str:
         return self.choices["model"]["name"].rpartition("/")[2]
 
+    @property
+    def kept_step(self) -> int:
+        """Where validation found the adapter that is kept."""
+        return self.train["validation"]["best_step"]
+
 
 def made_from(of: Provenance) -> str:
     """What was trained on what, for how long, and what an adapter is."""

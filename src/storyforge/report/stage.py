@@ -62,7 +62,7 @@ def report(
     many = f"the first {MOST_PAIRS} of {len(first)} prompts"
     return Template(template).substitute(
         base=plain(of.base),
-        verdict=verdict(plain(of.base), details),
+        verdict=verdict(plain(of.base), details, of.kept_step),
         made_from=provenance.made_from(of),
         units=findings.UNITS,
         summary=findings.summary(details),
@@ -130,7 +130,7 @@ def main(
     with published_folder(reports) as folder:
         _write(folder, pages, drawn, f"{of.base}, tuned")
         (folder / "MODEL_CARD.md").write_text(card(of, details, phase, templates["card"]), encoding="utf-8")
-    found = learned(of.base, details)
+    found = learned(of.base, details, of.kept_step)
     print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
 
 

@@ -13,17 +13,23 @@ WEAKER = (
 )
 
 
-def verdict(base: str, details: Row) -> str:
-    """A list in Markdown."""
-    return f"{changes(base, details)}\n- **Next.** {advice(details)}"
+def verdict(base: str, details: Row, kept_step: int) -> str:
+    """A list in Markdown; `kept_step` is where validation found the adapter that is kept."""
+    return f"{changes(base, details, kept_step)}\n- **Next.** {advice(details, kept_step)}"
 
 
-def changes(base: str, details: Row) -> str:
+def changes(base: str, details: Row, kept_step: int) -> str:
     """The verdict without its advice, as the model card has it."""
-    return f"- **Learned.** {learned(base, details)}\n- **Lost.** {lost(details)}"
+    said = f"- **Learned.** {learned(base, details, kept_step)}"
+    return f"{said}\n- **Lost.** {lost(details)}" if kept_step else said
 
 
-def learned(base: str, details: Row) -> str:
+def learned(base: str, details: Row, kept_step: int) -> str:
+    if not kept_step:
+        return (
+            f"Nothing: no validation found {base} better than before its first step, so that of step 0 "
+            "is kept, which changes nothing. The tuned writer is the base."
+        )
     gain, text = details["improvement"], "predicting stories that it was not trained on"
     groups = f"{gain['groups']:,} {'group' if gain['groups'] == 1 else 'groups'}"
     tested = f"{text} ({details['stories']:,} held-out stories of {groups})"
@@ -54,9 +60,14 @@ def lost(details: Row) -> str:
     return f"{_copying(copied)} {said}"
 
 
-def advice(details: Row) -> str:
+def advice(details: Row, kept_step: int) -> str:
     """What to change; then where to look."""
     gain, said = details["improvement"], ""
+    if not kept_step:
+        return (
+            "Lower `train.learning_rate`, validate more often (`train.validate_every`), or train on more "
+            "stories, and run `dvc repro` again."
+        )
     if too_strong(details):
         said = f"Tuning was too strong: {WEAKER}. "
     elif gain["low"] is None:
