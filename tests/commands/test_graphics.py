@@ -104,9 +104,23 @@ def test_a_driver_older_than_every_build_is_said(smi, torch):
     assert command == ""
 
 
+def on_the_bus(tmp_path, monkeypatch, vendor):
+    (tmp_path / "pci/0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "pci/0000:01:00.0/vendor").write_text(f"{vendor}\n")
+    monkeypatch.setattr(graphics, "PCI", tmp_path / "pci")
+
+
+def test_a_program_without_hardware_is_no_gpu(smi, tmp_path, monkeypatch):
+    """nvidia-smi alone is in many images."""
+    smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver", 9)
+    on_the_bus(tmp_path, monkeypatch, "0x8086")
+    assert graphics.found() is None
+
+
 def test_a_failing_nvidia_smi_is_no_missing_gpu(smi, torch, tmp_path, monkeypatch):
     smi("Failed to initialize NVML: Driver/library version mismatch", 18)
     torch("2.13.0+cu130")
+    on_the_bus(tmp_path, monkeypatch, "0x10de")
     (tmp_path / "params.yaml").write_text("model: {quantization: nf4}\n")
     monkeypatch.chdir(tmp_path)
     finding = doctor.device()

@@ -266,6 +266,25 @@ def test_of_several_adapters_the_active_one_counts(model, model_params, encoded)
     assert story_nll(model, encoded) == before
 
 
+def test_an_adapter_that_takes_the_name_of_a_deleted_one_is_another(model, encoded):
+    config, found = model.peft_config["default"], []
+    for std in (0.05, 0.2):
+        model.add_adapter("other", config)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B.other" in name:
+                    weight.normal_(std=std)
+        model.set_adapter("other")
+        found.append(story_nll(model, encoded))
+        model.set_adapter("default")
+        model.delete_adapter("other")
+    assert found[0] != found[1]
+
+
+def test_the_base_under_an_adapter_is_no_model_of_its_own(model):
+    assert fused(model.get_base_model()) is None
+
+
 def test_two_active_adapters_and_one_on_other_layers_are_left_to_transformers(model):
     model.add_adapter("other", model.peft_config["default"])
     model.base_model.set_adapter(["default", "other"])

@@ -2,6 +2,7 @@ import pytest
 
 from storyforge.principles.checks import CHECKS
 from storyforge.principles.corpus import corpus
+from storyforge.principles.findings import complete
 
 SCENE = "Write a scene for a comedy. Place:"
 
@@ -107,3 +108,8 @@ def test_half_a_word_at_the_end_of_a_text_that_was_cut_is_no_word(known):
     assert found("known_words", "Tell.", text, known, ended=False).score == 1
     assert found("known_words", "Tell.", text, known, ended=True).score == 0.75
     assert found("names", "Speakers: BENEDICT.", "Come, Benedic", known, ended=False) is None
+
+
+def test_of_a_cut_text_without_spaces_nothing_is_taken_for_its_last_word():
+    text = "月" * 60
+    assert complete(text, False) == text and complete(f"One two {'w' * 12}", False) == "One two"

@@ -72,9 +72,17 @@ def test_without_a_clear_check_none_is_named():
     ("distinct", "bleu", "said"),
     [
         (0.95, 0.03, None),
-        (0.80, 0.03, "are **more alike** than people's: distinct pairs 0.800, people's 0.900 to 0.990."),
-        (0.95, 0.06, "are **more alike** than people's: self-BLEU 0.060, people's 0.020 to 0.040."),
-        (0.999, 0.03, "are **less alike** than people's: distinct pairs 0.999, people's 0.900 to 0.990."),
+        (
+            0.80,
+            0.03,
+            "Its texts repeat themselves more than people's: distinct pairs 0.800, people's 0.900 to 0.990.",
+        ),
+        (0.95, 0.06, "Its texts are more alike than people's: self-BLEU 0.060, people's 0.020 to 0.040."),
+        (
+            0.999,
+            0.03,
+            "Its texts repeat themselves less than people's: distinct pairs 0.999, people's 0.900 to 0.990.",
+        ),
         (0.95, None, None),
     ],
 )

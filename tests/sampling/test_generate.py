@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from storyforge.core.errors import UserError
 from storyforge.sampling import generate
@@ -77,6 +78,28 @@ def test_a_row_that_stopped_leaves_and_the_others_write_on_as_before(tuned, enco
         until = next((n for n, token in enumerate(tokens, 1) if token in stops), len(tokens))
         assert [step[row] for step in found if row in step] == tokens[:until]
     assert len(found[0]) == 3 and len(found[-1]) < 3
+
+
+@pytest.mark.parametrize("family", ["lfm2", "gemma3_text", "qwen3_next"])
+def test_rows_leave_whatever_kind_of_cache_the_model_has(family):
+    """Convolutions and linear attention keep states, sliding windows a part of the keys."""
+    torch.manual_seed(3)
+    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4}
+    small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}
+    if family == "qwen3_next":
+        small |= {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+        small |= {"shared_expert_intermediate_size": 16, "linear_num_value_heads": 2}
+        small |= {"linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small)).eval()
+    params, prompts = sampling(max_new_tokens=12, temperature=2.0), [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+    whole = list(next_tokens(model, prompts, [1, 2, 3], params, frozenset()))
+    stops = frozenset({whole[3][0]})
+    found = list(next_tokens(model, prompts, [1, 2, 3], params, stops))
+    for row in range(3):
+        tokens = [step[row] for step in whole]
+        until = next((n for n, token in enumerate(tokens, 1) if token in stops), len(tokens))
+        assert [step[row] for step in found if row in step] == tokens[:until]
+    assert 0 < len(found[-1]) < 3
 
 
 def test_a_batch_that_memory_does_not_hold_is_written_in_halves(tuned, encoder, monkeypatch):

@@ -10,6 +10,7 @@ from storyforge.commands import repository
 from storyforge.core.errors import UserError
 
 NVIDIA = Path("/proc/driver/nvidia")
+PCI = Path("/sys/bus/pci/devices")
 ASK = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 # The oldest driver for each CUDA that torch is built with (CUDA Compatibility guide), and its build's name.
 DRIVERS = {13: 580, 12: 525}
@@ -43,9 +44,16 @@ def found() -> Graphics | None:
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         said = " ".join((done.stdout + done.stderr).split())[:200]
-        return None if "No devices were found" in said else Graphics(trouble=said or "no answer")
+        # The program alone is in many images; without a sign of the hardware there is nothing to mend.
+        here = "No devices were found" not in said and (NVIDIA.exists() or _on_the_bus())
+        return Graphics(trouble=said or "no answer") if here else None
     name, _, driver = (part.strip() for part in lines[0].rpartition(","))
     return Graphics(name, driver)
+
+
+def _on_the_bus() -> bool:
+    vendors = PCI.glob("*/vendor")
+    return any(file.read_text(encoding="ascii").strip() == "0x10de" for file in vendors)
 
 
 def cuda_of(build: str) -> int | None:

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 
 # On import it reports that it found no optional kernel, to people who never asked for 4 bits.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -16,9 +17,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _has_cuda() -> bool:
+    """Or AMD's counterpart, which torch calls by the same name and brings along."""
     try:
+        if "rocm" in version("torch"):
+            return True
         return bool(ctypes.CDLL("libcuda.so.1" if sys.platform == "linux" else "nvcuda.dll"))
-    except OSError:
+    except (OSError, PackageNotFoundError):
         return False
 
 

@@ -43,7 +43,7 @@ class Adapted:
         if not hasattr(self.layers[0], "lora_A"):
             return []
         (name,) = self.layers[0].active_adapters
-        if name not in self._named:
+        if name not in self._named or self._named[name][0].a is not self.layers[0].lora_A[name].weight:
             found, rank = [], 0
             for layer, columns in zip(self.layers, self.columns, strict=True):
                 found.append(Adapter(name, layer, columns, rank))

@@ -29,7 +29,7 @@ def fused(model) -> "Fused | None":
     """The engine for this model, made once; None where machine, model or adapters need transformers."""
     # Keyed by the object: a base and PEFT's wrapper of it are two models, with an engine each. Adapters may
     # have been added since.
-    names = frozenset(getattr(model, "peft_config", {}))
+    names = frozenset(model.peft_config if hasattr(model, "get_base_model") else ())
     if model not in _known or _known[model][0] != names:
         _known[model] = names, Fused(model) if _fits(model, names) else None
     # Two at once would add up.

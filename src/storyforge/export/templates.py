@@ -24,8 +24,8 @@ def jinja(chat: ChatFormat, system: str) -> str:
         first = _string(_text(chat.turns["system"]).replace("{text}", system))
         start = f"{{% if not messages or messages[0]['role'] != 'system' %}}{{{{ {first} }}}}{{% endif %}}"
     else:
-        start = APART.replace("SYSTEM", _string(system))
-        start = start.replace("CONDITION", " and place.at < 0" if chat.system_in == "first" else "")
+        start = APART.replace("CONDITION", " and place.at < 0" if chat.system_in == "first" else "")
+        start = start.replace("SYSTEM", _string(system))  # last: it may hold any word
         said = MERGED.replace("JOINT", _string(chat.joint))
 
     def written(turn: str, text: str) -> str:

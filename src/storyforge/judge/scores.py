@@ -97,7 +97,7 @@ def _human(corpus: Sequence[list[str]], pool: int, seed: int) -> Row | None:
     rng = np.random.default_rng(seed)
     draws = [rng.choice(len(corpus), pool, replace=False) for _ in range(POOLS)]
     values = {
-        "distinct_2": [distinct(one, 2) for one in corpus],
+        "distinct_2": [np.mean([distinct(corpus[number], 2) for number in draw]) for draw in draws],
         "self_bleu": [self_bleu([corpus[number] for number in draw]) for draw in draws],
     }
     return {

@@ -86,7 +86,8 @@ def _split(tokenizer, stops: Iterable[str]) -> ChatFormat:
         raise _Unsplit(f"no control token ends a reply, but {after_reply!r}")
     end = ending[0].text
     found = {role: split(f"{start}{{text}}{stop}") for role, (start, stop) in bounds.items()}
-    if dated := [text for bound in bounds.values() for text in bound if YEAR.search(text)]:
+    written = (begin, opening, *(text for bound in bounds.values() for text in bound))
+    if dated := [text for text in written if YEAR.search(text)]:
         raise _Unsplit(f"it prints a date: {dated[0]!r}")
     stops = (end, *(token for token in stops if token != end))
     said = tuple(f"model.chat: auto: {remark}" for remark in remarks)
@@ -119,7 +120,9 @@ def _check(tokenizer, chat: ChatFormat, system: str) -> None:
     preamble = _preamble(tokenizer, chat)
     for talk in CHECKS:
         messages = [("system", system), *talk]
-        given = merged(chat, messages) if chat.system_in != "own" and not preamble[0] else messages
+        # Without a text for it, a template that has no turn of the system would write the joint alone.
+        apart = chat.system_in != "own" and (not preamble[0] or not system)
+        given = merged(chat, messages) if apart else messages
         theirs = _said(tokenizer, given, opening=True).replace(preamble[1], "", 1)
         ours = "".join(piece.text for piece in render(chat, messages))
         if ours != theirs:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Span = tuple[int, int]  # from and to, in characters of the text
-BROKEN_OFF = re.compile(r"\s*\S+\s*\Z")
+BROKEN_OFF = re.compile(r"(?:\s+|\A)\S{1,40}\s*\Z")  # a longer run is of a script without spaces
 
 
 @dataclass(frozen=True, slots=True)

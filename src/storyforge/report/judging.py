@@ -175,13 +175,20 @@ def preferred(details: Row) -> str:
 def alike(diversity: Row) -> str:
     """Where the aligned writer lies outside the range of human texts; nothing where it lies inside."""
     found, human, said = diversity["writers"]["aligned"], diversity["human"] or {}, []
-    for name, title in (("distinct_2", "distinct pairs"), ("self_bleu", "self-BLEU")):
+    for name, title, low, high in (
+        (
+            "distinct_2",
+            "distinct pairs",
+            "Its texts repeat themselves more",
+            "Its texts repeat themselves less",
+        ),
+        ("self_bleu", "self-BLEU", "Its texts are less alike", "Its texts are more alike"),
+    ):
         value, span = found[name], human.get(name)
         if value is not None and span and not span["p5"] <= value <= span["p95"]:
-            monotonous = (value < span["p5"]) == (name == "distinct_2")
-            kind = "more alike" if monotonous else "less alike"
             ends = f"{span['p5']:.3f} to {span['p95']:.3f}"
-            said.append(f"Its texts are **{kind}** than people's: {title} {value:.3f}, people's {ends}.")
+            what = low if value < span["p5"] else high
+            said.append(f"{what} than people's: {title} {value:.3f}, people's {ends}.")
     return " ".join(said)
 
 

@@ -136,7 +136,7 @@ def _logits(model, prompts: Sequence[Sequence[int]]) -> Generator[Tensor, Chosen
             cache = output.past_key_values
         tokens, stay = yield output.logits[:, -1].float().cpu()
         if len(stay) < len(mask):
-            cache.batch_select_indices(stay.to(device))
+            cache.reorder_cache(stay.to(device))  # which drops the others; every kind of cache has it
             mask = mask[stay.to(device)]
         step_ids = tokens[:, None].to(device)
         mask = torch.cat([mask, mask.new_ones(len(tokens), 1)], 1)
