@@ -42,11 +42,18 @@ def shuffled(rows: Sequence[Story], count: int, words: int, rng: random.Random) 
         rng.shuffle(pool)
         taken = []
         while wanted > 0 and pool:
-            taken.append(pool.pop())
+            taken.append(in_another_order(pool.pop(), rng))
             wanted -= len(taken[-1].split())
         if rows[0].prompt and number % 2 == 0:  # two stories a prompt
             prompt = "[ WP ] " + " ".join(rng.choices(prompts, k=28))
         yield replace(rows[0], id=f"{number:09}", group=f"{number // 2}", prompt=prompt, text="".join(taken))
+
+
+def in_another_order(line: str, rng: random.Random) -> str:
+    """Its words but for the first and last: lines of few stories would else be each other's held-out text."""
+    first, *rest = line.split()
+    rng.shuffle(inner := rest[:-1])
+    return " ".join([first, *inner, *rest[-1:]]) + "\n" * line.endswith("\n")
 
 
 def rule_costs(stories: Sequence[Story], params: PreprocessParams) -> Iterator[tuple[str, float]]:
