@@ -98,7 +98,7 @@ def _scoring(setting: Setting, tuned, plain) -> list[Side]:
         for start in range(0, len(ordered), SCORED_AT_ONCE):
             part = ordered[start : start + SCORED_AT_ONCE]
             longest = max(len(row.ids) for row in part)
-            ids = torch.tensor([row.ids + [0] * (longest - len(row.ids)) for row in part])
+            ids = torch.tensor([[*row.ids, *[0] * (longest - len(row.ids))] for row in part])
             mask = torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in part])
             labels = ids.clone()
             for number, row in enumerate(part):
