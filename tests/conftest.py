@@ -5,6 +5,7 @@ torch is imported inside the fixtures, so that tests without a model start at on
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -180,3 +181,20 @@ def exchanges():
 @pytest.fixture
 def encoded(encoder, exchanges):
     return [encoder.exchange(exchange, max_tokens=200) for exchange in exchanges]
+
+
+@pytest.fixture
+def remarking(monkeypatch):
+    """Gives the encoder that a stage loads a remark on its chat format."""
+
+    def patch(stage) -> None:
+        real = stage.load_encoder
+
+        def load(params):
+            encoder = real(params)
+            encoder.chat = replace(encoder.chat, remarks=("thinking is off",))
+            return encoder
+
+        monkeypatch.setattr(stage, "load_encoder", load)
+
+    return patch

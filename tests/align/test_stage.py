@@ -261,15 +261,8 @@ def test_weights_are_fetched_after_texts_and_guards_were_checked(workspace, monk
     assert set(asked) == {loading.DESCRIPTION}
 
 
-def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, monkeypatch, capsys):
-    real = stage.load_encoder
-
-    def load(params):
-        encoder = real(params)
-        encoder.chat = replace(encoder.chat, remarks=("thinking is off",))
-        return encoder
-
-    monkeypatch.setattr(stage, "load_encoder", load)
+def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, remarking, capsys):
+    remarking(stage)
     workspace(max_steps=1)
     assert capsys.readouterr().out.startswith("thinking is off\n7 pairs, ")
 

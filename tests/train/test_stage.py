@@ -3,7 +3,6 @@ import json
 import math
 import shutil
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import accelerate
@@ -113,15 +112,8 @@ def test_steps_and_stories_that_do_not_fit_are_told_before_training(workspace, c
     assert capsys.readouterr().out.splitlines() == [said]
 
 
-def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, monkeypatch, capsys):
-    real = stage.load_encoder
-
-    def load(params):
-        encoder = real(params)
-        encoder.chat = replace(encoder.chat, remarks=("thinking is off",))
-        return encoder
-
-    monkeypatch.setattr(stage, "load_encoder", load)
+def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, remarking, capsys):
+    remarking(stage)
     workspace(max_steps=1)
     assert capsys.readouterr().out.startswith("thinking is off\n7 stories, ")
 
