@@ -2,7 +2,12 @@
 
 from collections import Counter
 
-from storyforge.revise.pairs import human_pairs, pareto_pairs, side
+import pytest
+
+from storyforge.core.records import Exchange
+from storyforge.principles.scores import Scored
+from storyforge.revise.drafts import Draft
+from storyforge.revise.pairs import Found, human_pairs, pair, pareto_pairs
 
 
 def numbers(found):
@@ -91,12 +96,42 @@ def test_an_unsafe_or_empty_own_story_is_in_no_pair(draft, revise_params):
     assert reasons(found) == {"unsafe": 1, "empty": 1}
 
 
-def test_a_prompts_pairs_lie_on_one_side_and_one_prompt_in_eight_is_held_out():
-    sides = Counter(side(f"story-{n}", 5) for n in range(4000))
-    assert 430 < sides["held_out"] < 570 and sides["train"] == 4000 - sides["held_out"]
-    assert any(side(f"story-{n}", 5) != side(f"story-{n}", 6) for n in range(20))
+def rows(count):
+    return [Exchange(f"story-{n}", "made", "g", f"Tell of {n}.", "A story.", True) for n in range(count)]
 
 
-def test_a_pair_says_on_which_side_its_prompt_lies(draft, revise_params):
-    (pair,) = pareto_pairs([draft(0, 0.9), draft(1, 0.1)], {}, revise_params).pairs
-    assert pair.meta["side"] == side("story-1", revise_params.seed)
+def set_apart(of, pairs, revisions=(), seed=5):
+    """The sides, after `pairs` and `revisions` came of the prompts with these numbers."""
+
+    def draft_of(row, number):
+        return Draft(row, number, f"Draft {number}.", 100, True, Scored(score=0.5, checks={}))
+
+    found = Found(
+        [pair("drafts", draft_of(of[n], 0), draft_of(of[n], 1)) for n in pairs],
+        [(draft_of(of[n], 0), "principle") for n in revisions],
+    )
+    found.set_apart(of, seed)
+    assert all(one.meta["side"] == found.sides[one.prompt] for one in found.pairs)
+    return found.sides
+
+
+def test_all_that_came_of_a_prompt_lies_on_one_side_and_one_prompt_in_eight_is_held_out():
+    of = rows(4000)
+    sides = set_apart(of, [*range(4000), *range(4000)])
+    counts = Counter(sides.values())
+    assert 430 < counts["held_out"] < 570 and counts.total() == 4000
+    assert sides != set_apart(of, range(4000), seed=6)
+    few = set_apart(of[:60], range(60))  # other prompts do not change a prompt's side
+    assert few == {row.prompt: sides[row.prompt] for row in of[:60]}
+
+
+@pytest.mark.parametrize("first", range(0, 400, 7))
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_however_few_prompts_gave_pairs_both_sides_have_one(first, count):
+    """Eight prompts of which the hash held out none ended `align`, after the drafts were written."""
+    of = rows(420)
+    used = range(first, first + count)
+    sides = set_apart(of, used, revisions=list(used)[:2])
+    for numbers in (used, list(used)[:2]):
+        assert {sides[of[n].prompt] for n in numbers} == {"train", "held_out"}
+    assert set_apart(of, [first], seed=5)[of[first].prompt] in ("train", "held_out")

@@ -140,7 +140,7 @@ def revised(
             else:
                 current[n], by[n] = revision, principle.id
     found.revisions = [(current[n], by[n]) for n in sorted(by)]
-    found.pairs = [pair("revision", current[n], drafts[n], params.seed, by[n]) for n in sorted(by)]
+    found.pairs = [pair("revision", current[n], drafts[n], by[n]) for n in sorted(by)]
     return found
 
 

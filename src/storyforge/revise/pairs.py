@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 from storyforge.core.choice import rank
-from storyforge.core.records import Pair
+from storyforge.core.records import Exchange, Pair
 from storyforge.revise.acceptance import falls, is_unsafe, of_one_length
 from storyforge.revise.drafts import Draft
 from storyforge.revise.params import ReviseParams
@@ -22,14 +22,26 @@ class Found:
     pairs: list[Pair] = field(default_factory=list)
     revisions: list[tuple[Draft, str]] = field(default_factory=list)  # with the principle drawn last
     refused: list[Refused] = field(default_factory=list)
+    sides: dict[str, str] = field(default_factory=dict)  # of each prompt: train or held_out
+
+    def set_apart(self, rows: Sequence[Exchange], seed: int) -> None:
+        """Hold out about one in eight of the rows' prompts, by hash, with all that came of them.
+
+        Of the pairs, and of the revisions, at least one of two prompts is held out, and never all.
+        """
+        ranks = {row.prompt: rank(f"{row.id}\0side", seed) for row in rows}
+        apart = {prompt for prompt in ranks if ranks[prompt] % HELD_OUT_ONE_OF == 0}
+        for used in ({pair.prompt for pair in self.pairs}, {draft.row.prompt for draft, _ in self.revisions}):
+            order = sorted(used, key=lambda prompt: (ranks[prompt] % HELD_OUT_ONE_OF, ranks[prompt]))
+            if len(order) > 1:
+                apart.add(order[0])
+                apart.discard(order[-1])
+        self.sides = {prompt: "held_out" if prompt in apart else "train" for prompt in ranks}
+        for one in self.pairs:
+            one.meta["side"] = self.sides[one.prompt]
 
 
-def side(prompt_id: str, seed: int) -> Literal["train", "held_out"]:
-    """All pairs of a prompt lie on one side."""
-    return "train" if rank(f"{prompt_id}\0side", seed) % HELD_OUT_ONE_OF else "held_out"
-
-
-def pair(kind: str, chosen: Draft, rejected: Draft, seed: int, principle: str | None = None) -> Pair:
+def pair(kind: str, chosen: Draft, rejected: Draft, principle: str | None = None) -> Pair:
     scores = (chosen.scored.score, rejected.scored.score)
     return Pair(
         id=f"{chosen.row.id}-{kind}-{chosen.number}-{rejected.number}",
@@ -42,7 +54,6 @@ def pair(kind: str, chosen: Draft, rejected: Draft, seed: int, principle: str | 
         rejected_ended=rejected.ended,
         meta={
             "kind": kind,
-            "side": side(chosen.row.id, seed),
             "gap": None if None in scores else round(scores[0] - scores[1], 6),
             "score": dict(zip(("chosen", "rejected"), scores, strict=True)),
             "scores": {"chosen": chosen.scored.checks, "rejected": rejected.scored.checks},
@@ -85,7 +96,7 @@ def pareto_pairs(drafts: Sequence[Draft], principle_of: Mapping[str, str], param
             found.refused.append(refused(better, reason, principle, against=worse.number, gap=gap, **check))
         else:
             used |= {better.number, worse.number}
-            found.pairs.append(pair("drafts", better, worse, params.seed))
+            found.pairs.append(pair("drafts", better, worse))
     return found
 
 
@@ -112,5 +123,5 @@ def human_pairs(drafts: Sequence[Draft], own: Sequence[Draft], params: RevisePar
         elif not of_one_length(story, draft, params.length_band):
             found.refused.append(refused(draft, "length"))
         else:
-            found.pairs.append(pair("human", story, draft, params.seed))
+            found.pairs.append(pair("human", story, draft))
     return found

@@ -11,7 +11,7 @@ Killed at any moment, it goes on at the next batch of drafts, and comes to the s
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from storyforge.principles.scores import Scored, score
 from storyforge.revise.acceptance import refusal
 from storyforge.revise.critique import Answer, revised
 from storyforge.revise.drafts import Chosen, Draft, choose, near_copy_of, own_story, requests, scored
-from storyforge.revise.pairs import Found, human_pairs, pareto_pairs, side
+from storyforge.revise.pairs import Found, human_pairs, pareto_pairs
 from storyforge.revise.params import ReviseParams
 from storyforge.revise.report import report
 from storyforge.revise.writers import answering, fits, local
@@ -52,7 +52,7 @@ def main(
     params = ReviseParams.load()
     if not params.prompts:
         print("revise.prompts: 0: no drafts, no second phase")
-        publish(out, Found(), {"off": True}, params)
+        publish(out, Found(), {"off": True})
         write_json(metrics, {"pairs": 0})
         return {}
     notice = NOTICE if params.critic == "api" else None
@@ -86,10 +86,11 @@ def main(
             found = revisions(drafts, answers, rules, params) if answers else Found()
         own = [own_story(draft, encoder, rules.score) for draft in drafts]
         found = with_pairs(found, drafts, own, principles, params)
+        found.set_apart(chosen.rows, params.seed)
         told = report(chosen, drafts, own, found)
         _require_enough(found, chosen, told["reasons"], params)
         settings = {part.section: part.model_dump(mode="json") for part in (params, sampling)}
-        publish(out, found, {"notice": notice, **told, "settings": settings}, params)
+        publish(out, found, {"notice": notice, **told, "settings": settings})
         write_json(metrics, {"pairs": len(found.pairs), "score": told["scores"]})
         discard(work)
     print(outcome(found, told))
@@ -185,17 +186,17 @@ def _require_enough(found: Found, chosen: Chosen, reasons: dict[str, int], param
     )
 
 
-def publish(out: Path, found: Found, told: dict[str, Any], params: ReviseParams) -> None:
+def publish(out: Path, found: Found, told: dict[str, Any]) -> None:
     with published_folder(out) as folder:
         write_jsonl(folder / "pairs.jsonl", found.pairs)
-        write_jsonl(folder / "sft.jsonl", (exchange(*each, params) for each in found.revisions))
+        write_jsonl(folder / "sft.jsonl", (exchange(*each, found.sides) for each in found.revisions))
         write_jsonl(folder / "rejected.jsonl", found.refused)
         write_json(folder / "report.json", told)
 
 
-def exchange(revision: Draft, principle: str, params: ReviseParams) -> Exchange:
+def exchange(revision: Draft, principle: str, sides: Mapping[str, str]) -> Exchange:
     row, number = revision.row, revision.number
-    meta = {"principle": principle, "side": side(row.id, params.seed)}
+    meta = {"principle": principle, "side": sides[row.prompt]}
     key = f"{row.id}-revision-{number}"
     return Exchange(key, row.source, row.group, row.prompt, revision.text, revision.ended, meta)
 
