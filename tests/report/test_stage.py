@@ -165,6 +165,14 @@ def test_the_last_line_names_the_report_and_the_next_step(workspace, capsys):
     assert line.endswith("Next: storyforge compare, or make demo")
 
 
+def test_where_nothing_was_learned_the_last_line_sends_nobody_to_compare(workspace, capsys):
+    validation = TRAIN["validation"] | {"best_step": 0}
+    write_json(workspace[3] / "training.json", TRAIN | {"validation": validation})
+    stage.main(*workspace)
+    assert "Nothing: " in (said := capsys.readouterr().out) and "compare" not in said
+    assert said.endswith("Next: the report says what to change\n")
+
+
 def test_markdown_and_html_tell_the_same_findings(made):
     for name in ("report.md", "report.html", "MODEL_CARD.md"):
         text = (made / name).read_text()

@@ -45,7 +45,7 @@ def card(of: Provenance, details: findings.Row, phase: judging.Phase, template: 
         datasets=json.dumps([match[1] for match in hub if match]),
         model_index=json.dumps([{"name": "storyforge-adapter", "results": [result]}]),
         base=plain(of.base),
-        made_from=provenance.made_from(of),
+        about=provenance.about(of),
         system=code(model["system"]),
         converted=converted if model["origin"].startswith("package:") else "",
         units=findings.UNITS,

@@ -32,7 +32,7 @@ class Provenance:
         return self.train["validation"]["best_step"]
 
 
-def made_from(of: Provenance) -> str:
+def about(of: Provenance) -> str:
     """What was trained on what, for how long, and what an adapter is."""
     model, train = of.choices["model"], of.train
     *most, last = map(code, of.accounts["sources"])

@@ -63,7 +63,7 @@ def report(
     return Template(template).substitute(
         base=plain(of.base),
         verdict=verdict(plain(of.base), details, of.kept_step),
-        made_from=provenance.made_from(of),
+        about=provenance.about(of),
         units=findings.UNITS,
         summary=findings.summary(details),
         losses=findings.losses(details),
@@ -131,7 +131,8 @@ def main(
         _write(folder, pages, drawn, f"{of.base}, tuned")
         (folder / "MODEL_CARD.md").write_text(card(of, details, phase, templates["card"]), encoding="utf-8")
     found = learned(of.base, details, of.kept_step)
-    print(printable(f"{reports / 'report.md'}: {found} Next: storyforge compare, or make demo"))
+    onward = "storyforge compare, or make demo" if of.kept_step else "the report says what to change"
+    print(printable(f"{reports / 'report.md'}: {found} Next: {onward}"))
 
 
 def _write(folder: Path, pages: Mapping[str, str], drawn: Mapping[str, bytes], title: str) -> None:
