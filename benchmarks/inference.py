@@ -4,8 +4,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,12 +28,11 @@ from storyforge.model.loading import ModelParams, load_adapter, load_base
 from storyforge.sampling.generate import SamplingParams, write
 
 STREAMS, NEW_TOKENS, REPEATS = (1, 8, 32), 96, 3
+KINDS = ("f16", "q8_0")
 BATCH_TOKENS = 2048  # as in params.yaml
 SCORED_AT_ONCE = 8  # stories that the plain loop pads to one length
 HEAD = ["", "StoryForge", "transformers", "llama.cpp, f16", "llama.cpp, q8_0", "our lead at 16 bits"]
 NONE = "–"
-
-Side = Callable[[Sequence[Any]], float]  # does its work on what it is given; returns what there is to count
 
 
 @dataclass(frozen=True)
@@ -41,58 +43,46 @@ class Setting:
     adapter: Path
     params: ModelParams
     encoder: Encoder
-
-    def ours(self):
-        return load_adapter(load_base(self.params), self.adapter, self.params)
-
-    def plain(self):
-        """As most people load them, all of it in bf16."""
-        model = AutoModelForCausalLM.from_pretrained(self.base, dtype=torch.bfloat16)
-        return PeftModel.from_pretrained(model, self.adapter).to(torch.bfloat16).eval()
+    sampling: SamplingParams
 
 
-def compared(setting: Setting, rows: Sequence[Encoded], prompts: Sequence[str]) -> Iterator[list[str]]:
-    """Rows of a table, as HEAD has them; `prompts` are as many as STREAMS asks for."""
-    loading = in_turn([lambda _: bool(setting.ours()), lambda _: bool(setting.plain())], [None])
-    tuned, plain = setting.ours(), setting.plain()
-    sampling = SamplingParams.load().model_copy(update={"max_new_tokens": NEW_TOKENS})
-    yield _row("scoring, tokens/s", in_turn(_scoring(setting, tuned, plain), rows))
-    with TemporaryDirectory() as folder:
-        model, files = merged(setting.adapter, setting.params), []
-        for kind in ("f16", "q8_0"):
-            files.append(Path(folder, f"{kind}.gguf"))
-            write_gguf(files[-1], model, setting.encoder, kind, "it")
-        del model
-        for streams in STREAMS:
-            sides = [_ours(setting, tuned, sampling), _generate(setting.encoder, plain, sampling)]
-            sides += [_llamacpp(file, streams, setting, sampling) for file in files]
-            what = f"writing, {streams} at once, tokens/s" if streams > 1 else "writing, one stream, tokens/s"
-            yield _row(what, in_turn(sides, prompts[:streams]))
-    seconds = [[1 / rate for rate in rates] for rates in loading]
-    yield ["loading, s", *(spread(side) for side in seconds), NONE, NONE, _lead(loading)]
+class Ours:
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self.load(None)
 
+    def load(self, _: None) -> int:
+        setting = self.setting
+        self.model = load_adapter(load_base(setting.params), setting.adapter, setting.params)
+        return 1
 
-def in_turn(sides: Sequence[Side], work: Sequence[Any]) -> list[list[float]]:
-    """Counts a second of each side, one after the other, after a little of the work to warm up."""
-    for side in sides:
-        side(work[:1])
-    rates: list[list[float]] = [[] for _ in sides]
-    for _ in range(REPEATS):
-        for side, found in zip(sides, rates, strict=True):
-            begin = time.perf_counter()
-            count = side(work)
-            found.append(count / (time.perf_counter() - begin))
-    return rates
-
-
-def _scoring(setting: Setting, tuned, plain) -> list[Side]:
-    def ours(rows: Sequence[Encoded]) -> float:
-        with accelerator(setting.params).autocast():
-            losses(tuned, rows, BATCH_TOKENS, "scoring")
+    def score(self, rows: Sequence[Encoded]) -> int:
+        with accelerator(self.setting.params).autocast():
+            losses(self.model, rows, BATCH_TOKENS, "scoring")
         return sum(len(row.ids) for row in rows)
 
+    def write(self, prompts: Sequence[str]) -> int:
+        encoder, sampling = self.setting.encoder, self.setting.sampling
+        with accelerator(self.setting.params).autocast():
+            written = write(self.model, encoder, prompts, sampling, seeds=range(len(prompts)))
+        return sum(reply.tokens for reply in written)
+
+
+class Plain:
+    """As most people load and ask them, all of it in bf16."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        torch.set_num_threads(setting.params.threads)
+        self.load(None)
+
+    def load(self, _: None) -> int:
+        model = AutoModelForCausalLM.from_pretrained(self.setting.base, dtype=torch.bfloat16)
+        self.model = PeftModel.from_pretrained(model, self.setting.adapter).to(torch.bfloat16).eval()
+        return 1
+
     @torch.no_grad()
-    def batched(rows: Sequence[Encoded]) -> float:
+    def score(self, rows: Sequence[Encoded]) -> int:
         """Those of like length together, as evaluation harnesses do."""
         ordered = sorted(rows, key=lambda row: len(row.ids))
         for start in range(0, len(ordered), SCORED_AT_ONCE):
@@ -103,26 +93,14 @@ def _scoring(setting: Setting, tuned, plain) -> list[Side]:
             labels = ids.clone()
             for number, row in enumerate(part):
                 labels[number, : row.reply_start] = labels[number, len(row.ids) :] = -100
-            plain(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.item()
+            self.model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.item()
         return sum(len(row.ids) for row in rows)
 
-    return [ours, batched]
-
-
-def _ours(setting: Setting, tuned, sampling: SamplingParams) -> Side:
-    def side(prompts: Sequence[str]) -> float:
-        with accelerator(setting.params).autocast():
-            written = write(tuned, setting.encoder, prompts, sampling, seeds=range(len(prompts)))
-        return sum(reply.tokens for reply in written)
-
-    return side
-
-
-def _generate(encoder: Encoder, plain, sampling: SamplingParams) -> Side:
-    def side(prompts: Sequence[str]) -> float:
+    def write(self, prompts: Sequence[str]) -> int:
+        encoder, sampling = self.setting.encoder, self.setting.sampling
         rows = [encoder.prompt(prompt) for prompt in prompts]
         longest = max(map(len, rows))
-        replies = plain.generate(
+        replies = self.model.generate(
             input_ids=torch.tensor([[0] * (longest - len(row)) + row for row in rows]),
             attention_mask=torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
             max_new_tokens=NEW_TOKENS,
@@ -136,19 +114,26 @@ def _generate(encoder: Encoder, plain, sampling: SamplingParams) -> Side:
         ended = (replies == encoder.end_of_turn).cumsum(1).cumsum(1) > 1  # after the first
         return int((~ended).sum())
 
-    return side
 
+class LlamaCpp:
+    """Its server, with a slot for each prompt that comes at once."""
 
-def _llamacpp(file: Path, streams: int, setting: Setting, sampling: SamplingParams) -> Side:
-    params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.n_ctx, params.n_parallel, params.warmup = 1024 * streams, streams, True
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = torch.get_num_threads()
-    server = xllamacpp.Server(params)
+    def __init__(self, setting: Setting, file: Path, streams: int):
+        self.setting = setting
+        params = xllamacpp.CommonParams()
+        params.model.path = str(file)
+        params.n_ctx, params.n_parallel, params.warmup = 1024 * streams, streams, True
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = setting.params.threads
+        self.server = xllamacpp.Server(params)
 
-    def reply(prompt: str) -> int:
+    def write(self, prompts: Sequence[str]) -> int:
+        with ThreadPoolExecutor(len(prompts)) as clients:
+            return sum(clients.map(self._reply, prompts))
+
+    def _reply(self, prompt: str) -> int:
+        sampling = self.setting.sampling
         asked = {
-            "prompt": setting.encoder.prompt(prompt),
+            "prompt": self.setting.encoder.prompt(prompt),
             "max_tokens": NEW_TOKENS,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -157,13 +142,67 @@ def _llamacpp(file: Path, streams: int, setting: Setting, sampling: SamplingPara
             "repeat_penalty": sampling.repetition_penalty,
             "cache_prompt": False,
         }
-        return server.handle_completions(asked)["usage"]["completion_tokens"]
+        return self.server.handle_completions(asked)["usage"]["completion_tokens"]
 
-    def side(prompts: Sequence[str]) -> float:
-        with ThreadPoolExecutor(len(prompts)) as clients:
-            return sum(clients.map(reply, prompts))
 
-    return side
+class Side:
+    """One of the compared, in a process of its own: while it waits, its threads take nothing from others."""
+
+    def __init__(self, make: Callable[[], Any], stack: ExitStack):
+        started = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin, initargs=(make,))
+        self.process = stack.enter_context(started)
+
+    def rate(self, what: str, work: Any) -> float:
+        """What it counts a second of doing that."""
+        return self.process.submit(_rate, what, work).result()
+
+
+_here: list[Any] = []  # in a side's process: what does the work
+
+
+def _begin(make: Callable[[], Any]) -> None:
+    _here.append(make())
+
+
+def _rate(what: str, work: Any) -> float:
+    begin = time.perf_counter()
+    count = getattr(_here[0], what)(work)
+    return count / (time.perf_counter() - begin)
+
+
+def compared(setting: Setting, rows: Sequence[Encoded], prompts: Sequence[str]) -> Iterator[list[str]]:
+    """Rows of a table, as HEAD has them; `prompts` are as many as STREAMS asks for."""
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        files, model = (
+            [Path(folder, f"{kind}.gguf") for kind in KINDS],
+            merged(setting.adapter, setting.params),
+        )
+        for kind, file in zip(KINDS, files, strict=True):
+            write_gguf(file, model, setting.encoder, kind, "it")
+        del model
+        both = [Side(partial(kind, setting), stack) for kind in (Ours, Plain)]
+        yield _row("scoring, tokens/s", in_turn(both, "score", rows[:1], rows))
+        for streams in STREAMS:
+            with ExitStack() as while_asked:
+                servers = [partial(LlamaCpp, setting, file, streams) for file in files]
+                sides = [*both, *(Side(server, while_asked) for server in servers)]
+                what = (
+                    f"writing, {streams} at once, tokens/s"
+                    if streams > 1
+                    else "writing, one stream, tokens/s"
+                )
+                yield _row(what, in_turn(sides, "write", prompts[:1], prompts[:streams]))
+        loading = in_turn(both, "load", None, None)
+        seconds = [[1 / rate for rate in rates] for rates in loading]
+        yield ["loading, s", *(spread(side) for side in seconds), NONE, NONE, _lead(loading)]
+
+
+def in_turn(sides: Sequence[Side], what: str, little: Any, work: Any) -> list[list[float]]:
+    """The rates of each side, one after the other, after a little of the work to warm up."""
+    for side in sides:
+        side.rate(what, little)
+    rounds = [[side.rate(what, work) for side in sides] for _ in range(REPEATS)]
+    return [list(rates) for rates in zip(*rounds, strict=True)]
 
 
 def _row(what: str, rates: Sequence[Sequence[float]]) -> list[str]:

@@ -47,6 +47,7 @@ from storyforge.evaluate.stage import losses
 from storyforge.model.device import DTYPES, accelerator, precision
 from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import ModelParams, base_dir, load_base, load_encoder
+from storyforge.sampling.generate import SamplingParams
 from storyforge.train.params import TrainParams
 from storyforge.train.schedule import batches
 
@@ -117,10 +118,10 @@ took 39 s instead of 32 (one step each, in turn, on 2026-11-22).
 
 Of transformers: bf16 `from_pretrained` with the adapter on it; {scored} passages, {scored_at_once} of like
 length at a time, their prompts masked in the labels; `generate` for all prompts at once. Of llama.cpp: the
-exported file, its server in this process, as many slots as prompts. Prompts are of held-out plays; each
-reply has at most {new_tokens} tokens, and all sides sample alike. Median and least of {repeats} repeats, in
-turn; our lead is over the best of the others in the same repeat, 8 bits aside. Loading is base and adapter,
-without imports and without the first conversion.
+exported file, its server with as many slots as prompts. Each side is a process of its own, and they work in
+turn. Prompts are of held-out plays; each reply has at most {new_tokens} tokens, and all sides sample alike.
+Median and least of {repeats} repeats; our lead is over the best of the others in the same repeat, 8 bits
+aside. Loading is base and adapter, without imports and without the first conversion.
 
 `dvc repro` with nothing to do: {repro}.
 """
@@ -267,7 +268,8 @@ def main(steps: int, names: Sequence[str]) -> None:
     encoder = load_encoder(params)
     found = training(steps, names, encoder, params)
     print("scoring, writing, loading", file=sys.stderr)
-    setting = Setting(base_dir(params), Path("models/tuned"), params, encoder)
+    sampling = SamplingParams.load().model_copy(update={"max_new_tokens": NEW_TOKENS})
+    setting = Setting(base_dir(params), Path("models/tuned"), params, encoder, sampling)
     scored = [encoded for _, encoded in passages("test", encoder, SCORED)]
     prompts = [story.prompt for story, _ in passages("test", encoder, max(STREAMS))]
     inference = table(INFERENCE, list(compared(setting, scored, prompts)))
