@@ -170,6 +170,19 @@ def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
         assert torch.equal(mixed, torch.stack([part[-1] for part in expected]))
 
 
+def test_attention_shared_out_among_many_threads_gives_the_same_bits(monkeypatch):
+    heads, lengths = Heads(groups=2, shared=3, width=32), [5, 16, 119]
+    generator = torch.Generator().manual_seed(1)
+    qkv = torch.randn(sum(lengths), 2 * 5 * 32, generator=generator).bfloat16()
+    laid = Laid(torch.zeros(0), lengths, tuple(torch.rand(128, 16, generator=generator) for _ in range(2)))
+    found = []
+    for threads in (1, 5, 200):  # one part; three; more than there are blocks
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(attend(qkv, laid, heads))
+    for mixed, shares in found[1:]:
+        assert torch.equal(mixed, found[0][0]) and torch.equal(shares, found[0][1])
+
+
 def test_reading_a_prompt_keeps_of_no_layer_what_only_training_needs(model, encoded, monkeypatch):
     """Attention probabilities grow with the square of a prompt, and there are as many as layers."""
     found, held = fused(model), []

@@ -41,7 +41,9 @@ def attend(qkv: Tensor, laid: Laid, heads: Heads) -> tuple[Tensor, Tensor]:
     offsets = laid.shares(heads)
     shares = qkv.new_empty(offsets[-1])
     mixed = qkv.new_empty(len(qkv), heads.groups * heads.shared * heads.width)
-    kernels.call("attend", qkv, *_layout(laid, heads, offsets), shares, mixed, heads.width**-0.5)
+    # Several parts a thread, so that none waits long for the last; each reads all keys of its story again.
+    parts = max(1, 4 * torch.get_num_threads() // (len(laid.lengths) * heads.groups))
+    kernels.call("attend", qkv, *_layout(laid, heads, offsets), shares, mixed, parts, heads.width**-0.5)
     return mixed, shares
 
 

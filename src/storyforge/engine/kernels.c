@@ -260,9 +260,10 @@ static story the_story(const len *starts, len one, len groups, len shared, len h
 }
 
 /* qkv (token, q heads | k heads | v heads) -> mixed (token, q heads). What was attended to stays in `shares`, from
- * offsets[story], for the way back. `longest` is that of the stories, in whole blocks. */
+ * offsets[story], for the way back. `longest` is that of the stories, in whole blocks. A story's group is
+ * computed in `parts`, each with every parts-th block, since late blocks attend to more. */
 void attend(const bf16 *qkv, const float *cosine, const float *sine, const len *starts, const len *offsets, len stories,
-            len longest, len groups, len shared, len head, bf16 *shares, bf16 *mixed, float scale) {
+            len longest, len groups, len shared, len head, bf16 *shares, bf16 *mixed, len parts, float scale) {
 #pragma omp parallel
     {
         len rows = fours(BLOCK * shared);
@@ -272,12 +273,14 @@ void attend(const bf16 *qkv, const float *cosine, const float *sine, const len *
         float *scores = malloc(rows * longest * sizeof(float)), *out = malloc(rows * head * sizeof(float));
 #pragma omp for collapse(2) schedule(dynamic)
         for (len one = 0; one < stories; one++)
-            for (len group = 0; group < groups; group++) {
+            for (len each = 0; each < groups * parts; each++) {
+                len group = each / parts, part = each % parts;
+                if (part * BLOCK >= starts[one + 1] - starts[one]) continue;
                 story s = the_story(starts, one, groups, shared, head, cosine, sine);
                 gather(&s, qkv, group, k, v);
                 transposed(k, keys, s.whole, s.whole, head);
                 by_rows(v, values, s.whole, head);
-                for (len first = 0; first < s.length; first += BLOCK) {
+                for (len first = part * BLOCK; first < s.length; first += parts * BLOCK) {
                     len there = block_rows(&s, first), padded = fours(there), columns = first + BLOCK;
                     bf16 *share = shares + offsets[one] + group * before(&s, s.whole) + before(&s, first);
                     gather_queries(&s, qkv, group, first, q);
