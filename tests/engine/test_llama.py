@@ -1,14 +1,17 @@
-"""The written-out Llama against transformers' own in float32, on the same bfloat16 weights."""
+"""The written-out models against transformers' own in float32, on the same bfloat16 weights."""
 
 import copy
 import gc
+import shutil
 from functools import cache
 
 import pytest
+import tiny
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
+from storyforge.core.assets import Origin
 from storyforge.core.records import Exchange
 from storyforge.engine import decoding, kernels
 from storyforge.engine.attention import Heads, Laid, attend
@@ -16,9 +19,39 @@ from storyforge.engine.decoding import _Past, logits
 from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
-from storyforge.model.loading import ModelParams, attach, load_base, load_encoder
+from storyforge.model.loading import ModelParams, attach, described, load_base, load_encoder
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
+FAMILIES = {
+    "llama": ("llama", {"tie_word_embeddings": False}),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "mistral": ("mistral", {"head_dim": 32}),  # the heads together are wider than the model
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}),
+}
+each_family = pytest.mark.parametrize("family", FAMILIES, indirect=True)
+
+
+@pytest.fixture
+def family(request):
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def model_params(model_params, tiny_model_dir, family, tmp_path):
+    """The tiny Llama, or a base of the family that a test asks for, with the same tokenizer."""
+    if family is None:
+        return model_params
+    (kind, changes), rows = FAMILIES[family], described(model_params).vocab_size
+    torch.manual_seed(0)
+    made = tiny.model(kind, rows, initializer_range=0.1, **changes)
+    with torch.no_grad():
+        for weight in made.parameters():
+            if weight.ndim == 1:  # norms are made of ones and biases of zeros, which would hide a mistake
+                weight += 0.3 * torch.randn(weight.shape)
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    made.save_pretrained(folder)
+    return model_params.model_copy(update={"origin": Origin.parse(f"folder:{folder}")})
 
 
 @pytest.fixture
@@ -47,6 +80,7 @@ def flat(gradients):
     return torch.cat([gradient.flatten() for gradient in gradients.values()])
 
 
+@each_family
 def test_gradient_and_loss_are_those_of_autograd_in_float32(model, encoded):
     reference = exact(model)
     expected = reply_nll(reference, collate(encoded, "cpu")).sum()
@@ -88,18 +122,21 @@ def test_adapter_steps_are_taken_over(model, encoded):
     assert not torch.equal(fused(model).token_nll(encoded), before)
 
 
+@each_family
 def test_stories_score_alone_as_in_company(model, encoded):
     together = story_nll(model, encoded)
     for row, nll in zip(encoded, together, strict=True):
         assert story_nll(model, [row]) == pytest.approx([nll], rel=1e-3)
 
 
+@each_family
 def test_a_story_does_not_see_its_neighbours(model, encoded):
     first, second, third = encoded[:3]
     with_second, with_third = (fused(model).token_nll([first, other]) for other in (second, third))
     assert torch.allclose(with_second[: first.reply_tokens], with_third[: first.reply_tokens], rtol=1e-3)
 
 
+@each_family
 def test_without_its_adapter_the_model_is_the_base(model, model_params, encoded):
     base = load_base(model_params.model_copy(update={"precision": "bf16"}))
     with model.disable_adapter():
@@ -107,6 +144,7 @@ def test_without_its_adapter_the_model_is_the_base(model, model_params, encoded)
     assert story_nll(model, encoded) != story_nll(base, encoded)
 
 
+@each_family
 def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
     texts = [row.ids for row in encoded[:3]]
     steps = logits(fused(model), [text[:-5] for text in texts], room=5)
@@ -118,6 +156,7 @@ def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
         scores = steps.send((torch.tensor([text[-left] for text in texts]), torch.arange(3)))
 
 
+@each_family
 def test_rows_that_stay_go_on_as_if_the_others_had_never_been(model, encoded):
     texts = [encoded[number].ids[:40] for number in range(3)]
     together, alone = logits(fused(model), texts, room=3), logits(fused(model), [texts[1]], room=3)
@@ -197,6 +236,7 @@ def test_reading_a_prompt_keeps_of_no_layer_what_only_training_needs(model, enco
     assert len(held) == 2 * len(found.layers) + 1 and max(held) == 0
 
 
+@each_family
 def test_more_rows_than_fit_into_a_block_and_a_one_token_prompt(model, encoded):
     texts = [encoded[0].ids[:1], encoded[3].ids[:70]]
     scores = next(logits(fused(model), texts, room=1))
@@ -250,6 +290,25 @@ def test_anything_but_plain_lora_is_left_to_transformers(model_params, changes, 
     base = load_base(model_params.model_copy(update={"precision": "bf16"}))
     tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", **changes))
     assert (fused(tuned) is not None) is known
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "known"),
+    [
+        ("mistral", {"sliding_window": None}, True),
+        ("mistral", {"sliding_window": 512}, True),  # no text is longer
+        ("mistral", {"sliding_window": 511}, False),
+        *((kind, {"use_sliding_window": True, "max_window_layers": 1}, False) for kind in ("qwen2", "qwen3")),
+        ("qwen2", {"use_sliding_window": False, "max_window_layers": 1}, True),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 2}, True),  # all layers are below them
+        ("qwen3", {"head_dim": 24}, False),
+        ("olmo2", {}, False),
+        ("granite", {}, False),
+    ],
+)
+def test_sliding_windows_and_other_families_are_left_to_transformers(kind, changes, known):
+    model = tiny.rounded(tiny.model(kind, 300, **changes), torch.bfloat16)
+    assert (fused(model) is not None) is known
 
 
 def test_activation_checkpointing_is_left_to_transformers(model):

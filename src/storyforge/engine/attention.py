@@ -54,6 +54,23 @@ def attend_backward(dmixed: Tensor, qkv: Tensor, shares: Tensor, laid: Laid, hea
     return dqkv
 
 
+def norm_heads(qkv: Tensor, weight: Tensor, heads: Heads, eps: float) -> Tensor:
+    """qkv with RMSNorm over each query and key head; `weight` is theirs, side by side, in float32."""
+    y = torch.empty_like(qkv)
+    kernels.call("norm_heads", qkv, weight, y, len(qkv), *_normed(heads), eps)
+    return y
+
+
+def norm_heads_backward(dqkv: Tensor, qkv: Tensor, weight: Tensor, heads: Heads, eps: float) -> None:
+    """In place: the gradient for what `norm_heads` returned becomes that for qkv."""
+    kernels.call("norm_heads_backward", dqkv, qkv, weight, len(qkv), *_normed(heads), eps)
+
+
+def _normed(heads: Heads) -> tuple[int, int, int]:
+    """Heads in a row of qkv, how many of them are queries and keys, and their width."""
+    return heads.groups * (heads.shared + 2), heads.groups * (heads.shared + 1), heads.width
+
+
 def _layout(laid: Laid, heads: Heads, offsets: list[int]) -> tuple:
     longest = -(-max(laid.lengths) // BLOCK) * BLOCK
     counts = (len(laid.lengths), longest, heads.groups, heads.shared, heads.width)

@@ -87,6 +87,7 @@ class _Past:
         starts = torch.tensor([0, *accumulate(laid.lengths)])
         longest = -(-max(laid.lengths) // BLOCK) * BLOCK
         keys, values = (part[self.rows :] for part in self.layers[layer])
+        qkv = self.model.normed(qkv, self.model.layers[layer])
         inputs = (qkv, *self.angles, starts, len(laid.lengths), longest)
         kernels.call("remember", *inputs, *self._sizes(), keys, values)
 
@@ -99,6 +100,7 @@ class _Past:
     def attend(self, layer: int, qkv: Tensor, slots: Tensor, at: Tensor) -> Tensor:
         """(rows, width of all heads): attention of each row's new token to its past, to which it is added."""
         heads = self.model.heads
+        qkv = self.model.normed(qkv, self.model.layers[layer])
         mixed = qkv.new_empty(len(qkv), heads.groups * heads.shared * heads.width)
         inputs = (qkv, *self.angles, slots, at, len(qkv), *self._sizes(), *self.layers[layer])
         kernels.call("attend_next", *inputs, mixed, heads.width**-0.5)

@@ -1,4 +1,4 @@
-/* What lies between the large products of a Llama's training step on a CPU: norms, attention, activations, the loss, and
+/* What lies between the large products of a training step on a CPU: norms, attention, activations, the loss, and
  * LoRA's thin products. Values are bfloat16, sums float32. Tokens of all stories lie one after another (token, width),
  * without padding. A sum has one order and one thread, so the number of threads changes no bit.
  */
@@ -123,6 +123,41 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *weight, bf16 *dx,
 #pragma omp simd
         for (len i = 0; i < width; i++)
             out[i] = down(up(out[i]) + scale * (up(slope[i]) * weight[i] - up(in[i]) * along));
+    }
+}
+
+/* x (token, q heads | k heads | v heads) -> y, RMSNorm over each of the first `normed` heads, those of q and k, by a weight
+ * of its own; v as it is. Dehghani et al. 2023, as Qwen3 has it. */
+void norm_heads(const bf16 *x, const float *weight, bf16 *y, len rows, len heads, len normed, len head, float eps) {
+#pragma omp parallel for
+    for (len row = 0; row < rows; row++) {
+        const bf16 *in = x + row * heads * head;
+        bf16 *out = y + row * heads * head;
+        for (len first = 0; first < normed * head; first += head) {
+            float scale = inverse_rms(in + first, head, eps);
+#pragma omp simd
+            for (len i = first; i < first + head; i++) out[i] = down(up(in[i]) * scale * weight[i]);
+        }
+        memcpy(out + normed * head, in + normed * head, (heads - normed) * head * sizeof(bf16));
+    }
+}
+
+/* In place: dy, the gradient for y -> that for x. */
+void norm_heads_backward(bf16 *dy, const bf16 *x, const float *weight, len rows, len heads, len normed, len head,
+                         float eps) {
+#pragma omp parallel for
+    for (len row = 0; row < rows; row++) {
+        const bf16 *in = x + row * heads * head;
+        bf16 *slope = dy + row * heads * head;
+        for (len first = 0; first < normed * head; first += head) {
+            float scale = inverse_rms(in + first, head, eps), along = 0;
+#pragma omp simd reduction(+ : along)
+            for (len i = first; i < first + head; i++) along += up(slope[i]) * weight[i] * up(in[i]);
+            along *= scale * scale / head;
+#pragma omp simd
+            for (len i = first; i < first + head; i++)
+                slope[i] = down(scale * (up(slope[i]) * weight[i] - up(in[i]) * along));
+        }
     }
 }
 
