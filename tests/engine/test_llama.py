@@ -16,6 +16,7 @@ from storyforge.core.records import Exchange
 from storyforge.engine import decoding, kernels
 from storyforge.engine.attention import Heads, Laid, attend
 from storyforge.engine.decoding import _Past, logits
+from storyforge.engine.linear import expand, paired, project
 from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
@@ -184,6 +185,9 @@ def test_prompts_that_are_read_in_parts_and_once_for_all_rows_that_have_them(mod
     assert reads == [3, 2, 1]  # three different texts; then two of them and one
 
 
+ALONE = (None, None, 0, 0)  # no adapter
+
+
 def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
     heads, lengths, room = Heads(groups=2, shared=3, width=32), [5, 16, 39], 20
     generator = torch.Generator().manual_seed(1)
@@ -200,13 +204,46 @@ def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
     kernels.call("remember", read, *angles, starts, 3, 48, *sizes, keys, values)
     for more in range(room):
         at, new = torch.tensor(lengths) + more, torch.stack([part[more - room] for part in whole])
-        mixed = new.new_empty(3, 2 * 3 * 32)
-        slots = torch.arange(3)
-        kernels.call(
-            "attend_next", new, *angles, slots, at, 3, *sizes, keys, values, mixed, heads.width**-0.5
-        )
+        slots, mixed = torch.arange(3), new.new_empty(3, 2 * 3 * 32)
+        past = (*angles, slots, at, keys, values, mixed)
+        kernels.call("next_attend", new, *ALONE, None, 0.0, *past, None, None, 0, 3, *sizes, 32**-0.5)
         expected = attended([part[: n + more + 1] for part, n in zip(whole, lengths, strict=True)])
         assert torch.equal(mixed, torch.stack([part[-1] for part in expected]))
+
+
+def test_a_steps_kernels_give_the_bits_of_those_of_the_forward_pass():
+    """Two adapters side by side, of ranks 16 and 32, on what is added; one of rank 80 on what comes next."""
+    generator = torch.Generator().manual_seed(2)
+
+    def new(*shape):
+        return torch.randn(shape, generator=generator).bfloat16()
+
+    rows, width = 5, 96
+    low, a, (b1, b2) = new(rows, 48), paired(new(width, 80)), (paired(new(n, width)) for n in (16, 32))
+    parts = torch.tensor([[b1.data_ptr(), 0, width, 0, 16], [b2.data_ptr(), width, width, 16, 32]])
+    product, h, weight = new(rows, 2 * width), new(rows, width), torch.rand(width, generator=generator)
+    added = product.clone()
+    expand(low[:, :16], b1, added[:, :width])
+    expand(low[:, 16:], b2, added[:, width:])
+
+    def low_of(x):
+        found = new(rows, 80)
+        project(x, a, found, 1.0)
+        return found
+
+    gated, y, next_low = (new(rows, n) for n in (width, width, 80))
+    kernels.call("swiglu", added, gated, *gated.shape)
+    arguments = (low, parts, 2, 48, y, a, next_low, 80, rows, width)
+    kernels.call("next_swiglu", product.clone(), *arguments)
+    assert torch.equal(y, gated) and torch.equal(next_low, low_of(gated))
+
+    total, normed, x = torch.empty_like(h), torch.empty_like(h), torch.empty_like(h)
+    one = added[:, width:].contiguous()
+    kernels.call("add_norm", h, one, weight, total, normed, *h.shape, 1e-5)
+    parts[1, 1] = 0
+    arguments = (low, parts[1:], 1, 48, h, weight, x, a, next_low, 80, rows, width, 1e-5)
+    kernels.call("next_norm", product[:, width:].contiguous(), *arguments)
+    assert torch.equal(h, total) and torch.equal(x, normed) and torch.equal(next_low, low_of(normed))
 
 
 def test_attention_shared_out_among_many_threads_gives_the_same_bits(monkeypatch):

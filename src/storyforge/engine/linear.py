@@ -82,6 +82,14 @@ class Adapted:
         self.b_t = [paired(b) for b in own]  # each (rank / 2, out)
         self.b = [paired(b.T) for b in own]  # each (out / 2, rank)
 
+    def parts(self) -> Tensor:
+        """(adapters, 5) int64: the address of each one's B and where it lies, as `part` of kernels.c."""
+        found = []
+        for one, b in zip(self.adapters, self.b_t, strict=True):
+            half_rank, columns, _ = b.shape
+            found.append([b.data_ptr(), one.columns.start, columns, one.ranks.start, 2 * half_rank])
+        return torch.tensor(found)
+
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """y, and the adapters' sxAᵀ, which the backward pass needs."""
         y = product(x, self.weight, self.bias)
