@@ -1,4 +1,4 @@
-"""A tokenizer and a Llama that are made in a moment, and what an export writes for the first chat format."""
+"""A tokenizer and a model that are made in a moment, and what an export writes for the first chat format."""
 
 from collections.abc import Iterable
 
@@ -30,7 +30,11 @@ def tokenizer(chats: Iterable, splitter=None, learned: Iterable[str] = (), **spe
 
 
 def llama(vocab_size: int, **changes):
-    from transformers import LlamaConfig, LlamaForCausalLM
+    return model("llama", vocab_size, **changes)
+
+
+def model(family: str, vocab_size: int, **changes):
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     usual = {
         "hidden_size": 64,
@@ -40,7 +44,8 @@ def llama(vocab_size: int, **changes):
         "num_key_value_heads": 2,
         "max_position_embeddings": 512,
     }
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **usual | changes)).eval()
+    config = AutoConfig.for_model(family, vocab_size=vocab_size, **usual | changes)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def rounded(model, dtype):

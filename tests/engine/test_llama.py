@@ -1,24 +1,58 @@
-"""The written-out Llama against transformers' own in float32, on the same bfloat16 weights."""
+"""The written-out models against transformers' own in float32, on the same bfloat16 weights."""
 
 import copy
 import gc
+import shutil
 from functools import cache
 
 import pytest
+import tiny
 import torch
 from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model
 
+from storyforge.core.assets import Origin
 from storyforge.core.records import Exchange
 from storyforge.engine import decoding, kernels
 from storyforge.engine.attention import Heads, Laid, attend
 from storyforge.engine.decoding import _Past, logits
+from storyforge.engine.linear import expand, paired, project
 from storyforge.engine.llama import Tape, fused
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
-from storyforge.model.loading import ModelParams, attach, load_base, load_encoder
+from storyforge.model.loading import ModelParams, attach, described, load_base, load_encoder
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
+FAMILIES = {
+    "llama": ("llama", {"tie_word_embeddings": False}),
+    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "mistral": ("mistral", {"head_dim": 32}),  # the heads together are wider than the model
+    "qwen2": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", {"head_dim": 32, "tie_word_embeddings": True}),
+}
+each_family = pytest.mark.parametrize("family", FAMILIES, indirect=True)
+
+
+@pytest.fixture
+def family(request):
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def model_params(model_params, tiny_model_dir, family, tmp_path):
+    """The tiny Llama, or a base of the family that a test asks for, with the same tokenizer."""
+    if family is None:
+        return model_params
+    (kind, changes), rows = FAMILIES[family], described(model_params).vocab_size
+    torch.manual_seed(0)
+    made = tiny.model(kind, rows, initializer_range=0.1, **changes)
+    with torch.no_grad():
+        for weight in made.parameters():
+            if weight.ndim == 1:  # norms are made of ones and biases of zeros, which would hide a mistake
+                weight += 0.3 * torch.randn(weight.shape)
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "base")
+    made.save_pretrained(folder)
+    return model_params.model_copy(update={"origin": Origin.parse(f"folder:{folder}")})
 
 
 @pytest.fixture
@@ -47,6 +81,7 @@ def flat(gradients):
     return torch.cat([gradient.flatten() for gradient in gradients.values()])
 
 
+@each_family
 def test_gradient_and_loss_are_those_of_autograd_in_float32(model, encoded):
     reference = exact(model)
     expected = reply_nll(reference, collate(encoded, "cpu")).sum()
@@ -88,18 +123,21 @@ def test_adapter_steps_are_taken_over(model, encoded):
     assert not torch.equal(fused(model).token_nll(encoded), before)
 
 
+@each_family
 def test_stories_score_alone_as_in_company(model, encoded):
     together = story_nll(model, encoded)
     for row, nll in zip(encoded, together, strict=True):
         assert story_nll(model, [row]) == pytest.approx([nll], rel=1e-3)
 
 
+@each_family
 def test_a_story_does_not_see_its_neighbours(model, encoded):
     first, second, third = encoded[:3]
     with_second, with_third = (fused(model).token_nll([first, other]) for other in (second, third))
     assert torch.allclose(with_second[: first.reply_tokens], with_third[: first.reply_tokens], rtol=1e-3)
 
 
+@each_family
 def test_without_its_adapter_the_model_is_the_base(model, model_params, encoded):
     base = load_base(model_params.model_copy(update={"precision": "bf16"}))
     with model.disable_adapter():
@@ -107,6 +145,7 @@ def test_without_its_adapter_the_model_is_the_base(model, model_params, encoded)
     assert story_nll(model, encoded) != story_nll(base, encoded)
 
 
+@each_family
 def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
     texts = [row.ids for row in encoded[:3]]
     steps = logits(fused(model), [text[:-5] for text in texts], room=5)
@@ -118,6 +157,7 @@ def test_next_token_logits_are_those_of_the_whole_text(model, encoded):
         scores = steps.send((torch.tensor([text[-left] for text in texts]), torch.arange(3)))
 
 
+@each_family
 def test_rows_that_stay_go_on_as_if_the_others_had_never_been(model, encoded):
     texts = [encoded[number].ids[:40] for number in range(3)]
     together, alone = logits(fused(model), texts, room=3), logits(fused(model), [texts[1]], room=3)
@@ -145,6 +185,9 @@ def test_prompts_that_are_read_in_parts_and_once_for_all_rows_that_have_them(mod
     assert reads == [3, 2, 1]  # three different texts; then two of them and one
 
 
+ALONE = (None, None, 0, 0)  # no adapter
+
+
 def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
     heads, lengths, room = Heads(groups=2, shared=3, width=32), [5, 16, 39], 20
     generator = torch.Generator().manual_seed(1)
@@ -161,13 +204,59 @@ def test_attention_to_the_past_gives_the_bits_of_attention_to_the_whole_text():
     kernels.call("remember", read, *angles, starts, 3, 48, *sizes, keys, values)
     for more in range(room):
         at, new = torch.tensor(lengths) + more, torch.stack([part[more - room] for part in whole])
-        mixed = new.new_empty(3, 2 * 3 * 32)
-        slots = torch.arange(3)
-        kernels.call(
-            "attend_next", new, *angles, slots, at, 3, *sizes, keys, values, mixed, heads.width**-0.5
-        )
+        slots, mixed = torch.arange(3), new.new_empty(3, 2 * 3 * 32)
+        past = (*angles, slots, at, keys, values, mixed)
+        kernels.call("next_attend", new, *ALONE, None, 0.0, *past, None, None, 0, 3, *sizes, 32**-0.5)
         expected = attended([part[: n + more + 1] for part, n in zip(whole, lengths, strict=True)])
         assert torch.equal(mixed, torch.stack([part[-1] for part in expected]))
+
+
+def test_a_steps_kernels_give_the_bits_of_those_of_the_forward_pass():
+    """Two adapters side by side, of ranks 16 and 32, on what is added; one of rank 80 on what comes next."""
+    generator = torch.Generator().manual_seed(2)
+
+    def new(*shape):
+        return torch.randn(shape, generator=generator).bfloat16()
+
+    rows, width = 5, 96
+    low, a, (b1, b2) = new(rows, 48), paired(new(width, 80)), (paired(new(n, width)) for n in (16, 32))
+    parts = torch.tensor([[b1.data_ptr(), 0, width, 0, 16], [b2.data_ptr(), width, width, 16, 32]])
+    product, h, weight = new(rows, 2 * width), new(rows, width), torch.rand(width, generator=generator)
+    added = product.clone()
+    expand(low[:, :16], b1, added[:, :width])
+    expand(low[:, 16:], b2, added[:, width:])
+
+    def low_of(x):
+        found = new(rows, 80)
+        project(x, a, found, 1.0)
+        return found
+
+    gated, y, next_low = (new(rows, n) for n in (width, width, 80))
+    kernels.call("swiglu", added, gated, *gated.shape)
+    arguments = (low, parts, 2, 48, y, a, next_low, 80, rows, width)
+    kernels.call("next_swiglu", product.clone(), *arguments)
+    assert torch.equal(y, gated) and torch.equal(next_low, low_of(gated))
+
+    total, normed, x = torch.empty_like(h), torch.empty_like(h), torch.empty_like(h)
+    one = added[:, width:].contiguous()
+    kernels.call("add_norm", h, one, weight, total, normed, *h.shape, 1e-5)
+    parts[1, 1] = 0
+    arguments = (low, parts[1:], 1, 48, h, weight, x, a, next_low, 80, rows, width, 1e-5)
+    kernels.call("next_norm", product[:, width:].contiguous(), *arguments)
+    assert torch.equal(h, total) and torch.equal(x, normed) and torch.equal(next_low, low_of(normed))
+
+
+def test_attention_shared_out_among_many_threads_gives_the_same_bits(monkeypatch):
+    heads, lengths = Heads(groups=2, shared=3, width=32), [5, 16, 119]
+    generator = torch.Generator().manual_seed(1)
+    qkv = torch.randn(sum(lengths), 2 * 5 * 32, generator=generator).bfloat16()
+    laid = Laid(torch.zeros(0), lengths, tuple(torch.rand(128, 16, generator=generator) for _ in range(2)))
+    found = []
+    for threads in (1, 5, 200):  # one part; three; more than there are blocks
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(attend(qkv, laid, heads))
+    for mixed, shares in found[1:]:
+        assert torch.equal(mixed, found[0][0]) and torch.equal(shares, found[0][1])
 
 
 def test_reading_a_prompt_keeps_of_no_layer_what_only_training_needs(model, encoded, monkeypatch):
@@ -184,6 +273,7 @@ def test_reading_a_prompt_keeps_of_no_layer_what_only_training_needs(model, enco
     assert len(held) == 2 * len(found.layers) + 1 and max(held) == 0
 
 
+@each_family
 def test_more_rows_than_fit_into_a_block_and_a_one_token_prompt(model, encoded):
     texts = [encoded[0].ids[:1], encoded[3].ids[:70]]
     scores = next(logits(fused(model), texts, room=1))
@@ -237,6 +327,25 @@ def test_anything_but_plain_lora_is_left_to_transformers(model_params, changes, 
     base = load_base(model_params.model_copy(update={"precision": "bf16"}))
     tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", **changes))
     assert (fused(tuned) is not None) is known
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "known"),
+    [
+        ("mistral", {"sliding_window": None}, True),
+        ("mistral", {"sliding_window": 512}, True),  # no text is longer
+        ("mistral", {"sliding_window": 511}, False),
+        *((kind, {"use_sliding_window": True, "max_window_layers": 1}, False) for kind in ("qwen2", "qwen3")),
+        ("qwen2", {"use_sliding_window": False, "max_window_layers": 1}, True),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 2}, True),  # all layers are below them
+        ("qwen3", {"head_dim": 24}, False),
+        ("olmo2", {}, False),
+        ("granite", {}, False),
+    ],
+)
+def test_sliding_windows_and_other_families_are_left_to_transformers(kind, changes, known):
+    model = tiny.rounded(tiny.model(kind, 300, **changes), torch.bfloat16)
+    assert (fused(model) is not None) is known
 
 
 def test_activation_checkpointing_is_left_to_transformers(model):

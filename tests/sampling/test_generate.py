@@ -134,16 +134,20 @@ def test_a_text_that_memory_does_not_hold_alone_is_a_line_and_other_errors_stay(
 
 
 def test_rows_whose_likeliest_tokens_hold_too_little_are_drawn_from_all(monkeypatch):
-    monkeypatch.setattr(generate, "HEAD", 8)
+    monkeypatch.setattr(generate, "HEADS", (8, 24))
     generator = torch.Generator().manual_seed(1)
-    # Two rows that eight tokens hold, and between them one that is nearly even.
-    logits = torch.randn(3, 64, generator=generator) * torch.tensor([[9.0], [0.1], [9.0]])
-    draws, none = [0.3, 0.999, 0.7], torch.zeros(3, 0, dtype=torch.long)
+    # Rows that eight tokens hold, and between them one that is nearly even and one that 24 hold.
+    logits = torch.randn(4, 64, generator=generator) * torch.tensor([[9.0], [0.1], [9.0], [2.5]])
+    draws, none = [0.3, 0.999, 0.7, 0.97], torch.zeros(4, 0, dtype=torch.long)
     params = sampling(top_p=0.95)
     part = choose(logits, none, params, draws)
-    monkeypatch.setattr(generate, "HEAD", 64)
+    monkeypatch.setattr(generate, "HEADS", ())
     assert torch.equal(part, choose(logits, none, params, draws))
-    assert logits[1].argsort(descending=True).tolist().index(part[1].item()) > 8
+    places = [
+        row.argsort(descending=True).tolist().index(token)
+        for row, token in zip(logits, part.tolist(), strict=True)
+    ]
+    assert places[0] < 8 < places[3] < 24 < places[1]
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(tuned, encoder):

@@ -1,1 +1,1 @@
-"""A Llama in bfloat16 on a CPU, written out in PyTorch and C; it knows tokens and no story."""
+"""Llama and its like in bfloat16 on a CPU, written out in PyTorch and C; it knows tokens and no story."""

@@ -41,7 +41,9 @@ def attend(qkv: Tensor, laid: Laid, heads: Heads) -> tuple[Tensor, Tensor]:
     offsets = laid.shares(heads)
     shares = qkv.new_empty(offsets[-1])
     mixed = qkv.new_empty(len(qkv), heads.groups * heads.shared * heads.width)
-    kernels.call("attend", qkv, *_layout(laid, heads, offsets), shares, mixed, heads.width**-0.5)
+    # Several parts a thread, so that none waits long for the last; each reads all keys of its story again.
+    parts = max(1, 4 * torch.get_num_threads() // (len(laid.lengths) * heads.groups))
+    kernels.call("attend", qkv, *_layout(laid, heads, offsets), shares, mixed, parts, heads.width**-0.5)
     return mixed, shares
 
 
@@ -50,6 +52,23 @@ def attend_backward(dmixed: Tensor, qkv: Tensor, shares: Tensor, laid: Laid, hea
     dqkv, layout = torch.empty_like(qkv), _layout(laid, heads, laid.shares(heads))
     kernels.call("attend_backward", dmixed, qkv, *layout, shares, dqkv, heads.width**-0.5)
     return dqkv
+
+
+def norm_heads(qkv: Tensor, weight: Tensor, heads: Heads, eps: float) -> Tensor:
+    """qkv with RMSNorm over each query and key head; `weight` is theirs, side by side, in float32."""
+    y = torch.empty_like(qkv)
+    kernels.call("norm_heads", qkv, weight, y, len(qkv), *_normed(heads), eps)
+    return y
+
+
+def norm_heads_backward(dqkv: Tensor, qkv: Tensor, weight: Tensor, heads: Heads, eps: float) -> None:
+    """In place: the gradient for what `norm_heads` returned becomes that for qkv."""
+    kernels.call("norm_heads_backward", dqkv, qkv, weight, len(qkv), *_normed(heads), eps)
+
+
+def _normed(heads: Heads) -> tuple[int, int, int]:
+    """Heads in a row of qkv, how many of them are queries and keys, and their width."""
+    return heads.groups * (heads.shared + 2), heads.groups * (heads.shared + 1), heads.width
 
 
 def _layout(laid: Laid, heads: Heads, offsets: list[int]) -> tuple:

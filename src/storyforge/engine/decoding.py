@@ -1,14 +1,14 @@
 """Generation with the engine: the next token's logits, by key-value caches, for a batch of rows."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from storyforge.engine import kernels
 from storyforge.engine.attention import BLOCK, Laid
-from storyforge.engine.linear import product
+from storyforge.engine.kernels import call, prepared
+from storyforge.engine.linear import Adapted, product
 from storyforge.engine.llama import Fused, Tape
 
 # (rows that go on,) each: their next tokens, and which of the last rows they were.
@@ -33,22 +33,20 @@ def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generat
     past.spread(which)
     # (rows,): where each row's next token goes, and where its past lies.
     at, slots = torch.tensor(list(map(len, prompts))), torch.arange(len(prompts))
-    tokens, stay = yield _scores(model, last)
-    # From here on one token a row: every tensor has `rows` as its first dimension, and each weight is read
-    # once for all rows. The layer is that of `Fused.forward`, with the past in place of `attend`.
+    tokens, stay = yield _scores(model, model.norm(last, None, model.last_norm)[1])
+    step = _Step(model, past, slots, at)
+    # From here on one token a row.
     while True:
-        at, slots = at[stay], slots[stay]
-        h, delta = model.embedding[tokens], None
-        for number, layer in enumerate(model.layers):
-            h, x = model.norm(h, delta, layer.norms[0])
-            mixed = past.attend(number, layer.qkv(x)[0], slots, at)
-            h, x = model.norm(h, layer.o(mixed)[0], layer.norms[1])
-            gate_up, _ = layer.gate_up(x)
-            activation = gate_up.new_empty(len(x), gate_up.shape[1] // 2)
-            kernels.call("swiglu", gate_up, activation, *activation.shape)
-            delta, _ = layer.down(activation)
-        at = at + 1
-        tokens, stay = yield _scores(model, h + delta)
+        if len(stay) < len(at):
+            at, slots = at[stay], slots[stay]
+            step = _Step(model, past, slots, at)
+        x = step.take(tokens)
+        at += 1  # in place: that is where the step looks
+        tokens, stay = yield _scores(model, x)
+
+
+def _scores(model: Fused, x: Tensor) -> Tensor:
+    return product(x, model.head.weight, model.head.bias).float()
 
 
 def _parts(texts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
@@ -68,9 +66,9 @@ class _Past:
     def __init__(self, model: Fused, rows: int, *, space: int):
         heads = model.heads
         self.model, self.rows = model, 0  # that were read
-        self.space = -(-space // BLOCK) * BLOCK
-        self.angles = model.angles(self.space)
-        shape = (rows, heads.groups, heads.width // 2, self.space)  # two bfloat16 in a number
+        space = -(-space // BLOCK) * BLOCK
+        self.angles, self.sizes = model.angles(space), (heads.groups, heads.shared, heads.width, space)
+        shape = (rows, heads.groups, heads.width // 2, space)  # two bfloat16 in a number
         self.layers = [
             tuple(torch.zeros(shape, dtype=torch.int32) for _ in ("keys", "values")) for _ in model.layers
         ]
@@ -87,26 +85,15 @@ class _Past:
         starts = torch.tensor([0, *accumulate(laid.lengths)])
         longest = -(-max(laid.lengths) // BLOCK) * BLOCK
         keys, values = (part[self.rows :] for part in self.layers[layer])
+        qkv = self.model.normed(qkv, self.model.layers[layer])
         inputs = (qkv, *self.angles, starts, len(laid.lengths), longest)
-        kernels.call("remember", *inputs, *self._sizes(), keys, values)
+        call("remember", *inputs, *self.sizes, keys, values)
 
     def spread(self, which: Tensor) -> None:
         """From now on row n has what row which[n] had."""
         if not torch.equal(which, torch.arange(self.rows)):
             for number, (keys, values) in enumerate(self.layers):
                 self.layers[number] = keys[which], values[which]
-
-    def attend(self, layer: int, qkv: Tensor, slots: Tensor, at: Tensor) -> Tensor:
-        """(rows, width of all heads): attention of each row's new token to its past, to which it is added."""
-        heads = self.model.heads
-        mixed = qkv.new_empty(len(qkv), heads.groups * heads.shared * heads.width)
-        inputs = (qkv, *self.angles, slots, at, len(qkv), *self._sizes(), *self.layers[layer])
-        kernels.call("attend_next", *inputs, mixed, heads.width**-0.5)
-        return mixed
-
-    def _sizes(self) -> tuple[int, ...]:
-        heads = self.model.heads
-        return heads.groups, heads.shared, heads.width, self.space
 
 
 class _Reader(list[Tape]):
@@ -124,5 +111,58 @@ class _Reader(list[Tape]):
         self.layer += 1
 
 
-def _scores(model: Fused, h: Tensor) -> Tensor:
-    return product(model.norm(h.contiguous(), None, model.last_norm)[1], model.head.weight).float()
+class _Thin:
+    """The adapters' thin products of one input: what the kernel before needs, and what the one after."""
+
+    makes, uses = (None, None, 0), (None, None, 0, 0)  # no adapter
+
+    def __init__(self, part: Adapted | None, rows: int):
+        if part and part.active:
+            low, parts = part.a_t.new_empty(rows, part.rank), part.parts()
+            self.makes, self.uses = (part.a_t, low, part.rank), (low, parts, len(parts), part.rank)
+            self.kept = part.b_t  # `parts` has their addresses
+
+
+class _Step:
+    """One token a row through all layers; each layer is that of `Fused.forward`.
+
+    A step of few rows is calls more than arithmetic. So there is one kernel between two products, and tensors
+    and arguments are made once, for all layers and steps: `slots` and `at`, (rows,), are read where they lie.
+    """
+
+    def __init__(self, model: Fused, past: _Past, slots: Tensor, at: Tensor):
+        self.embedding, rows, width = model.embedding, len(slots), model.embedding.shape[1]
+        groups, shared, head, _ = past.sizes
+        inner = model.layers[0].gate_up.columns[0].stop
+        sizes = (width, width, groups * shared * head, inner)
+        self.h, x, mixed, activation = (self.embedding.new_empty(rows, size) for size in sizes)
+        thin = [[_Thin(part, rows) for part in layer] for layer in model.layers] + [[_Thin(None, rows)]]
+
+        def norm(added: _Thin, weight: Tensor, following: _Thin) -> Callable[[Tensor | None], None]:
+            outputs = (self.h, weight, x, *following.makes)
+            return prepared("next_norm", *added.uses, *outputs, rows, width, model.eps)
+
+        # The first norm has nothing to add. After each: x is what is multiplied next, by which weights, and
+        # what is done with the product.
+        norms = [*(layer.norms[0] for layer in model.layers), model.last_norm]
+        self.begin, self.x = norm(thin[-1][0], norms[0], thin[0][0]), x
+        self.parts = []
+        for number, layer in enumerate(model.layers):
+            qkv, o, gate_up, down = thin[number]
+            looked_up = (*past.angles, slots, at, *past.layers[number], mixed, *o.makes, rows, *past.sizes)
+            attend = (*qkv.uses, layer.head_norms, model.eps, *looked_up, head**-0.5)
+            gate = (*gate_up.uses, activation, *down.makes, rows, inner)
+            self.parts += [
+                (x, layer.qkv, prepared("next_attend", *attend)),
+                (mixed, layer.o, norm(o, layer.norms[1], gate_up)),
+                (x, layer.gate_up, prepared("next_swiglu", *gate)),
+                (activation, layer.down, norm(down, norms[number + 1], thin[number + 1][0])),
+            ]
+
+    def take(self, tokens: Tensor) -> Tensor:
+        """(rows, width): what the head multiplies; overwritten by the next call."""
+        torch.index_select(self.embedding, 0, tokens, out=self.h)
+        self.begin(None)
+        for x, part, then in self.parts:
+            then(product(x, part.weight, part.bias))
+        return self.x

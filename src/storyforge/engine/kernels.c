@@ -1,4 +1,4 @@
-/* What lies between the large products of a Llama's training step on a CPU: norms, attention, activations, the loss, and
+/* What lies between the large products of a training step on a CPU: norms, attention, activations, the loss, and
  * LoRA's thin products. Values are bfloat16, sums float32. Tokens of all stories lie one after another (token, width),
  * without padding. A sum has one order and one thread, so the number of threads changes no bit.
  */
@@ -91,7 +91,14 @@ static inline float inverse_rms(const bf16 *x, len width, float eps) {
     return 1.0f / sqrtf(squares / width + eps);
 }
 
-/* sum = x + delta (delta and sum may be null), y = RMSNorm(sum) * weight. Zhang and Sennrich 2019, eq. 4. */
+/* RMSNorm(x) * weight. Zhang and Sennrich 2019, eq. 4. */
+static inline void norm(const bf16 *x, const float *weight, bf16 *y, len width, float eps) {
+    float scale = inverse_rms(x, width, eps);
+#pragma omp simd
+    for (len i = 0; i < width; i++) y[i] = down(up(x[i]) * scale * weight[i]);
+}
+
+/* sum = x + delta (delta and sum may be null), y = RMSNorm(sum) * weight. */
 void add_norm(const bf16 *x, const bf16 *delta, const float *weight, bf16 *sum, bf16 *y, len rows, len width, float eps) {
 #pragma omp parallel for
     for (len row = 0; row < rows; row++) {
@@ -104,9 +111,7 @@ void add_norm(const bf16 *x, const bf16 *delta, const float *weight, bf16 *sum, 
             for (len i = 0; i < width; i++) both[i] = down(up(in[i]) + up(more[i]));
             in = both;
         }
-        float scale = inverse_rms(in, width, eps);
-#pragma omp simd
-        for (len i = 0; i < width; i++) out[i] = down(up(in[i]) * scale * weight[i]);
+        norm(in, weight, out, width, eps);
     }
 }
 
@@ -123,6 +128,37 @@ void norm_backward(const bf16 *dy, const bf16 *x, const float *weight, bf16 *dx,
 #pragma omp simd
         for (len i = 0; i < width; i++)
             out[i] = down(up(out[i]) + scale * (up(slope[i]) * weight[i] - up(in[i]) * along));
+    }
+}
+
+/* x (token, q heads | k heads | v heads) -> y, RMSNorm over each of the first `normed` heads, those of q and k, by a weight
+ * of its own; v as it is. Dehghani et al. 2023, as Qwen3 has it. */
+void norm_heads(const bf16 *x, const float *weight, bf16 *y, len rows, len heads, len normed, len head, float eps) {
+#pragma omp parallel for
+    for (len row = 0; row < rows; row++) {
+        const bf16 *in = x + row * heads * head;
+        bf16 *out = y + row * heads * head;
+        for (len i = 0; i < normed * head; i += head) norm(in + i, weight + i, out + i, head, eps);
+        memcpy(out + normed * head, in + normed * head, (heads - normed) * head * sizeof(bf16));
+    }
+}
+
+/* In place: dy, the gradient for y -> that for x. */
+void norm_heads_backward(bf16 *dy, const bf16 *x, const float *weight, len rows, len heads, len normed, len head,
+                         float eps) {
+#pragma omp parallel for
+    for (len row = 0; row < rows; row++) {
+        const bf16 *in = x + row * heads * head;
+        bf16 *slope = dy + row * heads * head;
+        for (len first = 0; first < normed * head; first += head) {
+            float scale = inverse_rms(in + first, head, eps), along = 0;
+#pragma omp simd reduction(+ : along)
+            for (len i = first; i < first + head; i++) along += up(slope[i]) * weight[i] * up(in[i]);
+            along *= scale * scale / head;
+#pragma omp simd
+            for (len i = first; i < first + head; i++)
+                slope[i] = down(scale * (up(slope[i]) * weight[i] - up(in[i]) * along));
+        }
     }
 }
 
@@ -260,9 +296,10 @@ static story the_story(const len *starts, len one, len groups, len shared, len h
 }
 
 /* qkv (token, q heads | k heads | v heads) -> mixed (token, q heads). What was attended to stays in `shares`, from
- * offsets[story], for the way back. `longest` is that of the stories, in whole blocks. */
+ * offsets[story], for the way back. `longest` is that of the stories, in whole blocks. A story's group is
+ * computed in `parts`, each with every parts-th block, since late blocks attend to more. */
 void attend(const bf16 *qkv, const float *cosine, const float *sine, const len *starts, const len *offsets, len stories,
-            len longest, len groups, len shared, len head, bf16 *shares, bf16 *mixed, float scale) {
+            len longest, len groups, len shared, len head, bf16 *shares, bf16 *mixed, len parts, float scale) {
 #pragma omp parallel
     {
         len rows = fours(BLOCK * shared);
@@ -272,12 +309,14 @@ void attend(const bf16 *qkv, const float *cosine, const float *sine, const len *
         float *scores = malloc(rows * longest * sizeof(float)), *out = malloc(rows * head * sizeof(float));
 #pragma omp for collapse(2) schedule(dynamic)
         for (len one = 0; one < stories; one++)
-            for (len group = 0; group < groups; group++) {
+            for (len each = 0; each < groups * parts; each++) {
+                len group = each / parts, part = each % parts;
+                if (part * BLOCK >= starts[one + 1] - starts[one]) continue;
                 story s = the_story(starts, one, groups, shared, head, cosine, sine);
                 gather(&s, qkv, group, k, v);
                 transposed(k, keys, s.whole, s.whole, head);
                 by_rows(v, values, s.whole, head);
-                for (len first = 0; first < s.length; first += BLOCK) {
+                for (len first = part * BLOCK; first < s.length; first += parts * BLOCK) {
                     len there = block_rows(&s, first), padded = fours(there), columns = first + BLOCK;
                     bf16 *share = shares + offsets[one] + group * before(&s, s.whole) + before(&s, first);
                     gather_queries(&s, qkv, group, first, q);
@@ -376,51 +415,51 @@ void remember(const bf16 *qkv, const float *cosine, const float *sine, const len
     }
 }
 
-/* qkv (row, q heads | k heads | v heads) of a new token a row -> mixed (row, q heads), as attend would give it for the
- * whole text. The token's key and value are added to the row's cache, slots[row], at its position, at[row]. */
-void attend_next(const bf16 *qkv, const float *cosine, const float *sine, const len *slots, const len *at, len rows,
-                 len groups, len shared, len head, len space, uint32_t *keys, uint32_t *values, bf16 *mixed,
-                 float scale) {
-#pragma omp parallel
-    {
-        len padded = fours(shared), half = head / 2;
-        bf16 *q = calloc(padded * head, sizeof(bf16)), *k = malloc(head * sizeof(bf16));
-        bf16 *share = calloc(padded * space, sizeof(bf16));
-        float *scores = malloc(padded * space * sizeof(float)), *out = malloc(padded * head * sizeof(float));
-#pragma omp for collapse(2)
-        for (len row = 0; row < rows; row++)
-            for (len group = 0; group < groups; group++) {
-                const bf16 *in = qkv + row * (shared + 2) * groups * head, *key = in + (groups * shared + group) * head;
-                const bf16 *value = key + groups * head;
-                const float *c = cosine + at[row] * half, *s = sine + at[row] * half;
-                uint32_t *k_past = keys + (slots[row] * groups + group) * half * space;
-                uint32_t *v_past = values + (slots[row] * groups + group) * half * space;
-                turn(key, k, c, s, half);
-                for (len i = 0; i < half; i++) k_past[i * space + at[row]] = *(const pair *)(k + 2 * i);
-                for (len i = 0; i < head; i++)
-                    v_past[at[row] / 2 * head + i] |= (uint32_t)value[i] << (at[row] % 2 ? 16 : 0);
-                for (len i = 0; i < shared; i++) turn(in + (group * shared + i) * head, q + i * head, c, s, half);
-                len columns = at[row] / LANES * LANES + LANES;
-                multiply(q, head * 2, 4, k_past, space, half, scores, padded, columns, 0);
-                for (len i = 0; i < shared; i++)
-                    softmax(scores + i * columns, share + i * columns, at[row] + 1, columns, scale);
-                multiply(share, columns * 2, 4, v_past, head, columns / 2, out, padded, head, 0);
-                bf16 *to = mixed + (row * groups + group) * shared * head;
-                for (len j = 0; j < shared * head; j += LANES) down_vec(*(vec *)(out + j), to + j);
-            }
-        free(q), free(k), free(share), free(scores), free(out);
-    }
+/* What has been read of one layer, and the shape of its attention. */
+typedef struct {
+    len groups, shared, head, space;
+    uint32_t *keys, *values;
+    const float *cosine, *sine;
+    float scale;
+} past;
+
+/* Where a thread computes a group of a row. */
+typedef struct {
+    bf16 *q, *k, *share;
+    float *scores, *out;
+} bench;
+
+/* A row's new token, `in` (q heads | k heads | v heads), at position `at` -> mixed (q heads), as attend would give it for
+ * the whole text, for one group. The token's key and value are added to the past of the row, `slot`. */
+static void look_back(const past *p, bench b, const bf16 *in, len slot, len at, len group, bf16 *mixed) {
+    len head = p->head, half = head / 2, shared = p->shared, padded = fours(shared);
+    const bf16 *key = in + (p->groups * shared + group) * head, *value = key + p->groups * head;
+    const float *c = p->cosine + at * half, *s = p->sine + at * half;
+    uint32_t *keys = p->keys + (slot * p->groups + group) * half * p->space;
+    uint32_t *values = p->values + (slot * p->groups + group) * half * p->space;
+    turn(key, b.k, c, s, half);
+    for (len i = 0; i < half; i++) keys[i * p->space + at] = *(const pair *)(b.k + 2 * i);
+    for (len i = 0; i < head; i++) values[at / 2 * head + i] |= (uint32_t)value[i] << (at % 2 ? 16 : 0);
+    for (len i = 0; i < shared; i++) turn(in + (group * shared + i) * head, b.q + i * head, c, s, half);
+    len columns = at / LANES * LANES + LANES;
+    multiply(b.q, head * 2, 4, keys, p->space, half, b.scores, padded, columns, 0);
+    for (len i = 0; i < shared; i++)
+        softmax(b.scores + i * columns, b.share + i * columns, at + 1, columns, p->scale);
+    multiply(b.share, columns * 2, 4, values, head, columns / 2, b.out, padded, head, 0);
+    bf16 *to = mixed + group * shared * head;
+    for (len j = 0; j < shared * head; j += LANES) down_vec(*(vec *)(b.out + j), to + j);
 }
 
-/* (token, gate | up) -> silu(gate) * up. Shazeer 2020. */
+/* (gate | up) -> silu(gate) * up. Shazeer 2020. */
+static inline void gated(const bf16 *gate_up, bf16 *y, len width) {
+    const bf16 *g = gate_up, *u = g + width;
+#pragma omp simd
+    for (len i = 0; i < width; i++) y[i] = down(up(g[i]) * sigmoid(up(g[i])) * up(u[i]));
+}
+
 void swiglu(const bf16 *gate_up, bf16 *y, len rows, len width) {
 #pragma omp parallel for
-    for (len row = 0; row < rows; row++) {
-        const bf16 *g = gate_up + row * 2 * width, *u = g + width;
-        bf16 *out = y + row * width;
-#pragma omp simd
-        for (len i = 0; i < width; i++) out[i] = down(up(g[i]) * sigmoid(up(g[i])) * up(u[i]));
-    }
+    for (len row = 0; row < rows; row++) gated(gate_up + row * 2 * width, y + row * width, width);
 }
 
 /* In place: gate_up -> its gradient; dy -> y, which the gradient of the next projection's adapter needs. */
@@ -543,6 +582,100 @@ void outer(const bf16 *low, len low_stride, const bf16 *x, len x_stride, float *
             }
     }
     free(pairs);
+}
+
+/* Writing one token a row. Between two products with frozen weights all is one kernel, the adapters' thin products
+ * included, since a step of few rows would otherwise be calls and little else. `low` holds the rows' thin products, of
+ * `rank` in all; a part is one adapter of the layers that lie side by side. A kernel ends with the next thin products,
+ * low = x m, where m has the rank `next`, or none if that is 0. */
+typedef struct {
+    const uint32_t *m; /* (ranks / 2, columns) pairs */
+    len column, columns, first, ranks;
+} part;
+
+/* As expand, for one row and all parts. */
+static void add_low(bf16 *y, const bf16 *low, const part *parts, len count) {
+    for (const part *p = parts; p < parts + count; p++)
+        for (len i = 0; i < p->columns; i += LANES) {
+            bf16 *to = y + p->column + i;
+            for (len r = 0; r < p->ranks; r += LANES) {
+                vec even = (vec)(widen(to) << 16), odd = {0};
+                for (len l = r; l < r + LANES; l += 4) {
+                    even = dot(even, all(low + p->first + l), *(const bits_vec *)(p->m + l / 2 * p->columns + i));
+                    odd = dot(odd, all(low + p->first + l + 2), *(const bits_vec *)(p->m + (l / 2 + 1) * p->columns + i));
+                }
+                down_vec(even + odd, to);
+            }
+        }
+}
+
+/* As project, for one row; up to four vectors of ranks at a time, so that their sums need not wait for each other. */
+static void to_low(const bf16 *x, const uint32_t *m, bf16 *low, len width, len rank) {
+    for (len r = 0, vectors; r < rank; r += vectors * LANES) {
+        vectors = rank - r < 4 * LANES ? (rank - r) / LANES : 4;
+        vec sum[4] = {0};
+        for (len i = 0; i < width; i += 2)
+            for (len v = 0; v < vectors; v++)
+                sum[v] = dot(sum[v], all(x + i), *(const bits_vec *)(m + i / 2 * rank + r + v * LANES));
+        for (len v = 0; v < vectors; v++) down_vec(sum[v], low + r + v * LANES);
+    }
+}
+
+/* qkv (row, q heads | k heads | v heads), the product, -> mixed (row, q heads); `weight`, if there is one, as norm_heads
+ * has it. */
+void next_attend(bf16 *qkv, const bf16 *low, const part *parts, len count, len rank, const float *weight, float eps,
+                 const float *cosine, const float *sine, const len *slots, const len *at, uint32_t *keys,
+                 uint32_t *values, bf16 *mixed, const uint32_t *m, bf16 *next_low, len next, len rows, len groups,
+                 len shared, len head, len space, float scale) {
+    past p = {groups, shared, head, space, keys, values, cosine, sine, scale};
+    len width = (shared + 2) * groups * head, wide = groups * shared * head, padded = fours(shared);
+#pragma omp parallel
+    {
+        bench b = {calloc(padded * head, 2), malloc(head * 2), calloc(padded * space, 2), malloc(padded * space * 4),
+                   malloc(padded * head * 4)};
+#pragma omp for
+        for (len row = 0; row < rows; row++) {
+            bf16 *in = qkv + row * width;
+            add_low(in, low + row * rank, parts, count);
+            for (len i = 0; weight && i < wide + groups * head; i += head) norm(in + i, weight + i, in + i, head, eps);
+        }
+#pragma omp for collapse(2)
+        for (len row = 0; row < rows; row++)
+            for (len group = 0; group < groups; group++)
+                look_back(&p, b, qkv + row * width, slots[row], at[row], group, mixed + row * wide);
+#pragma omp for
+        for (len row = 0; row < rows; row++) to_low(mixed + row * wide, m, next_low + row * next, wide, next);
+        free(b.q), free(b.k), free(b.share), free(b.scores), free(b.out);
+    }
+}
+
+/* h += y, the product (may be null); x = RMSNorm(h) * weight. */
+void next_norm(bf16 *y, const bf16 *low, const part *parts, len count, len rank, bf16 *h, const float *weight, bf16 *x,
+               const uint32_t *m, bf16 *next_low, len next, len rows, len width, float eps) {
+#pragma omp parallel for
+    for (len row = 0; row < rows; row++) {
+        bf16 *in = h + row * width, *out = x + row * width;
+        if (y) {
+            bf16 *more = y + row * width;
+            add_low(more, low + row * rank, parts, count);
+#pragma omp simd
+            for (len i = 0; i < width; i++) in[i] = down(up(in[i]) + up(more[i]));
+        }
+        norm(in, weight, out, width, eps);
+        to_low(out, m, next_low + row * next, width, next);
+    }
+}
+
+/* (row, gate | up), the product, -> silu(gate) * up. */
+void next_swiglu(bf16 *gate_up, const bf16 *low, const part *parts, len count, len rank, bf16 *y, const uint32_t *m,
+                 bf16 *next_low, len next, len rows, len width) {
+#pragma omp parallel for
+    for (len row = 0; row < rows; row++) {
+        bf16 *in = gate_up + row * 2 * width, *out = y + row * width;
+        add_low(in, low + row * rank, parts, count);
+        gated(in, out, width);
+        to_low(out, m, next_low + row * next, width, next);
+    }
 }
 
 /* Memory for a step's tensors that is asked for once: glibc would give freed megabytes back to the system and get

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +54,16 @@ def kept() -> set[str]:
 def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """Run a kernel: tensors lie on the CPU with contiguous rows; nothing is checked in C."""
     getattr(library(), name)(*map(_argument, arguments))
+
+
+def prepared(name: str, *arguments: Tensor | int | float | None) -> Callable[[Tensor | None], None]:
+    """`call` of a kernel with all arguments but the first, for one that runs hundreds of times a second."""
+    run, rest = getattr(library(), name), tuple(map(_argument, arguments))
+
+    def prepared_call(first: Tensor | None, _kept=arguments) -> None:  # `rest` holds addresses alone
+        run(_argument(first), *rest)
+
+    return prepared_call
 
 
 def _argument(value: Tensor | int | float | None):

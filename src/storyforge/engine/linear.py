@@ -28,7 +28,7 @@ class Adapter:
 
 
 class Adapted:
-    """Linear layers that share an input, side by side: y = xWᵀ + s(xAᵀ)Bᵀ, W frozen."""
+    """Linear layers that share an input, side by side: y = xWᵀ + bias + s(xAᵀ)Bᵀ, W and bias frozen."""
 
     def __init__(self, layers: Sequence):
         self.layers, self.columns, start = layers, [], 0
@@ -58,11 +58,16 @@ class Adapted:
 
     @cached_property
     def weight(self) -> Tensor:
-        return packed(torch.cat([_frozen(layer) for layer in self.layers]))
+        return packed(torch.cat([_frozen(layer).weight for layer in self.layers]))
 
     @cached_property
     def transposed(self) -> Tensor:
-        return packed(torch.cat([_frozen(layer) for layer in self.layers]).T.contiguous())
+        return packed(torch.cat([_frozen(layer).weight for layer in self.layers]).T.contiguous())
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        found = [_frozen(layer).bias for layer in self.layers]
+        return None if found[0] is None else torch.cat(found).detach()
 
     @property
     def active(self) -> bool:
@@ -77,9 +82,17 @@ class Adapted:
         self.b_t = [paired(b) for b in own]  # each (rank / 2, out)
         self.b = [paired(b.T) for b in own]  # each (out / 2, rank)
 
+    def parts(self) -> Tensor:
+        """(adapters, 5) int64: the address of each one's B and where it lies, as `part` of kernels.c."""
+        found = []
+        for one, b in zip(self.adapters, self.b_t, strict=True):
+            half_rank, columns, _ = b.shape
+            found.append([b.data_ptr(), one.columns.start, columns, one.ranks.start, 2 * half_rank])
+        return torch.tensor(found)
+
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """y, and the adapters' sxAᵀ, which the backward pass needs."""
-        y = product(x, self.weight)
+        y = product(x, self.weight, self.bias)
         if not self.active:
             return y, None
         low = x.new_empty(len(x), self.rank)
@@ -136,11 +149,11 @@ def packed(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight, 1024) if _packs() else weight
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x Wᵀ: (rows, in), (out, in) -> (rows, out)."""
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + bias: (rows, in), (out, in), (out,) -> (rows, out)."""
     if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-    return torch.nn.functional.linear(x, weight)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return torch.nn.functional.linear(x, weight, bias)
 
 
 @cache
@@ -154,4 +167,4 @@ def _packs() -> bool:
 
 
 def _frozen(layer) -> Tensor:
-    return getattr(layer, "base_layer", layer).weight
+    return getattr(layer, "base_layer", layer)

@@ -1,4 +1,4 @@
-"""A Llama in bfloat16 on a CPU, written out: the loss, and the adapter's gradients without autograd.
+"""A Llama or its like in bfloat16 on a CPU: the loss, and the adapter's gradients without autograd.
 
 Tokens of a micro-batch lie one after another, without padding. Products with frozen weights are PyTorch's,
 on weights laid out once for oneDNN; all else is `kernels.c`. Query, key and value are one product, gate and
@@ -6,15 +6,23 @@ up another.
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from storyforge.engine import kernels
-from storyforge.engine.attention import Heads, Laid, attend, attend_backward
-from storyforge.engine.linear import BF16, LANES, Adapted, product
+from storyforge.engine.attention import (
+    Heads,
+    Laid,
+    attend,
+    attend_backward,
+    norm_heads,
+    norm_heads_backward,
+)
+from storyforge.engine.fits import causal, fits
+from storyforge.engine.linear import Adapted, product
 from storyforge.engine.rows import Row, by_story, spread, targets_of
 
 # By what a story's gradient is multiplied: a number for all, or one for each, once their NLLs are known.
@@ -31,48 +39,9 @@ def fused(model) -> "Fused | None":
     # have been added since.
     names = frozenset(model.peft_config if hasattr(model, "get_base_model") else ())
     if model not in _known or _known[model][0] != names:
-        _known[model] = names, Fused(model) if _fits(model, names) else None
+        _known[model] = names, Fused(model) if fits(model, names) else None
     # Two at once would add up.
     return _known[model][1] if len(model.active_adapters if names else ()) < 2 else None
-
-
-# Modules of the classes whose arithmetic is written out here; PEFT wraps others around layers it saves whole.
-KNOWN = ("torch.nn.", "transformers.models.llama.", "transformers.activations", "peft.tuners.lora.layer")
-
-
-def _fits(model, names: Set[str]) -> bool:
-    causal = _causal(model)
-    if not all(type(module).__module__.startswith(KNOWN) for module in causal.modules()):
-        return False
-    config, weight = causal.config, causal.get_input_embeddings().weight
-    if config.model_type != "llama" or weight.device.type != "cpu" or weight.dtype != BF16:
-        return False
-    # 4-bit weights have no layout here. Checkpointing is asked for where memory is short: tapes keep much.
-    if getattr(config, "quantization_config", None) or causal.is_activation_checkpointing:
-        return False
-    attention = causal.model.layers[0].self_attn
-    widths = (config.hidden_size, config.intermediate_size, attention.head_dim)
-    # What kernels.c has written out: SwiGLU, no biases, and heads that are whole vectors wide.
-    usual = (
-        config.hidden_act == "silu"
-        and config.attention_dropout == 0
-        and not (config.attention_bias or config.mlp_bias)
-        and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
-        and all(width % LANES == 0 for width in widths)
-    )
-    # All seven matrices of every layer have every adapter, or none has: neighbours share a product.
-    adapted = [module for module in causal.modules() if hasattr(module, "lora_A")]
-    known = all(_plain_lora(layer, names) for layer in adapted)
-    known = known and len(adapted) in (0, 7 * config.num_hidden_layers)
-    return usual and known and kernels.library() is not None
-
-
-def _plain_lora(layer, names: Set[str]) -> bool:
-    # Variants (DoRA) divide by a norm, dropout draws: left to autograd.
-    if layer.lora_A.keys() != names or layer.lora_variant or layer.merged_adapters:
-        return False
-    plain = (isinstance(layer.lora_dropout[name], torch.nn.Identity) for name in names)
-    return all(plain) and all(layer.lora_B[name].bias is None for name in names)
 
 
 @dataclass
@@ -82,6 +51,7 @@ class Layer:
     gate_up: Adapted
     down: Adapted
     norms: tuple[Tensor, Tensor]  # float32
+    head_norms: Tensor | None  # (q heads and k heads · width,) float32, of Qwen3
 
     def __iter__(self) -> Iterator[Adapted]:
         yield from (self.qkv, self.o, self.gate_up, self.down)
@@ -93,7 +63,7 @@ class Tape:
 
     h: Tensor
     x: Tensor
-    qkv: Tensor
+    qkv: Tensor  # before the norms of heads
     shares: Tensor  # attention probabilities
     mixed: Tensor
     h2: Tensor
@@ -106,15 +76,15 @@ class Fused:
     """Holds the weights as the products want them; the adapters stay the model's own."""
 
     def __init__(self, model):
-        causal = _causal(model)
-        config, layers = causal.config, causal.model.layers
+        base = causal(model)
+        config, layers = base.config, base.model.layers
         self.eps = float(config.rms_norm_eps)
         groups = config.num_key_value_heads
         self.heads = Heads(groups, config.num_attention_heads // groups, layers[0].self_attn.head_dim)
-        self.rotary = causal.model.rotary_emb
-        self.embedding = causal.get_input_embeddings().weight.detach()
-        self.head = Adapted([causal.get_output_embeddings()])
-        self.last_norm = causal.model.norm.weight.detach().float()
+        self.rotary = base.model.rotary_emb
+        self.embedding = base.get_input_embeddings().weight.detach()
+        self.head = Adapted([base.get_output_embeddings()])
+        self.last_norm = base.model.norm.weight.detach().float()
         # Side by side where layers share an input: q, k, v → (width, q + 2 kv); gate, up → (width, 2 inner).
         self.layers = [
             Layer(
@@ -126,9 +96,16 @@ class Fused:
                     layer.input_layernorm.weight.detach().float(),
                     layer.post_attention_layernorm.weight.detach().float(),
                 ),
+                self._head_norms(layer.self_attn),
             )
             for layer in layers
         ]
+
+    def _head_norms(self, attention) -> Tensor | None:
+        if not hasattr(attention, "q_norm"):
+            return None
+        q, k = (norm.weight.detach().float() for norm in (attention.q_norm, attention.k_norm))
+        return torch.cat([q.repeat(self.heads.groups * self.heads.shared), k.repeat(self.heads.groups)])
 
     @torch.no_grad()
     def gradients(self, rows: Sequence[Row], weigh: Weigh) -> list[float]:
@@ -176,7 +153,7 @@ class Fused:
             h, x = self.norm(h, delta, layer.norms[0])
             # (tokens, q heads | k heads | v heads): one product for three; rotation happens in `attend`.
             qkv, low_qkv = layer.qkv(x)
-            mixed, shares = attend(qkv, laid, self.heads)
+            mixed, shares = attend(self.normed(qkv, layer), laid, self.heads)
             o, low_o = layer.o(mixed)
             h2, x2 = self.norm(h, o, layer.norms[1])
             # (tokens, gate | up) → (tokens, inner)
@@ -190,6 +167,10 @@ class Fused:
                 tapes.append(Tape(h, x, qkv, shares, mixed, h2, x2, gate_up, lows))
             h = h2
         return h + delta
+
+    def normed(self, qkv: Tensor, layer: Layer) -> Tensor:
+        """What attention is given: qkv, in Qwen3 with each query and key head normalised."""
+        return qkv if layer.head_norms is None else norm_heads(qkv, layer.head_norms, self.heads, self.eps)
 
     def norm(self, h: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
         """h + delta, and its norm."""
@@ -249,12 +230,11 @@ class Fused:
         # Attention. Through `o`, then from the mixed values to (tokens, q | k | v), rotation undone.
         dmixed, dlow = layer.o.input_gradient(dh)
         layer.o.accumulate(tape.mixed, low_o, dh, dlow)
-        dqkv = attend_backward(dmixed, tape.qkv, tape.shares, laid, self.heads)
+        # What the norms of heads gave was not kept either.
+        dqkv = attend_backward(dmixed, self.normed(tape.qkv, layer), tape.shares, laid, self.heads)
+        if layer.head_norms is not None:
+            norm_heads_backward(dqkv, tape.qkv, layer.head_norms, self.heads, self.eps)
         dx, dlow = layer.qkv.input_gradient(dqkv)
         layer.qkv.accumulate(tape.x, low_qkv, dqkv, dlow)
         # And dh is that for the layer's input: the layer below goes on with it.
         kernels.call("norm_backward", dx, tape.h, layer.norms[0], dh, *dh.shape, self.eps)
-
-
-def _causal(model):
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -20,7 +20,7 @@ SIDE_BY_SIDE = 32  # prompts in a batch
 PREFILL = (
     512  # tokens of a prompt at once: eager attention holds (heads, PREFILL, prompt) numbers, not prompt²
 )
-HEAD = 1024  # likeliest tokens: they nearly always hold the mass top_p asks for
+HEADS = (256, 2048)  # so many likeliest tokens mostly hold the mass top_p asks for, so many nearly always
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -154,14 +154,14 @@ def choose(logits: Tensor, written: Tensor, params: SamplingParams, draws: Seque
     if params.temperature == 0:
         return logits.argmax(1)
     shares, wanted = (logits / params.temperature).softmax(1), torch.tensor(draws, dtype=torch.float64)
-    head, order = _likeliest(shares)
-    tokens = _drawn(head, order, params, wanted)
-    # Rows whose head does not hold the mass are sorted whole. 1e-3: more than rounding could add up to.
-    flat = (head.sum(1) <= params.top_p + 1e-3).nonzero()[:, 0]
-    if len(flat) and head.shape < shares.shape:
-        whole = shares[flat].sort(dim=1, descending=True, stable=True)
-        tokens[flat] = _drawn(*whole, params, wanted[flat])
-    return tokens
+    tokens, left = written.new_empty(len(shares)), torch.arange(len(shares))
+    for size in (*HEADS, shares.shape[1]):
+        head, order = _likeliest(shares[left], size)
+        tokens[left] = _drawn(head, order, params, wanted[left])
+        # Rows whose head does not hold the mass go on. 1e-3: more than rounding could add up to.
+        left = left[head.sum(1) <= params.top_p + 1e-3]
+        if not len(left) or head.shape[1] == shares.shape[1]:
+            return tokens
 
 
 def _drawn(shares: Tensor, order: Tensor, params: SamplingParams, draws: Tensor) -> Tensor:
@@ -178,12 +178,14 @@ def _drawn(shares: Tensor, order: Tensor, params: SamplingParams, draws: Tensor)
     return order.gather(1, picked)[:, 0]
 
 
-def _likeliest(shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The HEAD largest shares of each row and their tokens, largest first and of equals the lower token.
+def _likeliest(shares: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The `size` largest shares of each row and their tokens, largest first and of equals the lower token.
 
-    Sorting a vocabulary takes a quarter of a step on a CPU, and its head is nearly always enough.
+    Sorting a vocabulary takes as long as the model's step on a CPU.
     """
+    if size >= shares.shape[1]:
+        return shares.sort(dim=1, descending=True, stable=True)
     # topk leaves the order of equals open: sorted by token first, a stable sort by share settles it.
-    tokens = shares.topk(min(HEAD, shares.shape[1]), dim=1).indices.sort(dim=1).values
+    tokens = shares.topk(size, dim=1).indices.sort(dim=1).values
     head, order = shares.gather(1, tokens).sort(dim=1, descending=True, stable=True)
     return head, tokens.gather(1, order)
