@@ -79,7 +79,8 @@ def test_the_page_lists_each_base_with_the_sizes_that_are_calculated():
         found = planned(ROOT / "recipes/my-stories.yaml", base, None)
         sizes = [f"{found[key] / GIB:.1f} GiB" for key in ("peak_memory_bytes", "base_bytes")]
         model, _, *shown = rows[base.stem].split(" | ")
-        assert shown[:2] == sizes and found["model"].endswith("/" + model.partition(",")[0])
+        assert [size.removesuffix(", twice") for size in shown[:2]] == sizes
+        assert found["model"].endswith("/" + model.partition(",")[0])
         assert ("4 bits" in model) == (found["method"] == "QLoRA")
 
 
@@ -106,7 +107,7 @@ def test_params_are_written_and_the_bases_header_is_shown(repository, storyforge
     ("words", "text", "said"),
     [
         (["none"], "", r"recipe none: no such recipe or file; recipes/ has: llama.*, my-stories"),
-        (["my-stories", "--base", "none"], "", r"base none: .*; recipes/bases/ has: .*, mine, qwen3-0.6b,.*"),
+        (["my-stories", "--base", "none"], "", r"base none: .*; recipes/bases/ has: .*, mine, .*"),
         (
             ["my-stories", "--base", "mine"],
             "model: {nam: a}",
