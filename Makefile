@@ -43,9 +43,10 @@ machine: setup ## before a run is committed: note in .ci/machine.json which mach
 demo: setup ## a page in the browser: write, compare, download
 	$(BIN)/streamlit run src/storyforge/demo.py
 
-recipe: ## NAME=llama-3.1-8b: that recipe becomes params.yaml
-	@$(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
-	  echo "error: no recipe '$(NAME)'; there are: $(RECIPES)" >&2; exit 1)
+recipe: $(if $(BASE),setup) ## NAME=my-stories: that recipe becomes params.yaml; BASE=qwen3-4b: on that base model
+	@$(if $(BASE),$(BIN)/storyforge recipe '$(NAME)' --base '$(BASE)',\
+	  $(if $(filter $(NAME),$(RECIPES)),cp recipes/$(NAME).yaml params.yaml,\
+	  echo "error: no recipe '$(NAME)'; there are: $(RECIPES)" >&2; exit 1))
 
 stories: setup ## put data/my-stories under DVC, for `dvc exp run --temp`, `--queue` and `dvc push`
 	@ls data/my-stories | grep -q . || { echo "error: data/my-stories is empty: put your stories there" >&2; exit 1; }

@@ -133,7 +133,7 @@ def test_wrong_usage_is_one_line_and_status_2(words, complaint):
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.hidden])
 def test_outside_a_clone_every_command_says_so(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = invoke(name, *(["story.txt"] if name == "continue" else []))
+    done = invoke(name, *{"continue": ["story.txt"], "recipe": ["my-stories"]}.get(name, []))
     assert done.exit_code == 1 and done.stdout == ""
     assert done.stderr.startswith(f"error: {tmp_path}: no dvc.yaml and params.yaml here or above")
 

@@ -14,6 +14,7 @@ from storyforge.core import before_torch as before_torch
 from storyforge.commands.continuing import go_on
 from storyforge.commands.options import HELP_OPTIONS, Commands, More, Presets, Tuned, at_the_root, help_texts
 from storyforge.commands.pull import pull
+from storyforge.commands.recipe import make
 from storyforge.commands.terminal import aside, say
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
@@ -178,23 +179,24 @@ def estimate(
     context: typer.Context,
     *,
     recipe: Annotated[str | None, typer.Option(help="Plan it: a name in recipes/, or a file.")] = None,
+    base: Annotated[str | None, typer.Option(help="On it: a name in recipes/bases/, or a file.")] = None,
     price_per_hour: Annotated[float | None, typer.Option(min=0, help="Of the machine.")] = None,
     steps: Annotated[int | None, typer.Option(min=2, show_default="8", help="To run here.")] = None,
     json: Annotated[bool, typer.Option("--json", help="For programs: seconds and bytes.")] = False,
 ) -> None:
     """Tell time, memory and disk of training before it starts.
 
-    With --recipe, or without data: a plan from the recipe alone, with published rates of common machines.
-    Else a few real steps on this machine; nothing of them is kept.
+    With --recipe or --base, or without data: a plan from the files alone, with published rates of common
+    machines. Else a few real steps on this machine; nothing of them is kept.
 
     \b
     Examples:
-      storyforge estimate --recipe llama-3.1-8b
+      storyforge estimate --recipe my-stories --base qwen3-4b
       storyforge estimate --price-per-hour 1.20
     """
     from storyforge.commands import estimate
 
-    estimate.run(recipe, steps, price_per_hour, as_json=json, home=context.find_root().obj)
+    estimate.run(recipe, base, steps, price_per_hour, as_json=json, home=context.find_root().obj)
 
 
 @app.command()
@@ -271,8 +273,8 @@ def page() -> None:
     typer.echo(help_texts(app), nl=False)
 
 
-app.command("continue")(at_the_root(go_on))
-app.command()(at_the_root(pull))
+for name, command in {"continue": go_on, "pull": pull, "recipe": make}.items():
+    app.command(name)(at_the_root(command))
 
 if __name__ == "__main__":
     app()

@@ -92,7 +92,7 @@ def test_without_stories_it_plans_params_yaml(job, storyforge):
 
 def test_steps_of_another_recipe_are_refused(clone, storyforge):
     said = storyforge("estimate", "--steps", "2", "--recipe", "params.yaml", status=1).stderr
-    assert said == "error: --steps runs steps of params.yaml on this machine: leave --recipe out\n"
+    assert said == "error: --steps runs steps of params.yaml on this machine: leave --recipe and --base out\n"
 
 
 def test_no_training_stories_is_an_error_that_says_where_to_look(job):

@@ -95,12 +95,25 @@ def test_the_default_run_is_planned_as_it_was_measured():
         ("Llama-3.2-3B", 3_212_749_824, 24_313_856),
         ("Llama-3.1-8B", 8_030_261_248, 41_943_040),
         ("Llama-3.1-70B", 70_553_706_496, 207_093_760),
+        ("Qwen3-0.6B", 596_049_920, 10_092_544),
+        ("Qwen3-4B", 4_022_468_096, 33_030_144),
+        ("Qwen3-8B", 8_190_735_360, 43_646_976),
+        ("SmolLM3-3B", 3_075_098_624, 30_228_480),
+        ("gemma-3-1b-it", 999_885_952, 13_045_760),
+        ("Mistral-Nemo-Instruct-2407", 12_247_782_400, 57_016_320),
     ],
 )
 def test_architectures_have_the_weights_that_the_models_have(changed, name, weights, adapter):
-    """The hub's counts, in which each layer has two norms more, and the model one; rank 16."""
+    """The hub's counts, in which each layer has two norms more, and the model one; rank 16.
+
+    Qwen3 has norms of queries and keys besides, Gemma 3 these and two more.
+    """
     found, shape = plan(changed("llama-3.1-8b", {"model.name": name})), ARCHITECTURES[name]
     norms = (2 * shape.num_hidden_layers + 1) * shape.hidden_size
+    if name.startswith(("Qwen3", "gemma")):
+        norms += shape.num_hidden_layers * 2 * shape.head_dim
+    if name.startswith("gemma"):
+        norms += shape.num_hidden_layers * 2 * shape.hidden_size
     assert found["base_bytes"] == 2 * (weights - norms)
     assert found["trainable_parameters"] == adapter
 
@@ -177,7 +190,7 @@ def test_a_recipe_is_a_name_or_a_file_beside_the_user(clone, storyforge, monkeyp
     monkeypatch.setenv("COLUMNS", "300")
     assert "mine.yaml: " in storyforge("estimate", "--recipe", "mine.yaml").stdout
     said = storyforge("estimate", "--recipe", "no", status=1).stderr
-    assert said == "error: --recipe no: no such recipe or file; recipes/ has: mine\n"
+    assert said == "error: recipe no: no such recipe or file; recipes/ has: mine\n"
 
 
 def test_a_recipe_without_a_needed_key_is_named(changed):

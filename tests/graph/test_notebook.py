@@ -106,9 +106,9 @@ def test_the_form_is_explained_and_its_recipes_exist():
     cells = {cell.id: cell.source for cell in notebook.cells}
     fields = {field["name"]: field for field in FIELD.finditer(cells["choices"])}
     assert fields.keys() == set(re.findall(r"^- `([A-Z_]+)`", cells["about-choices"], re.MULTILINE))
-    recipes = {file.stem for file in (ROOT / "recipes").glob("*.yaml")}
-    assert {ast.literal_eval(fields["RECIPE"]["value"])} < set(ast.literal_eval(fields["RECIPE"]["kind"]))
-    assert set(ast.literal_eval(fields["RECIPE"]["kind"])) <= recipes | {""}
+    for field, folder in (("RECIPE", "recipes"), ("BASE", "recipes/bases")):
+        known, offered = {file.stem for file in (ROOT / folder).glob("*.yaml")}, fields[field]["kind"]
+        assert {ast.literal_eval(fields[field]["value"])} < set(ast.literal_eval(offered)) <= known | {""}
 
 
 def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path):

@@ -10,6 +10,8 @@ import rules_graph
 import rules_text
 from ruamel.yaml import YAML
 
+from storyforge.commands.recipe import laid
+
 ROOT = Path(__file__).parents[2]
 RULES = [
     rules_code.directions,
@@ -258,3 +260,12 @@ def test_every_section_of_a_recipe_is_valid(file):
     for params in classes:
         params.load(file)
     assert {params.section for params in classes} == set(YAML(typ="safe").load(file))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("base", sorted((ROOT / "recipes/bases").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_section_is_valid_on_every_base(base, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(laid(ROOT / "recipes/my-stories.yaml", base))
+    for params in params_classes():
+        params.load(file)

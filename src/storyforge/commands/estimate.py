@@ -5,11 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from storyforge.commands.plan import CORPORA, GIB, plan
+from storyforge.commands.recipe import BASES, RECIPES, laid, located
 from storyforge.commands.terminal import aside, table, waiting
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
@@ -21,30 +23,41 @@ from storyforge.train.schedule import batches, validated
 if TYPE_CHECKING:  # torch comes with it
     from storyforge.model.encoding import Encoded
 
-PROCESSED, RECIPES = Path("data/processed"), Path("recipes")
+PROCESSED = Path("data/processed")
 
 
-def run(recipe: str | None, steps: int | None, price: float | None, *, as_json: bool, home: Path) -> None:
+def run(
+    recipe: str | None, base: str | None, steps: int | None, price: float | None, *, as_json: bool, home: Path
+) -> None:
     """A rehearsal where there is data or `steps` ask for it, else a plan.
 
-    Of params.yaml, or of `recipe`: a name under recipes/, or a path relative to `home`.
+    Of params.yaml, or of `recipe`: a name under recipes/, or a path relative to `home`; on `base`.
     """
-    if recipe and steps:
-        raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe out")
-    if steps or recipe is None and (PROCESSED / "train.jsonl").exists():
+    if (recipe or base) and steps:
+        raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe and --base out")
+    if steps or not recipe and not base and (PROCESSED / "train.jsonl").exists():
         with waiting("running a few steps"):
             found, show = rehearsed(steps or 8, price), show_rehearsed
     else:
-        files = [RECIPES / f"{recipe}.yaml", home / recipe] if recipe else [PARAMS]
-        file = next((each for each in files if each.is_file()), None)
-        if not file:
-            known = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml"))) or "none"
-            raise UserError(f"--recipe {recipe}: no such recipe or file; recipes/ has: {known}")
-        found, show = plan(file, price), show_planned
+        file = located(recipe, RECIPES, home, "recipe") if recipe else PARAMS
+        over = located(base, BASES, home, "base") if base else None
+        found, show = planned(file, over, price), show_planned
     if as_json:
         typer.echo(json.dumps(found, indent=2))  # in ASCII: safe for a terminal too
     else:
         show(found)
+
+
+def planned(recipe: Path, base: Path | None, price: float | None) -> dict[str, Any]:
+    if base is None:
+        return plan(recipe, price)
+    with TemporaryDirectory() as place:
+        file = Path(place, recipe.name)
+        file.write_text(laid(recipe, base), encoding="utf-8")
+        try:
+            return plan(file, price) | {"recipe": f"{recipe} on {base}"}
+        except UserError as error:
+            raise UserError(str(error).replace(str(file), f"{recipe} on {base}")) from None
 
 
 def rehearsed(steps: int, price_per_hour: float | None = None) -> dict[str, Any]:

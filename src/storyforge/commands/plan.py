@@ -36,7 +36,7 @@ PUBLISHED = {
 STANDS_FOR = {"Llama-3.1-8B": "Llama-2-7B"}  # the next smaller model with a published rate, named in its row
 
 
-class Llama(NamedTuple):
+class Shape(NamedTuple):
     """The part of transformers' configuration, under its names, that sizes follow from."""
 
     num_hidden_layers: int
@@ -46,16 +46,23 @@ class Llama(NamedTuple):
     num_key_value_heads: int
     vocab_size: int
     tie_word_embeddings: bool  # head and embedding are one matrix
+    head_dim: int | None = None  # where it is not hidden_size / num_attention_heads
 
 
 ARCHITECTURES = {
-    "SmolLM2-135M": Llama(30, 576, 1536, 9, 3, 49_152, True),
-    "SmolLM2-360M": Llama(32, 960, 2560, 15, 5, 49_152, True),
-    "SmolLM2-1.7B": Llama(24, 2048, 8192, 32, 32, 49_152, True),
-    "Llama-3.2-1B": Llama(16, 2048, 8192, 32, 8, 128_256, True),
-    "Llama-3.2-3B": Llama(28, 3072, 8192, 24, 8, 128_256, True),
-    "Llama-3.1-8B": Llama(32, 4096, 14_336, 32, 8, 128_256, False),
-    "Llama-3.1-70B": Llama(80, 8192, 28_672, 64, 8, 128_256, False),
+    "SmolLM2-135M": Shape(30, 576, 1536, 9, 3, 49_152, True),
+    "SmolLM2-360M": Shape(32, 960, 2560, 15, 5, 49_152, True),
+    "SmolLM2-1.7B": Shape(24, 2048, 8192, 32, 32, 49_152, True),
+    "Llama-3.2-1B": Shape(16, 2048, 8192, 32, 8, 128_256, True),
+    "Llama-3.2-3B": Shape(28, 3072, 8192, 24, 8, 128_256, True),
+    "Llama-3.1-8B": Shape(32, 4096, 14_336, 32, 8, 128_256, False),
+    "Llama-3.1-70B": Shape(80, 8192, 28_672, 64, 8, 128_256, False),
+    "Qwen3-0.6B": Shape(28, 1024, 3072, 16, 8, 151_936, True, 128),
+    "Qwen3-4B": Shape(36, 2560, 9728, 32, 8, 151_936, True, 128),
+    "Qwen3-8B": Shape(36, 4096, 12_288, 32, 8, 151_936, False, 128),
+    "SmolLM3-3B": Shape(36, 2048, 11_008, 16, 4, 128_256, True),
+    "gemma-3-1b-it": Shape(26, 1152, 6912, 4, 1, 262_144, True, 256),
+    "Mistral-Nemo-Instruct-2407": Shape(40, 5120, 14_336, 32, 8, 131_072, False, 128),
 }
 
 
@@ -86,9 +93,10 @@ def plan(file: Path, price_per_hour: float | None = None) -> dict[str, Any]:
         size = 4 if model.precision == "fp32" else 2
         peak = predicted_bytes(shape, model, train, train.max_tokens, size=size)
         hidden = shape.hidden_size
-        kv = hidden // shape.num_attention_heads * shape.num_key_value_heads
+        head = shape.head_dim or hidden // shape.num_attention_heads
+        q, kv = head * shape.num_attention_heads, head * shape.num_key_value_heads
         # LoRA of a matrix (in, out) has rank × (in + out) weights: q and o, k and v, the three of the MLP
-        sides = 2 * (hidden + hidden) + 2 * (hidden + kv) + 3 * (hidden + shape.intermediate_size)
+        sides = 2 * (hidden + q) + 2 * (hidden + kv) + 3 * (hidden + shape.intermediate_size)
         adapter = train.lora.r * shape.num_hidden_layers * sides
         embedding = 0 if shape.tie_word_embeddings else hidden * shape.vocab_size
         base = 2 * (multiplied(shape) + embedding)
