@@ -18,10 +18,9 @@ FAMILIES = {
     "smollm3": {"no_rope_layers": [1, 0]},
     "gemma3_text": {"query_pre_attn_scalar": 8, "sliding_window": 32},
 }
-KNOWN = {"gemma3_text": pytest.mark.xfail(reason="its rotary angles are of two kinds", strict=True)}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=KNOWN.get(name, ())) for name in FAMILIES])
+@pytest.fixture(params=FAMILIES)
 def family_dir(request, tmp_path):
     fast = tiny.tokenizer(FORMATS.values(), eos_token="<|im_end|>", pad_token="<|im_end|>")
     fast.save_pretrained(tmp_path / request.param)

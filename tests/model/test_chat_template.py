@@ -49,10 +49,10 @@ GEMMA2 = (  # none at all
     + "{{ m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
     + OPENED
 )
-MISTRAL = (  # the system's text before the last user's
+MISTRAL = (  # the system's text before the last user's, as long as that is not answered
     "{{ bos_token }}{% set first = messages[0].role == 'system' %}"
     "{% for m in (messages[1:] if first else messages) %}{% if m.role == 'user' %}{{ '[INST]' }}"
-    "{% if first and loop.index0 == (messages | length - 2) // 2 * 2 %}"
+    "{% if first and loop.last %}"
     "{{ messages[0].content + '\n\n' }}{% endif %}{{ m.content + '[/INST]' }}"
     "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
 )

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import gguf
@@ -325,3 +326,11 @@ def test_the_default_base_is_converted_exactly_and_speaks_its_own_format():
     ]
     theirs = encoder.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     assert encoder.prompt("Write a scene.\nNow.") == list(theirs["input_ids"])
+
+
+def test_of_a_repository_only_the_weights_that_transformers_reads_are_fetched():
+    """Mistral's hold all of them a second time, under another name."""
+    read = ("model.safetensors", "model-00001-of-00005.safetensors", "model.safetensors.index.json")
+    other = ("consolidated.safetensors", "consolidated.00.safetensors", "adapter_model.safetensors")
+    fetched = [name for name in (*read, *other) if any(fnmatch(name, pattern) for pattern in loading.FILES)]
+    assert fetched == [*read]

@@ -86,7 +86,11 @@ def _make_readable_by_4(folder: Path) -> None:
     """
     path = folder / "config.json"
     config = read_json(path)
-    scaling = dict(config["rope_parameters"])
+    turned = config["rope_parameters"]
+    if "full_attention" in turned:  # Gemma 3: layers with a window turn by angles of their own
+        config["rope_local_base_freq"] = turned["sliding_attention"]["rope_theta"]
+        turned = turned["full_attention"]
+    scaling = dict(turned)
     config["rope_theta"] = scaling.pop("rope_theta")
     config["rope_scaling"] = None if scaling["rope_type"] == "default" else scaling
     write_json(path, config | {"torch_dtype": config["dtype"]})

@@ -131,7 +131,9 @@ def _check(tokenizer, chat: ChatFormat, system: str) -> None:
         prompt = encoder.prompt(asked, history)
         if prompt != _ids(tokenizer, theirs):
             raise _Unsplit("the tokenizer cuts texts otherwise beside control tokens than alone")
-        whole = _said(tokenizer, [*given, ("assistant", REPLY)]).replace(preamble[1], "", 1)
+        # A template that writes the system's text before the last prompt may leave it out once that is answered.
+        told = messages if chat.system_in == "own" else merged(chat, messages)
+        whole = _said(tokenizer, [*told, ("assistant", REPLY)]).replace(preamble[1], "", 1)
         learned = [*prompt, *encoder.text(REPLY), encoder.end_of_turn]
         if _ids(tokenizer, whole)[: len(learned)] != learned:
             raise _Unsplit("a reply is not written right after the opening that asks for it")

@@ -46,7 +46,7 @@ from storyforge.model.heads import head
 from storyforge.model.params import LoraParams, ModelParams
 
 DESCRIPTION = ("config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
-FILES = ("*.safetensors", "*.safetensors.index.json", *DESCRIPTION)
+FILES = ("model*.safetensors", "model.safetensors.index.json", *DESCRIPTION)  # what transformers reads
 
 STATED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"}  # what servers look for
 LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is missing is never asked of a hub
