@@ -131,7 +131,7 @@ def _check(tokenizer, chat: ChatFormat, system: str) -> None:
         prompt = encoder.prompt(asked, history)
         if prompt != _ids(tokenizer, theirs):
             raise _Unsplit("the tokenizer cuts texts otherwise beside control tokens than alone")
-        # A template that writes the system's text before the last prompt may leave it out once that is answered.
+        # Where the system's text stands before the last prompt, it may go once that is answered.
         told = messages if chat.system_in == "own" else merged(chat, messages)
         whole = _said(tokenizer, [*told, ("assistant", REPLY)]).replace(preamble[1], "", 1)
         learned = [*prompt, *encoder.text(REPLY), encoder.end_of_turn]
