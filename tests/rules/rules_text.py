@@ -44,19 +44,19 @@ def secrets(root: Path) -> Iterator[str]:
                 yield f".dvc/config: {section}: {key}"
 
 
-def readme_tree(root: Path) -> Iterator[str]:
-    """Where the README draws a tree: what it shows exists, and of the code it shows every folder."""
-    readme = root / "README.md"
-    shown = set(drawn(readme.read_text(encoding="utf-8"))) if readme.exists() else set()
+def drawn_tree(root: Path) -> Iterator[str]:
+    """What the tree of CONTRIBUTING.md shows exists, and of the code it shows every folder."""
+    page = root / "CONTRIBUTING.md"
+    shown = set(drawn(page.read_text(encoding="utf-8"))) if page.exists() else set()
     outs = set().union(*(declared(stage, "outs", "metrics", "plots") for stage in graph(root).values()))
     made = outs | {parent.as_posix() for out in outs for parent in Path(out).parents}
     yield from (
-        f"README.md: {path} does not exist" for path in sorted(shown - made) if not (root / path).exists()
+        f"{page.name}: {path} does not exist" for path in sorted(shown - made) if not (root / path).exists()
     )
     folders = {file.parent for file in modules(root).values()} - {root / "src" / "storyforge"}
     code = {folder.relative_to(root).as_posix() for folder in folders}
     if shown & code:
-        yield from (f"README.md: {path} is missing" for path in sorted(code - shown))
+        yield from (f"{page.name}: {path} is missing" for path in sorted(code - shown))
 
 
 def drawn(text: str) -> Iterable[str]:

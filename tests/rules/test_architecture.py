@@ -27,7 +27,7 @@ RULES = [
     rules_graph.same_keys,
     rules_text.strangers,
     rules_text.secrets,
-    rules_text.readme_tree,
+    rules_text.drawn_tree,
 ]
 
 DVC_YAML = """
@@ -53,7 +53,7 @@ class TrainParams(Params):
     section: ClassVar[str] = "train"
 def main(stories, adapter, metrics): ...
 """
-README = """
+TREE = """
 ```
 .
 ├── dvc.yaml params.yaml   the pipeline
@@ -84,7 +84,7 @@ SOUND = {
     "params.yaml": "model: {name: m, lora: {r: 8}}\ntrain: {steps: 3}\n",
     "recipes/big.yaml": "model: {name: b, lora: {r: 16}}\ntrain: {steps: 900}\n",
     ".dvc/config": "[core]\n    remote = beside\n['remote \"beside\"']\n    url = ../../beside\n",
-    "README.md": README,
+    "CONTRIBUTING.md": TREE,
     "requirements-dev.txt": "pytest==9.2.0\n",
     "requirements.txt": "-c constraints.txt\npydantic==2.14.3\ntorch==2.13.0\nruamel.yaml==0.19.1\n",
 }
@@ -203,8 +203,8 @@ BREACHES = [
     (rules_text.secrets, ".dvc/config", "['remote \"s3\"']\nsecret_access_key = x", "secret_access_key"),
     (rules_text.secrets, ".dvc/config", "['remote \"s3\"']\nurl = ssh://me:pw@box/store", "url"),
     (rules_text.secrets, ".dvc/config", f"['remote \"here\"']\nurl = {MACHINE}", "url"),
-    (rules_text.readme_tree, "README.md", README.replace("preprocess/", "wash/"), "wash does not exist"),
-    (rules_text.readme_tree, "src/storyforge/report/__init__.py", "", "report is missing"),
+    (rules_text.drawn_tree, "CONTRIBUTING.md", TREE.replace("preprocess/", "wash/"), "wash does not exist"),
+    (rules_text.drawn_tree, "src/storyforge/report/__init__.py", "", "report is missing"),
 ]
 
 
