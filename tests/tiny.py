@@ -1,4 +1,4 @@
-"""A tokenizer and a Llama that are made in a moment, and what an export writes for the first chat format."""
+"""A tokenizer and a model that are made in a moment, and what an export writes for the first chat format."""
 
 from collections.abc import Iterable
 
@@ -30,7 +30,12 @@ def tokenizer(chats: Iterable, splitter=None, learned: Iterable[str] = (), **spe
 
 
 def llama(vocab_size: int, **changes):
-    from transformers import LlamaConfig, LlamaForCausalLM
+    return model("llama", vocab_size, **changes)
+
+
+def model(family: str, vocab_size: int, **changes):
+    """Of any family; its norms are all 1, its biases 0."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     usual = {
         "hidden_size": 64,
@@ -40,7 +45,8 @@ def llama(vocab_size: int, **changes):
         "num_key_value_heads": 2,
         "max_position_embeddings": 512,
     }
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **usual | changes)).eval()
+    config = AutoConfig.for_model(family, vocab_size=vocab_size, **usual | changes)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def rounded(model, dtype):
@@ -48,3 +54,25 @@ def rounded(model, dtype):
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
     return model
+
+
+def uneven(model):
+    """Its norms and biases drawn at random too, so that one left out or misplaced is noticed."""
+    import torch
+
+    for weight in model.parameters():
+        if weight.dim() == 1:
+            weight.data += 0.3 * torch.randn_like(weight)
+    return model
+
+
+def adapted(model, **changes):
+    """With a LoRA adapter that says something, on every matrix of its layers."""
+    from peft import LoraConfig, get_peft_model
+
+    changes = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | changes
+    tuned = get_peft_model(model, LoraConfig(**changes)).eval()
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.1)
+    return tuned
