@@ -34,6 +34,7 @@ def llama(vocab_size: int, **changes):
 
 
 def model(family: str, vocab_size: int, **changes):
+    """Of any family; its norms are all 1, its biases 0."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     usual = {
@@ -53,3 +54,25 @@ def rounded(model, dtype):
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
     return model
+
+
+def uneven(model):
+    """Its norms and biases drawn at random too, so that one left out or misplaced is noticed."""
+    import torch
+
+    for weight in model.parameters():
+        if weight.dim() == 1:
+            weight.data += 0.3 * torch.randn_like(weight)
+    return model
+
+
+def adapted(model, **changes):
+    """With a LoRA adapter that says something, on every matrix of its layers."""
+    from peft import LoraConfig, get_peft_model
+
+    changes = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "task_type": "CAUSAL_LM"} | changes
+    tuned = get_peft_model(model, LoraConfig(**changes)).eval()
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.1)
+    return tuned

@@ -74,7 +74,7 @@ def test_a_merge_that_lost_the_adapter_is_refused_and_leaves_the_old_export(
 def test_a_file_that_lost_its_order_is_refused(adapter, clone, storyforge, monkeypatch):
     from storyforge.export import gguf_file
 
-    monkeypatch.setattr(gguf_file, "_interleaved", lambda name, weight, config: weight)
+    monkeypatch.setattr(gguf_file, "interleaved", lambda name, weight, config: weight)
     assert "was read back 1" in storyforge("export", status=1).stderr
     assert left(clone) == []
 
@@ -136,7 +136,41 @@ def test_an_interrupted_export_leaves_the_old_one(adapter, clone, storyforge, mo
 
 def test_an_unknown_type_is_one_line(adapter, clone, storyforge):
     said = storyforge("export", "--type", "q2", status=1).stderr
-    assert said == "error: --type q2: choose one of f16, q8_0, none\n"
+    assert said == "error: --type q2: choose one of f16, q8_0, lora, none\n"
+
+
+def test_a_type_that_only_llamacpp_makes_names_its_command(adapter, clone, storyforge):
+    assert storyforge("export", "--type", "q4_k_m", status=1).stderr == (
+        "error: --type q4_k_m: llama.cpp makes it of --type f16: "
+        "`llama-quantize tuned-f16.gguf tuned-q4_k_m.gguf Q4_K_M`, see docs/EXPORT.md\n"
+    )
+    assert not (clone / "exports").exists()
+
+
+def test_the_adapter_alone_is_measured_too(adapter, clone, storyforge):
+    lines = storyforge("export", "--type", "lora").stdout.splitlines()
+    assert lines[1].startswith("adapter  ") and lines[2].startswith("tuned-lora.gguf  ")
+    assert "+0.0000 against adapter; greedy text the same 2 of 2 times" in lines[2]
+    assert lines[3] == "exports/tuned: export.json, gguf, manifest.json"
+    assert lines[4] == "next: llama-server -m BASE.gguf --lora exports/tuned/gguf/tuned-lora.gguf"
+
+
+def test_an_adapter_whose_rows_lost_their_order_is_refused(adapter, clone, storyforge, monkeypatch):
+    from storyforge.export import gguf_lora
+
+    monkeypatch.setattr(gguf_lora, "interleaved", lambda name, weight, config: weight)
+    said = storyforge("export", "--type", "lora", "--tolerance", "0", status=1).stderr
+    assert said.startswith("error: tuned-lora.gguf: loses ") and left(clone) == []
+
+
+def test_another_family_is_refused_before_anything_is_read(adapter, clone, storyforge, monkeypatch):
+    from storyforge.model import loading
+
+    strange = SimpleNamespace(model_type="mamba")
+    monkeypatch.setattr(loading, "described", lambda params: strange)
+    monkeypatch.setattr(loading, "load_base", None)
+    said = storyforge("export", "--type", "lora", status=1).stderr
+    assert said.startswith("error: GGUF is written of ") and "not of mamba: use --type none" in said
 
 
 def test_a_full_disk_is_noticed_before_anything_is_made(adapter, clone, storyforge, monkeypatch):

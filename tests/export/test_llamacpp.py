@@ -3,63 +3,103 @@
 import pytest
 import tiny
 import torch
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
-from storyforge.export.gguf_file import LLAMA3, write_gguf
+from storyforge.export.gguf_file import LLAMA3, QWEN2, TEKKEN, write_gguf
+from storyforge.export.gguf_lora import write_lora
 from storyforge.export.templates import jinja
 from storyforge.model.chat import FORMATS, render
 from storyforge.model.encoding import Encoder
 
 pytestmark = pytest.mark.slow
-SYSTEM = "Tell a story.\n\n12 lines  1905 words, don't say they'll   rain; naïve 猫 😀"
+SYSTEM = "Tell a story.\n\n12 lines  1905 words, don't say they'll   rain; naïve 猫 😀 O'NEILL/Ada"
 PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
 SCALED = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
 SCALED |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def cut_by(pattern):
+    cut = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
 SPLITTERS = {
     "gpt-2": WORDS,
     "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), WORDS]),
-    "llama-bpe": pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    ),
+    "llama-bpe": cut_by(LLAMA3),
+    "qwen2": cut_by(QWEN2),
+    "tekken": cut_by(TEKKEN),
 }
+CASES = [
+    ("llama", "gpt-2", "smollm2", {}),
+    ("llama", "smollm", "smollm2", {}),
+    ("llama", "llama-bpe", "llama3", {"rope_parameters": SCALED}),
+    ("mistral", "tekken", "llama3", {"sliding_window": None, "head_dim": 32}),
+    ("qwen2", "qwen2", "smollm2", {}),
+    ("qwen3", "qwen2", "smollm2", {"head_dim": 32}),
+]
 
 
-@pytest.mark.parametrize(
-    ("splitter", "chat", "rope"),
-    [("gpt-2", "smollm2", PLAIN), ("smollm", "smollm2", PLAIN), ("llama-bpe", "llama3", SCALED)],
-)
-def test_llamacpp_expects_the_same_next_token(splitter, chat, rope, tmp_path):
+@pytest.mark.parametrize(("family", "splitter", "chat", "changes"), CASES)
+def test_llamacpp_expects_the_same_next_token(family, splitter, chat, changes, tmp_path):
     """The text is given, so its tokens, the one that begins it and every weight must be right for that."""
-    xllamacpp = pytest.importorskip("xllamacpp")
-    encoder, model = made(SPLITTERS[splitter], FORMATS[chat], rope)
-    write_gguf(tmp_path / "it.gguf", model, encoder, "f16", "it")
-    messages = [("system", SYSTEM), ("user", "Of rain.")]
-    ids, pieces = encoder.prompt("Of rain."), render(encoder.chat, messages)
-    model = tiny.rounded(tiny.rounded(model, torch.half), torch.float)
-    shares = model(torch.tensor([ids])).logits[0, -1].log_softmax(0)
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(tmp_path / "it.gguf")
-    params.n_ctx, params.n_parallel, params.warmup, params.use_jinja = 512, 1, False, True
-    server = xllamacpp.Server(params)
-    text = "".join(piece.text for piece in pieces[len(encoder.chat.begin) :])
-    said = server.handle_completions({"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": 5})
-    assert said["usage"]["prompt_tokens"] == len(ids)
-    for token in said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-        assert token["logprob"] == pytest.approx(
-            shares[token["id"]].item(), abs=0.03
-        )  # it computes in 16 bits
+    encoder, model = made(family, SPLITTERS[splitter], FORMATS[chat], changes)
+    write_gguf(tmp_path / "it.gguf", model, encoder, "f16")
+    server = served(tmp_path / "it.gguf")
+    expects_the_same(server, encoder, tiny.rounded(tiny.rounded(model, torch.half), torch.float))
 
     asked = [{"role": "user", "content": "Of rain."}]  # the system's words come from the file's template
     talk = server.handle_chat_completions({"messages": asked, "max_tokens": 1})
-    assert talk["usage"]["prompt_tokens"] == len(ids)
+    assert talk["usage"]["prompt_tokens"] == len(encoder.prompt("Of rain."))
 
 
-def made(splitter, chat, rope):
+@pytest.mark.parametrize(
+    ("family", "rslora"), [("llama", False), ("llama", True), ("qwen2", False), ("qwen3", False)]
+)
+def test_base_and_adapter_apart_expect_what_the_adapter_does(family, rslora, tmp_path):
+    """rsLoRA's scale is not what llama.cpp computes from the file's alpha: B makes up for it."""
+    encoder, base = made(family, SPLITTERS["qwen2"], FORMATS["smollm2"], {})
+    base = tiny.rounded(tiny.rounded(base, torch.half), torch.float)
+    write_gguf(tmp_path / "base.gguf", base, encoder, "f16")
+    before, tuned = shares(base, encoder), tiny.adapted(base, use_rslora=rslora)
+    write_lora(tmp_path / "lora.gguf", tuned)
+    assert (shares(tuned, encoder) - before).abs().max() > 1
+    expects_the_same(served(tmp_path / "base.gguf", tmp_path / "lora.gguf"), encoder, tuned)
+
+
+def served(path, *adapters):
+    xllamacpp = pytest.importorskip("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx, params.n_parallel, params.warmup, params.use_jinja = 512, 1, False, True
+    # Its attention computes in 16 bits otherwise, which costs three times the rounding of the products.
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0) for adapter in adapters]
+    return xllamacpp.Server(params)
+
+
+def shares(model, encoder):
+    with torch.no_grad():
+        return model(torch.tensor([encoder.prompt("Of rain.")])).logits[0, -1].log_softmax(0)
+
+
+def expects_the_same(server, encoder, model):
+    expected = shares(model, encoder)
+    pieces = render(encoder.chat, [("system", SYSTEM), ("user", "Of rain.")])
+    text = "".join(piece.text for piece in pieces[len(encoder.chat.begin) :])
+    # Nothing is said of a reply that is no whole letter, so it is made to be one; the shares are as before.
+    asked = {"prompt": text, "max_tokens": 1, "logit_bias": [["S", 100]], "temperature": 0, "logprobs": 5}
+    said = server.handle_completions(asked)
+    assert said["usage"]["prompt_tokens"] == len(encoder.prompt("Of rain."))
+    for token in said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+        # Its products take 16 bits.
+        assert token["logprob"] == pytest.approx(expected[token["id"]].item(), abs=0.02)
+
+
+def made(family, splitter, chat, changes):
     """A tokenizer that has learned merges from a few words, and a model of them that knows nothing."""
     fast = tiny.tokenizer(
         [chat],
@@ -68,8 +108,10 @@ def made(splitter, chat, rope):
         eos_token=chat.end_of_turn,
         bos_token=chat.begin[0].text if chat.begin else None,
     )
+    if family.startswith("qwen"):
+        fast.backend_tokenizer.normalizer = normalizers.NFC()
     encoder = Encoder(fast, chat, SYSTEM)
     fast.chat_template = jinja(chat, SYSTEM)
     torch.manual_seed(4)
-    changes = {"tie_word_embeddings": False, "initializer_range": 0.3, "rope_parameters": rope}
-    return encoder, tiny.llama(len(fast) + 3, **changes)
+    usual = {"tie_word_embeddings": False, "initializer_range": 0.3, "rope_parameters": PLAIN}
+    return encoder, tiny.uneven(tiny.model(family, len(fast) + 3, **usual | changes))

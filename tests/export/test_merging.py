@@ -111,7 +111,7 @@ def written(saved, encoder, model_params, tmp_path):
 
     def write(kind="f16", model=model):
         path = tmp_path / f"{kind}.gguf"
-        write_gguf(path, model, encoder, kind, "it")
+        write_gguf(path, model, encoder, kind)
         return path
 
     return write
@@ -140,7 +140,7 @@ def test_transformers_by_itself_reads_the_same_model(written, saved):
 
 
 def test_queries_and_keys_in_the_wrong_order_are_refused(written, saved, encoder, model_params, monkeypatch):
-    monkeypatch.setattr(gguf_file, "_interleaved", lambda name, weight, config: weight)
+    monkeypatch.setattr(gguf_file, "interleaved", lambda name, weight, config: weight)
     path = written()
     with pytest.raises(UserError, match=r"q_proj.weight was read back 1\d\d\.\d% off: nothing was exported"):
         load_gguf(path, encoder, load_base(at(model_params, saved)))
@@ -166,7 +166,7 @@ def test_rotary_angles_are_not_rounded_with_the_weights(adapter, model_params, e
     """The file holds by how much they turn slower than usual: nothing here."""
     model = merging.merged(adapter, model_params)
     merging.save(tmp_path / "merged", model, encoder, sampling)
-    write_gguf(tmp_path / "it.gguf", model, encoder, "f16", "it")
+    write_gguf(tmp_path / "it.gguf", model, encoder, "f16")
     assert "rope_freqs.weight" not in [
         tensor.name for tensor in gguf.GGUFReader(tmp_path / "it.gguf").tensors
     ]
@@ -185,5 +185,5 @@ def test_an_unknown_tokenizer_or_architecture_is_refused(written, encoder, saved
     ):
         written(model=model)
     model.config.model_type = "mamba"
-    with pytest.raises(UserError, match="not mamba: use --type none"):
+    with pytest.raises(UserError, match="not of mamba: use --type none, then llama.cpp's convert"):
         written(model=model)

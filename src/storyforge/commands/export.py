@@ -1,9 +1,12 @@
 """The tuned model in other formats: merged for transformers and vLLM, GGUF for llama.cpp and Ollama.
 
+Or its adapter alone, for llama.cpp beside a file of the base.
+
 Each is loaded again and measured against the adapter before it is published.
 """
 
 import gc
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from storyforge.model.encoding import Encoder
     from storyforge.model.loading import ModelParams
 
-BYTES = {"f16": 2, "q8_0": 34 / 32, "none": 0}  # --type: what a weight takes in the GGUF file
+BYTES = {"f16": 4, "q8_0": 2 + 34 / 32, "lora": 0, "none": 2}  # --type: what a weight takes on the disk
 EXPORTS = Path("exports")
 TEST, TRAIN = Path("data/processed/test.jsonl"), Path("data/processed/train.jsonl")
 RECORD = "export.json"  # what was exported and measured
@@ -60,7 +63,11 @@ class Measured:
 def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tolerance: float) -> Task:
     """UserError before anything is loaded: no adapter, or a folder that holds something else."""
     if type not in BYTES:
-        raise UserError(f"--type {type}: choose one of {', '.join(BYTES)}")
+        other = f"choose one of {', '.join(BYTES)}"
+        if re.fullmatch("q[2-6]_k(_[sml])?", type):
+            command = f"llama-quantize tuned-f16.gguf tuned-{type}.gguf {type.upper()}"
+            other = f"llama.cpp makes it of --type f16: `{command}`, see docs/EXPORT.md"
+        raise UserError(f"--type {type}: {other}")
     (found,) = named(adapter).values()
     folder = to or EXPORTS / found.name
     require_ours(folder)
@@ -69,37 +76,61 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
 
 def export(task: Task) -> "Reader":
     """Everything is made and measured beside its place; UserError leaves what was there before."""
-    from storyforge.export.merging import merged, save
-    from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
-    from storyforge.sampling.generate import SamplingParams
+    from storyforge.model.loading import ModelParams, described, load_encoder
 
-    params, sampling = ModelParams.load(), SamplingParams.load()
-    if task.type != "none" and '"""' in params.system:
+    params = ModelParams.load()
+    if task.type != "none":
+        from storyforge.export.gguf_file import architecture
+
+        architecture(described(params))
+    if task.type not in ("none", "lora") and '"""' in params.system:
         raise UserError('params.yaml: model.system holds """, which a Modelfile cannot: use --type none')
     encoder = load_encoder(params)
     _require_space(task, params)
     reader = Reader(task, params, encoder)
-    reader.read(load_adapter(load_base(params), task.adapter, params), "adapter")
     with published_folder(task.folder) as beside:
-        model = merged(task.adapter, params)
-        save(beside / "merged", model, encoder, sampling)
-        reader.read(reader.saved(beside / "merged"), "merged", beside / "merged")
-        if task.type != "none":
-            from storyforge.export.gguf_file import load_gguf, write_gguf
-
-            file = beside / "gguf" / f"{task.adapter.name}-{task.type}.gguf"
-            file.parent.mkdir()
-            write_gguf(file, model, encoder, task.type, task.adapter.name)
-            del model
-            page = modelfile(file.name, encoder.chat, params.system, _parameters(sampling))
-            file.with_name("Modelfile").write_text(page, encoding="utf-8")
-            reader.read(load_gguf(file, encoder, reader.saved(beside / "merged")), file.name, file.parent)
+        (_adapter_alone if task.type == "lora" else _merged)(reader, beside)
         for path in beside.rglob("*.*"):
             path.chmod(0o644)  # safetensors lets nobody else read its files
         write_json(beside / RECORD, record(reader))
         write_json(beside / MANIFEST, digests(beside))
         require_ours(task.folder)  # it may have changed in the minutes since the start
     return reader
+
+
+def _merged(reader: "Reader", beside: Path) -> None:
+    """merged/ and, unless only that is asked for, gguf/."""
+    from storyforge.export.gguf_file import load_gguf, write_gguf
+    from storyforge.export.merging import merged, save
+    from storyforge.sampling.generate import SamplingParams
+
+    task, encoder, sampling = reader.task, reader.encoder, SamplingParams.load()
+    reader.read(reader.tuned(), "adapter")
+    model = merged(task.adapter, reader.params)
+    save(beside / "merged", model, encoder, sampling)
+    reader.read(reader.saved(beside / "merged"), "merged", beside / "merged")
+    if task.type != "none":
+        file = _gguf(reader, beside)
+        write_gguf(file, model, encoder, task.type)
+        del model
+        page = modelfile(file.name, encoder.chat, reader.params.system, _parameters(sampling))
+        file.with_name("Modelfile").write_text(page, encoding="utf-8")
+        reader.read(load_gguf(file, encoder, reader.saved(beside / "merged")), file.name, file.parent)
+
+
+def _adapter_alone(reader: "Reader", beside: Path) -> None:
+    from storyforge.export.gguf_lora import load_lora, write_lora
+
+    tuned, file = reader.tuned(), _gguf(reader, beside)
+    write_lora(file, tuned)  # before a minute of reading: it may be refused
+    reader.read(tuned, "adapter")
+    reader.read(load_lora(file, tuned), file.name, file.parent)
+
+
+def _gguf(reader: "Reader", beside: Path) -> Path:
+    file = beside / "gguf" / f"{reader.task.adapter.name}-{reader.task.type}.gguf"
+    file.parent.mkdir()
+    return file
 
 
 class Reader:
@@ -138,6 +169,12 @@ class Reader:
         size = sum(path.stat().st_size for path in folder.iterdir()) if folder else 0
         self.forms.append(Measured(name, found.loss, worse, same, apart, size))
 
+    def tuned(self):
+        """The base with the adapter on it."""
+        from storyforge.model.loading import load_adapter, load_base
+
+        return load_adapter(load_base(self.params), self.task.adapter, self.params)
+
     def saved(self, folder: Path):
         """The merged model as a user would load it."""
         from storyforge.core.origins import Origin
@@ -159,7 +196,9 @@ def lines(read: Reader) -> Iterator[str]:
             f"{form.bytes / (1 << 20):,.0f} MiB"
         )
     yield f"{folder}: " + ", ".join(sorted(path.name for path in folder.iterdir()))
-    if (folder / "gguf").exists():
+    if read.task.type == "lora":
+        yield f"next: llama-server -m BASE.gguf --lora {next((folder / 'gguf').iterdir())}"
+    elif (folder / "gguf").exists():
         yield f"next: cd {folder / 'gguf'} && ollama create {folder.name} -f Modelfile"
 
 
@@ -197,7 +236,8 @@ def _require_space(task: Task, params: "ModelParams") -> None:
     """UserError where the disk has no room for what will be written, an older export beside it."""
     from storyforge.export.merging import parameters
 
-    needed = (2 + BYTES[task.type]) * parameters(params) + REST
+    adapter = sum(path.stat().st_size for path in task.adapter.iterdir())
+    needed = BYTES[task.type] * parameters(params) + adapter + REST
     place = next(folder for folder in (task.folder, *task.folder.absolute().parents) if folder.exists())
     if (free := shutil.disk_usage(place).free) < needed:
         raise UserError(
