@@ -45,11 +45,7 @@ def model_params(model_params, tiny_model_dir, family, tmp_path):
         return model_params
     (kind, changes), rows = FAMILIES[family], described(model_params).vocab_size
     torch.manual_seed(0)
-    made = tiny.model(kind, rows, initializer_range=0.1, **changes)
-    with torch.no_grad():
-        for weight in made.parameters():
-            if weight.ndim == 1:  # norms are made of ones and biases of zeros, which would hide a mistake
-                weight += 0.3 * torch.randn(weight.shape)
+    made = tiny.uneven(tiny.model(kind, rows, initializer_range=0.1, **changes))
     folder = shutil.copytree(tiny_model_dir, tmp_path / "base")
     made.save_pretrained(folder)
     return model_params.model_copy(update={"origin": Origin.parse(f"folder:{folder}")})
