@@ -178,7 +178,7 @@ def compared(setting: Setting, rows: Sequence[Encoded], prompts: Sequence[str]) 
             merged(setting.adapter, setting.params),
         )
         for kind, file in zip(KINDS, files, strict=True):
-            write_gguf(file, model, setting.encoder, kind, "it")
+            write_gguf(file, model, setting.encoder, kind)
         del model
         both = [Side(partial(kind, setting), stack) for kind in (Ours, Plain)]
         yield _row("scoring, tokens/s", in_turn(both, "score", rows[:1], rows))

@@ -266,13 +266,14 @@ def main(steps: int, names: Sequence[str]) -> None:
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other
     params = ModelParams.load().model_copy(update={"threads": cores()})
     encoder = load_encoder(params)
-    found = training(steps, names, encoder, params)
     print("scoring, writing, loading", file=sys.stderr)
     sampling = SamplingParams.load().model_copy(update={"max_new_tokens": NEW_TOKENS})
     setting = Setting(base_dir(params), Path("models/tuned"), params, encoder, sampling)
     scored = [encoded for _, encoded in passages("test", encoder, SCORED)]
     prompts = [story.prompt for story, _ in passages("test", encoder, max(STREAMS))]
     inference = table(INFERENCE, list(compared(setting, scored, prompts)))
+    print(inference, file=sys.stderr)
+    found = training(steps, names, encoder, params)
     text = RESULTS.format(
         **found,
         inference=inference,
