@@ -123,7 +123,7 @@ def test_general_text_is_told_as_its_interval_allows(general, said):
         (BETTER, "Read the samples below"),
         (WORSE, "Tuning did harm: train for fewer steps"),
         (OPEN, "More stories or more steps may teach more"),
-        (FEW, "For an interval, hold out three groups or more: add stories"),
+        (FEW, "An interval needs three works held out, which thirty works or more give: add works."),
     ],
 )
 def test_the_advice_follows_from_what_was_found(found, said):

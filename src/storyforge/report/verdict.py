@@ -71,9 +71,7 @@ def advice(details: Row, kept_step: int) -> str:
     if too_strong(details):
         said = f"Tuning was too strong: {WEAKER}. "
     elif gain["low"] is None:
-        said = (
-            "For an interval, hold out three groups or more: add stories, or raise `preprocess.split.test`. "
-        )
+        said = "An interval needs three works held out, which thirty works or more give: add works. "
     elif gain["high"] < 0:
         said = f"Tuning did harm: {WEAKER}. "
     elif contains_zero(gain):
