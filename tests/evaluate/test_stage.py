@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +143,44 @@ def test_a_second_evaluation_writes_the_same_bytes(workspace):
     names = ["choices.jsonl", "details.json", "general.jsonl", "samples.jsonl", "stories.jsonl"]
     assert sorted(first) == names
     assert content() == first
+
+
+NOTED = """
+import os
+from pathlib import Path
+from storyforge.core import before_torch
+from storyforge.evaluate import answers, stage
+from storyforge.model.processes import launch_all
+def noted(module, name):
+    real = getattr(module, name)
+    def note(*arguments, **options):
+        Path(f"{name}-{os.environ['RANK']}").touch()
+        return real(*arguments, **options)
+    setattr(module, name, note)
+for module, name in ((stage, "story_nll"), (answers, "write"), (stage, "published_folder")):
+    noted(module, name)
+launch_all(stage.main)
+"""
+
+
+def test_two_processes_share_the_work_out_and_write_the_bytes_of_one(workspace, monkeypatch):
+    def content():
+        files = [*(here / "out").iterdir(), here / "metrics.json"]
+        return {path.name: path.read_bytes() for path in files}
+
+    here = workspace.folder
+    workspace(samples_per_prompt=20)  # two batches
+    alone = content()
+    shutil.rmtree(here / "out")
+    (here / "engine.yaml").write_text("gpus: 2")
+    (here / "noted.py").write_text(NOTED)
+    names = ("processed", "tuned", "prompts.yaml", "general.jsonl", "out", "metrics.json", "timing.json")
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "STORYFORGE_ALLOW_CPU": "1"}
+    subprocess.run([sys.executable, "noted.py", *names], cwd=here, env=env, check=True, timeout=300)
+    assert content() == alone
+    noted = {path.name for path in here.iterdir() if path.name[-2:] in ("-0", "-1")}
+    assert noted == {"story_nll-0", "story_nll-1", "write-0", "write-1", "published_folder-0"}
+    assert read_json(here / "timing.json")["tokens_per_second"] > 0
 
 
 def test_both_writers_answer_every_prompt_as_often_as_wanted_with_the_same_seeds(workspace):

@@ -8,7 +8,6 @@ Params  model, sampling, align, tracking
 What is compared with is the tuned writer, not the base: its NLLs are measured before the first step.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from storyforge.align.items import Material, of_pairs, of_revisions
 from storyforge.align.params import AlignParams
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, write_json
-from storyforge.core.launch import launch
+from storyforge.core.launch import first_process, launch
 from storyforge.core.records import Exchange, Pair
 from storyforge.model.encoding import Encoder
 from storyforge.model.loading import described, load_adapter, load_base, load_encoder, save_adapter
@@ -44,7 +43,7 @@ def main(
     """Returns the figures that vary between runs."""
     model_params, params, sampling = ModelParams.load(), AlignParams.load(), SamplingParams.load()
     if read_json(revised / "report.json").get("off"):
-        if int(os.environ.get("RANK", 0)) == 0:
+        if first_process():
             _publish_off(aligned, metrics, curve)
         return None
     sections = {"model": model_params, "align": params, "sampling": sampling}

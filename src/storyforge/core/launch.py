@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ def launch(main: Callable[..., dict[str, Any] | None]) -> None:
     A UserError ends the process with one line on stderr and status 1, Ctrl-C with status 130.
     """
     end_with_parent()
+    if not first_process():
+        sys.stdout = open(os.devnull, "w")  # it would say what the first one says
     warnings.simplefilter("ignore", FutureWarning)  # libraries talking to each other, not to our user
     sys.stdout.reconfigure(line_buffering=True)  # in a file, too, what is said stands before what went wrong
     *paths, timing = map(Path, sys.argv[1:])
     start = time.perf_counter()
-    try:
+    with answering():
         figures = main(*paths) or {}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         figures |= {
@@ -38,12 +40,31 @@ def launch(main: Callable[..., dict[str, Any] | None]) -> None:
             "peak_memory_mib": peak // 1024,
             "memory_limit_mib": memory_limit() >> 20,
         }
-        _write(timing, json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        if first_process():
+            _write(timing, json.dumps(figures, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """A UserError in it is one line on stderr and status 1, Ctrl-C status 130.
+
+    Of several processes each may meet the same mistake: they leave the line to who started them.
+    """
+    try:
+        yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if told := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            Path(told).write_text(json.dumps({"message": str(error), "timestamp": int(time.time())}))
+        else:
+            print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def first_process() -> bool:
+    """Whether this is the first of several processes that make one run, or the only one: it alone writes."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def memory_limit(root: Path = Path("/")) -> int:
@@ -76,10 +97,11 @@ def memory_cgroups(root: Path = Path("/")) -> Iterator[Path]:
 def end_with_parent() -> None:
     """In a DVC stage on Linux: SIGTERM when the parent dies, so that kill -9 of `dvc repro` leaves no writer.
 
-    That signal ends a stage as SIGKILL would, except while it trains: then it first saves a checkpoint. What
-    is started by hand may outlive its shell. Elsewhere the lock of the work directory keeps two runs apart.
+    The same in each process that torchrun started. That signal ends a stage as SIGKILL would, except while
+    it trains: then it first saves a checkpoint. What is started by hand may outlive its shell. Elsewhere the
+    lock of the work directory keeps two runs apart.
     """
-    if sys.platform == "linux" and "DVC_STAGE" in os.environ:
+    if sys.platform == "linux" and os.environ.keys() & {"DVC_STAGE", "TORCHELASTIC_RUN_ID"}:
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
         if os.getppid() != PARENT:  # it died before it could be watched
             raise SystemExit(128 + signal.SIGTERM)

@@ -6,7 +6,8 @@ Writes  data/evaluated: details.json (all measures with their intervals), and a 
         metrics/evaluate.json: the few figures that `dvc exp show` and `dvc metrics diff` compare
 Params  model, sampling, evaluate, tracking
 
-The base is loaded once and the adapter switched off and on, so both writers read the same tokens.
+The base is loaded once and the adapter switched off and on, so both writers read the same tokens. Several
+processes share the batches out; the first of them gathers what they found, and alone writes.
 """
 
 import time
@@ -20,13 +21,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from storyforge.core import before_torch as before_torch
-from storyforge.core.choice import rank, sample_seed
+from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_jsonl, write_json, write_jsonl
-from storyforge.core.launch import launch
+from storyforge.core.launch import first_process
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Exchange, Prompt, read_prompts
 from storyforge.core.tracking import tracked
+from storyforge.evaluate.answers import answers, requests
 from storyforge.evaluate.losses import WRITERS, Scored, comparison
 from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_use, under_prompts
 from storyforge.evaluate.prompts import PromptsParams, fitting_prompts
@@ -37,7 +39,8 @@ from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 from storyforge.model.memory import halving
-from storyforge.sampling.generate import SamplingParams, Written, fitting, write
+from storyforge.model.processes import launch_all, own, together
+from storyforge.sampling.generate import SamplingParams, fitting
 
 MOST_GROUPS = 100  # plays and books are listed in details.json, thousands of prompts are not
 MOST_CORPUS = 1000  # held-out texts that writing is compared with
@@ -92,25 +95,25 @@ def evaluate(
     }
     parts["prompts"] = under_other_prompts(encoder, parts["stories"], stories, exchanges, params)
     asked = requests(prompts, sampling.seed, params.samples_per_prompt)
-    texts, seeds = [row["prompt"] for row in asked], [row["seed"] for row in asked]
-    for text in texts:  # now: they are answered after the losses, which take most of the time
-        fitting(tuned, encoder.prompt(text), sampling)
+    for row in asked:  # now: they are answered after the losses, which take most of the time
+        fitting(tuned, encoder.prompt(row["prompt"]), sampling)
 
-    def of_writer(name: str) -> tuple[dict[str, dict[str, float]], list[Written]]:
+    def of_writer(name: str) -> dict[str, dict[Any, Any]]:
         nlls = {
             part: losses(tuned, rows, params.batch_tokens, f"{name}, {part}") for part, rows in parts.items()
         }
-        return nlls, write(tuned, encoder, texts, sampling, seeds=seeds)
+        return nlls | {"texts": answers(tuned, encoder, asked, sampling)}
 
     with tuned.disable_adapter():
-        base_nlls, base_texts = of_writer("base")
-    tuned_nlls, tuned_texts = of_writer("tuned")
+        before = of_writer("base")
+    # At the end: a process waits for the others once.
+    before, after = map(together, (before, of_writer("tuned")))
     return Evaluation(
-        *(scored(parts[part], base_nlls[part], tuned_nlls[part]) for part in ("stories", "general")),
-        choices(parts["prompts"], base_nlls["prompts"], tuned_nlls["prompts"]),
+        *(scored(parts[part], before[part], after[part]) for part in ("stories", "general")),
+        choices(parts["prompts"], before["prompts"], after["prompts"]),
         [
-            row | {"base": asdict(base), "tuned": asdict(other)}
-            for row, base, other in zip(asked, base_texts, tuned_texts, strict=True)
+            row | {"base": asdict(before["texts"][place]), "tuned": asdict(after["texts"][place])}
+            for place, row in enumerate(asked)
         ],
     )
 
@@ -121,9 +124,10 @@ def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchan
 
 
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:
-    """Id → NLL of its reply, in nats. Other batches change it by rounding only."""
+    """Id → NLL of its reply, in nats, of this process's batches. Other batches change it by rounding only."""
     found: dict[str, float] = {}
-    for cut in tqdm(micro_batches(rows, max_tokens), desc=name, unit="batch", disable=None):
+    cuts, silent = own(micro_batches(rows, max_tokens)), None if first_process() else True
+    for cut in tqdm(cuts, desc=name, unit="batch", disable=silent):
         nlls = halving(cut, lambda part: story_nll(model, part))
         found |= zip((row.id for row in cut), nlls, strict=True)
     return found
@@ -142,15 +146,6 @@ def under_other_prompts(
         others = distractors(story, exchanges, use.distractors, params.seed)
         found += under_prompts(encoder, row, [story.prompt, *others], use.reply_tokens)
     return found
-
-
-def requests(prompts: Sequence[Prompt], seed: int, each: int) -> list[dict[str, Any]]:
-    """Every prompt `each` times. Its seeds do not depend on other prompts or on `each`."""
-    return [
-        {**asdict(prompt), "sample": number, "seed": sample_seed(prompt.id, number, seed)}
-        for prompt in prompts
-        for number in range(each)
-    ]
 
 
 def scored(rows: Sequence[Encoded], base: Mapping[str, float], tuned: Mapping[str, float]) -> list[Scored]:
@@ -230,14 +225,15 @@ def metrics(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(
     processed: Path, adapter: Path, prompts: Path, general: Path, evaluated: Path, report: Path
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """Returns the figures that vary between runs."""
     model_params, params, sampling = ModelParams.load(), EvaluateParams.load(), SamplingParams.load()
     requested = read_prompts(prompts)
     exchanges = list(read_jsonl(processed / "test.jsonl", Exchange))  # none where there are one or two works
     begin = time.perf_counter()
     encoder = load_encoder(model_params)
     tuned = load_adapter(load_base(model_params), adapter, model_params)
-    with accelerator(model_params).autocast():
+    with (process := accelerator(model_params)).autocast():
         found = evaluate(
             tuned,
             encoder,
@@ -247,6 +243,8 @@ def main(
             params=params,
             sampling=sampling,
         )
+    if not process.is_main_process:
+        return None
     seconds = time.perf_counter() - begin
     written = writing(found.samples, exchanges, read_jsonl(processed / "train.jsonl", Exchange), params)
     details = measured(found, written)
@@ -272,4 +270,4 @@ def _general(path: Path) -> list[Exchange]:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_all(main)

@@ -65,6 +65,7 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
         # By these torch and oneDNN choose their own kernels.
         processor = " ".join([torch.backends.cpu.get_cpu_capability(), *_bf16_units()])
         fused = kernels.identity() if (here.type, kind) == ("cpu", "bf16") else None
+    several = int(os.environ.get("WORLD_SIZE", 1))
     return {
         "device": here.type,
         "processor": processor,
@@ -72,6 +73,8 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
         "kernels": fused,
         "threads": params.threads or processors(),
         "torch": torch.__version__,
+        # They add their gradients up in an order of their own.
+        **({"processes": several} if several > 1 else {}),
     }
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, sync, sync_folder
+from storyforge.core.launch import first_process
 from storyforge.core.text import printable
 from storyforge.train.keys import hashes
 
@@ -39,7 +40,7 @@ def work_directory(key: str) -> Iterator[Path]:
     """
     root = _root()
     work = root / key
-    if int(os.environ.get("RANK", 0)):
+    if not first_process():
         yield work
         return
     try:

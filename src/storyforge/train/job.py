@@ -1,6 +1,5 @@
 """What a stage that trains does around its loop: the key of the run, its work directory, what it says."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +73,6 @@ def job(
     written, begin = observed(), time.perf_counter()
     parts = run_parts(model_params, params=choices, files=written)
     machine = parts["machine"]
-    parts["processes"] = int(os.environ.get("WORLD_SIZE", 1))
     key = run_key(**parts)
     _refuse_slower(parts)
     with work_directory(key) as work:

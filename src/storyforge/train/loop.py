@@ -13,6 +13,7 @@ from peft import PeftModel
 from tqdm import tqdm
 
 from storyforge.core.errors import UserError
+from storyforge.core.launch import first_process
 from storyforge.model.cuda import repeatable
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Item, longest
@@ -64,7 +65,7 @@ def train(
         Budget(work, params, _widest(plan, val)) as budget,
         _stop_signals() as stopped,
         repeatable(),
-        tqdm(total=len(plan), unit="step", disable=None) as bar,
+        tqdm(total=len(plan), unit="step", disable=None if first_process() else True) as bar,
     ):
         while True:
             try:

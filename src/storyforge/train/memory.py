@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_json
-from storyforge.core.launch import memory_cgroups
+from storyforge.core.launch import first_process, memory_cgroups
 from storyforge.train.checkpoints import newest
 from storyforge.train.schedule import LoopParams
 
@@ -44,7 +44,7 @@ class Budget:
         return self.note["micro_batch_tokens"]
 
     def __enter__(self) -> "Budget":
-        if int(os.environ.get("RANK", 0)):
+        if not first_process():
             return self
         # A killed process cannot say so: it left `running_since` in the note, with the kernel's counts then.
         # The first count that both processes had. After a restart `now` is the smaller one: no kill.
@@ -67,7 +67,7 @@ class Budget:
 
     def __exit__(self, *_) -> None:
         self.note["running_since"] = None
-        if int(os.environ.get("RANK", 0)) == 0:
+        if first_process():
             with suppress(OSError, UserError):  # on a full disk the reason is reported by who found it
                 write_json(self.work / NOTE, self.note)
 

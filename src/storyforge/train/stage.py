@@ -13,11 +13,11 @@ from typing import Any
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_jsonl, write_json
-from storyforge.core.launch import launch
 from storyforge.core.records import Exchange
 from storyforge.model.encoding import Encoded, Encoder, singly
 from storyforge.model.loading import attach, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
+from storyforge.model.processes import launch_all
 from storyforge.train.checkpoints import discard
 from storyforge.train.job import foretelling, job, lengths, ready, write_tsv
 from storyforge.train.loop import train
@@ -111,4 +111,4 @@ def report(run: Run, rows: Sequence[Encoded], measured: int) -> tuple[dict[str, 
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch_all(main)
