@@ -3,6 +3,7 @@
 import copy
 import gc
 import shutil
+import weakref
 from functools import cache
 
 import pytest
@@ -163,6 +164,20 @@ def test_rows_that_stay_go_on_as_if_the_others_had_never_been(model, encoded):
         scores = together.send((token.expand(len(stay)), torch.tensor(stay)))
         (expected,) = alone.send((token, torch.tensor([0])))
         torch.testing.assert_close(scores[stay.index(1) if 1 in stay else 0], expected, rtol=2e-2, atol=0.05)
+
+
+def test_a_step_holds_what_its_kernels_point_to(model, encoded):
+    """The next forward pass takes the adapters over anew, and lets go of the tensors that it had made."""
+    writing = logits(fused(model), [encoded[0].ids], room=3)
+    next(writing)
+    writing.send((torch.tensor([7]), torch.tensor([0])))
+    held = weakref.ref(fused(model).layers[0].qkv.b_t[0])
+    fused(model).token_nll(encoded[:1])
+    gc.collect()
+    assert held() is not None
+    writing.close()
+    gc.collect()
+    assert held() is None
 
 
 def test_prompts_that_are_read_in_parts_and_once_for_all_rows_that_have_them(model, encoded, monkeypatch):

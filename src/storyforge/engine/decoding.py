@@ -120,7 +120,7 @@ class _Thin:
         if part and part.active:
             low, parts = part.a_t.new_empty(rows, part.rank), part.parts()
             self.makes, self.uses = (part.a_t, low, part.rank), (low, parts, len(parts), part.rank)
-            self.kept = part.b_t  # `parts` has their addresses
+            self.b_t = part.b_t  # whose addresses `parts` has
 
 
 class _Step:
@@ -137,6 +137,7 @@ class _Step:
         sizes = (width, width, groups * shared * head, inner)
         self.h, x, mixed, activation = (self.embedding.new_empty(rows, size) for size in sizes)
         thin = [[_Thin(part, rows) for part in layer] for layer in model.layers] + [[_Thin(None, rows)]]
+        self.thin = thin  # the kernels have addresses of what it holds
 
         def norm(added: _Thin, weight: Tensor, following: _Thin) -> Callable[[Tensor | None], None]:
             outputs = (self.h, weight, x, *following.makes)
