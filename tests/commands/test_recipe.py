@@ -154,7 +154,9 @@ def test_make_copies_a_recipe_without_an_installation_and_asks_for_one_with_a_ba
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
 
     def make(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["make", "recipe", *words], cwd=tmp_path, capture_output=True, text=True)
+        # `make test` runs this test: a make within another names the folder that it enters.
+        command = ["make", "--no-print-directory", "recipe", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     assert make("NAME=my-stories").returncode == 0 and not (tmp_path / ".venv").exists()
     recipe = (ROOT / "recipes/my-stories.yaml").read_bytes()
