@@ -12,6 +12,22 @@ PARAMETER stop "<|endoftext|>"
 '''
 
 
+LOOP = {  # what params.yaml says of a small run, in training and in aligning
+    "seed": 3,
+    "epochs": 2,
+    "max_steps": None,
+    "batch_stories": 3,
+    "max_tokens": 200,
+    "warmup_share": 0.1,
+    "weight_decay": 0.0,
+    "max_gradient_norm": 1.0,
+    "gradient_checkpointing": False,
+    "validate_every": 2,
+    "validation_stories": None,
+    "patience": None,
+}
+
+
 def tokenizer(chats: Iterable, splitter=None, learned: Iterable[str] = (), **special: str | None):
     """Every byte is a token, then a few learned merges, then the control tokens of the chat formats."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -1,27 +1,17 @@
 """Pairs to be aligned on, and a folder where the stage runs from a tuned writer that says something."""
 
 import pytest
+from tiny import LOOP
 
 from storyforge.core.files import write_json, write_jsonl
 from storyforge.core.records import Exchange, Pair
 
 ALIGN = {
+    **LOOP,
     "objective": {"kind": "dpo", "beta": 0.1, "nll": 0.0},
-    "seed": 3,
-    "epochs": 2,
-    "max_steps": None,
-    "batch_stories": 3,
-    "max_tokens": 200,
     "micro_batch_tokens": 400,
     "learning_rate": 0.002,
     "schedule": "linear",
-    "warmup_share": 0.1,
-    "weight_decay": 0.0,
-    "max_gradient_norm": 1.0,
-    "gradient_checkpointing": False,
-    "validate_every": 2,
-    "validation_stories": None,
-    "patience": None,
     "checkpoint_every": 1,
     "guards": {"max_loss_rise": 9, "max_chosen_fall": 9, "max_end_rise": 9, "min_distinct_2": 0.0},
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from tiny import LOOP
 
 from storyforge.core.files import write_jsonl
 from storyforge.core.records import Exchange
@@ -27,21 +28,10 @@ MODEL = {
     "threads": 1,
 }
 TRAIN = {
-    "seed": 3,
-    "epochs": 2,
-    "max_steps": None,
-    "batch_stories": 3,
-    "max_tokens": 200,
+    **LOOP,
     "micro_batch_tokens": 150,
     "learning_rate": 0.01,
     "schedule": "cosine",
-    "warmup_share": 0.1,
-    "weight_decay": 0.0,
-    "max_gradient_norm": 1.0,
-    "gradient_checkpointing": False,
-    "validate_every": 2,
-    "validation_stories": None,
-    "patience": None,
     "checkpoint_every": 2,
     "lora": {"r": 4, "alpha": 8, "dropout": 0.1, "targets": "all-linear"},
 }

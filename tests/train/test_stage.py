@@ -11,6 +11,7 @@ import torch
 from hub import Hub, isolate
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
+from tiny import LOOP
 from wandb_runs import offline_runs
 
 from storyforge.core.errors import UserError
@@ -21,21 +22,10 @@ from storyforge.model import device, loading
 from storyforge.train import job, keys, stage, step
 
 TRAIN = {
-    "seed": 3,
-    "epochs": 2,
-    "max_steps": None,
-    "batch_stories": 3,
-    "max_tokens": 200,
+    **LOOP,
     "micro_batch_tokens": 300,
     "learning_rate": 0.01,
     "schedule": "cosine",
-    "warmup_share": 0.1,
-    "weight_decay": 0.0,
-    "max_gradient_norm": 1.0,
-    "gradient_checkpointing": False,
-    "validate_every": 2,
-    "validation_stories": None,
-    "patience": None,
     "checkpoint_every": 1,
     "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"},
 }
