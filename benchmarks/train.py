@@ -44,9 +44,10 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published, read_jsonl
 from storyforge.core.records import Exchange
 from storyforge.evaluate.stage import losses
+from storyforge.model.bases import base_dir
 from storyforge.model.device import DTYPES, accelerator, precision
 from storyforge.model.encoding import Encoded, Encoder
-from storyforge.model.loading import ModelParams, base_dir, load_base, load_encoder
+from storyforge.model.loading import ModelParams, load_base, load_encoder
 from storyforge.sampling.generate import SamplingParams
 from storyforge.train.params import TrainParams
 from storyforge.train.schedule import batches

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from storyforge.align import guards, stage
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_json, write_jsonl
-from storyforge.model import loading
+from storyforge.model import bases, loading
 from storyforge.train import step
 
 
@@ -245,20 +245,21 @@ def test_supervised_training_without_revisions_names_the_key_that_makes_some(wor
 
 
 def test_weights_are_fetched_after_texts_and_guards_were_checked(workspace, monkeypatch):
-    asked, real = [], loading.base_dir
+    asked, real = [], bases.base_dir
 
-    def base_dir(params, files=loading.FILES):
+    def base_dir(params, files=bases.FILES):
         asked.append(files)
         return real(params, files)
 
     def tuned_model(*_):
         raise UserError("now they are needed")
 
-    monkeypatch.setattr(loading, "base_dir", base_dir)
+    for module in (bases, loading):
+        monkeypatch.setattr(module, "base_dir", base_dir)
     monkeypatch.setattr(stage, "tuned_model", tuned_model)
     with pytest.raises(UserError, match="now they are needed"):
         workspace()
-    assert set(asked) == {loading.DESCRIPTION}
+    assert set(asked) == {bases.DESCRIPTION}
 
 
 def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, remarking, capsys):

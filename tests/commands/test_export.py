@@ -164,10 +164,10 @@ def test_an_adapter_whose_rows_lost_their_order_is_refused(adapter, clone, story
 
 
 def test_another_family_is_refused_before_anything_is_read(adapter, clone, storyforge, monkeypatch):
-    from storyforge.model import loading
+    from storyforge.model import bases, loading
 
     strange = SimpleNamespace(model_type="mamba")
-    monkeypatch.setattr(loading, "described", lambda params: strange)
+    monkeypatch.setattr(bases, "described", lambda params: strange)
     monkeypatch.setattr(loading, "load_base", None)
     said = storyforge("export", "--type", "lora", status=1).stderr
     assert said.startswith("error: GGUF is written of ") and "not of mamba: use --type none" in said

@@ -19,9 +19,10 @@ from storyforge.engine.attention import Heads, Laid, attend
 from storyforge.engine.decoding import _Past, logits
 from storyforge.engine.linear import expand, paired, project
 from storyforge.engine.llama import Tape, fused
+from storyforge.model.bases import described
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
-from storyforge.model.loading import ModelParams, attach, described, load_base, load_encoder
+from storyforge.model.loading import ModelParams, attach, load_base, load_encoder
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler with OpenMP here")
 FAMILIES = {

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
+from storyforge.model.bases import base_config
 from storyforge.model.likelihood import story_nll
-from storyforge.model.loading import base_config, load_adapter, load_base, load_encoder
+from storyforge.model.loading import load_adapter, load_base, load_encoder
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 KINDS = {

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from storyforge.core.assets import Origin
 from storyforge.core.errors import UserError
-from storyforge.model import loading
+from storyforge.model import bases, loading
 from storyforge.model.device import require_machine
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import (
@@ -250,7 +250,7 @@ def assert_converted(path, folder, heads, kv_heads):
 def test_a_converted_gguf_holds_exactly_the_files_dequantised_values(tmp_path):
     letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
     write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
-    loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
+    bases._convert(tmp_path / "m.gguf", tmp_path / "converted")
     assert_converted(tmp_path / "m.gguf", tmp_path / "converted", heads=4, kv_heads=2)
 
 
@@ -258,7 +258,7 @@ def test_loading_and_converting_draw_no_progress_bar(tmp_path, model_params, cap
     letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
     write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
     capfd.readouterr()
-    loading._convert(tmp_path / "m.gguf", tmp_path / "converted")
+    bases._convert(tmp_path / "m.gguf", tmp_path / "converted")
     load_base(model_params)
     assert capfd.readouterr().err == ""
 
@@ -268,7 +268,7 @@ def from_gguf(tmp_path, monkeypatch, model_params):
     """Params whose base is a GGUF file of a package, and a cache of its own."""
     letters = [chr(c) for c in range(33, 127)] + ["Ġ", "Ċ", "ab"]
     write_gguf(tmp_path / "m.gguf", ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *letters])
-    monkeypatch.setattr(loading, "member_path", lambda origin, sha256: tmp_path / "m.gguf")
+    monkeypatch.setattr(bases, "member_path", lambda origin, sha256: tmp_path / "m.gguf")
     monkeypatch.setenv("STORYFORGE_CACHE", str(tmp_path / "cache"))
     return model_params.model_copy(update={"origin": Origin.parse("package:m==1:m.gguf"), "sha256": "0" * 64})
 
@@ -281,7 +281,7 @@ def test_a_failed_conversion_leaves_nothing(from_gguf, tmp_path, monkeypatch):
 
     monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
     with pytest.raises(UserError, match="No space left on device"):
-        loading.base_dir(from_gguf)
+        bases.base_dir(from_gguf)
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.suffix == ".safetensors"] == []
 
 
@@ -289,14 +289,14 @@ def test_a_base_whose_conversion_was_killed_is_converted_from_the_start(from_ggu
     part = tmp_path / "cache" / "parts" / f"converted--{'0' * 16}-m"
     part.mkdir(parents=True)
     (part / "model-00001-of-00002.safetensors").write_bytes(b"half")
-    folder = loading.base_dir(from_gguf)
+    folder = bases.base_dir(from_gguf)
     assert not (folder / "model-00001-of-00002.safetensors").exists()
     assert_converted(tmp_path / "m.gguf", folder, heads=4, kv_heads=2)
 
 
 @pytest.mark.parametrize("damage", ["flipped bit", "missing file", "strange file"])
 def test_a_damaged_conversion_is_noticed_at_use_and_made_again(from_gguf, tmp_path, damage, monkeypatch):
-    folder = loading.base_dir(from_gguf)
+    folder = bases.base_dir(from_gguf)
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     weights = folder / "model.safetensors"
     weights.chmod(0o644)
@@ -306,19 +306,19 @@ def test_a_damaged_conversion_is_noticed_at_use_and_made_again(from_gguf, tmp_pa
         weights.unlink()
     else:
         (folder / "chat_template.jinja").write_text("{{ 1 }}")
-    assert loading.base_dir(from_gguf) == folder
+    assert bases.base_dir(from_gguf) == folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
     assert folder.with_name(f"{folder.name}.broken").is_dir()
-    monkeypatch.setattr(loading, "_convert", None)
-    assert loading.base_dir(from_gguf) == folder
+    monkeypatch.setattr(bases, "_convert", None)
+    assert bases.base_dir(from_gguf) == folder
 
 
 @pytest.mark.slow
 def test_the_default_base_is_converted_exactly_and_speaks_its_own_format():
     """On the real model of params.yaml, from the cache that `make repro` filled."""
     params = loading.ModelParams.load(Path(__file__).parents[2] / "params.yaml")
-    folder = loading.base_dir(params)
-    assert_converted(loading.member_path(params.origin, params.sha256), folder, heads=9, kv_heads=3)
+    folder = bases.base_dir(params)
+    assert_converted(bases.member_path(params.origin, params.sha256), folder, heads=9, kv_heads=3)
     encoder = load_encoder(params)
     messages = [
         {"role": "system", "content": params.system},
@@ -332,5 +332,5 @@ def test_of_a_repository_only_the_weights_that_transformers_reads_are_fetched():
     """Mistral's hold all of them a second time, under another name."""
     read = ("model.safetensors", "model-00001-of-00005.safetensors", "model.safetensors.index.json")
     other = ("consolidated.safetensors", "consolidated.00.safetensors", "adapter_model.safetensors")
-    fetched = [name for name in (*read, *other) if any(fnmatch(name, pattern) for pattern in loading.FILES)]
+    fetched = [name for name in (*read, *other) if any(fnmatch(name, pattern) for pattern in bases.FILES)]
     assert fetched == [*read]

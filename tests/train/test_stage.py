@@ -110,7 +110,7 @@ def test_what_is_left_out_of_the_models_own_chat_format_is_told(workspace, remar
 
 def test_a_recipe_for_a_gpu_does_not_start_on_a_cpu(workspace, monkeypatch, capsys):
     """Before anything is fetched or read."""
-    monkeypatch.setattr("storyforge.model.loading.content", lambda *_: pytest.fail("asked for the base"))
+    monkeypatch.setattr("storyforge.model.bases.content", lambda *_: pytest.fail("asked for the base"))
     monkeypatch.setattr("storyforge.model.device.device", lambda: torch.device("cpu"))
     with pytest.raises(UserError, match="model.precision = fp16 is for an NVIDIA GPU"):
         workspace(precision="fp16")

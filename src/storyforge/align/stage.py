@@ -20,8 +20,9 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, write_json
 from storyforge.core.launch import first_process, launch
 from storyforge.core.records import Exchange, Pair
+from storyforge.model.bases import described
 from storyforge.model.encoding import Encoder
-from storyforge.model.loading import described, load_adapter, load_base, load_encoder, save_adapter
+from storyforge.model.loading import load_adapter, load_base, load_encoder, save_adapter
 from storyforge.model.objectives import Objective, dpo, sft, simpo
 from storyforge.model.params import ModelParams
 from storyforge.sampling.generate import SamplingParams

@@ -76,7 +76,8 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
 
 def export(task: Task) -> "Reader":
     """Everything is made and measured beside its place; UserError leaves what was there before."""
-    from storyforge.model.loading import ModelParams, described, load_encoder
+    from storyforge.model.bases import described
+    from storyforge.model.loading import ModelParams, load_encoder
 
     params = ModelParams.load()
     if task.type != "none":

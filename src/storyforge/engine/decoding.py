@@ -8,7 +8,7 @@ from torch import Tensor
 
 from storyforge.engine.attention import BLOCK, Laid
 from storyforge.engine.kernels import call, prepared
-from storyforge.engine.linear import Adapted, product
+from storyforge.engine.linear import Adapted
 from storyforge.engine.llama import Fused, Tape
 
 # (rows that go on,) each: their next tokens, and which of the last rows they were.
@@ -46,7 +46,7 @@ def logits(model: Fused, prompts: Sequence[Sequence[int]], room: int) -> Generat
 
 
 def _scores(model: Fused, x: Tensor) -> Tensor:
-    return product(x, model.head.weight, model.head.bias).float()
+    return model.head.weight.product(x, model.head.bias).float()
 
 
 def _parts(texts: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
@@ -165,5 +165,5 @@ class _Step:
         torch.index_select(self.embedding, 0, tokens, out=self.h)
         self.begin(None)
         for x, part, then in self.parts:
-            then(product(x, part.weight, part.bias))
+            then(part.weight.product(x, part.bias))
         return self.x

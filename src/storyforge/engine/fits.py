@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from storyforge.engine import kernels
-from storyforge.engine.linear import BF16, LANES
+from storyforge.engine.linear import BF16, LANES, bf16_units
 
 
 def _all_full(config: Any) -> bool:
@@ -29,6 +29,10 @@ KNOWN = (
     "peft.tuners.lora.layer",
     *(f"transformers.models.{family}." for family in FAMILIES),
 )
+EMULATED = (
+    "this processor has no bfloat16, and no kernels are known for this model or its adapter: "
+    "model.precision: fp32 is some times faster"
+)
 
 
 def causal(model):
@@ -36,31 +40,44 @@ def causal(model):
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def knows(config: Any) -> bool:
+    """Whether the model that a configuration describes has nothing that is not written out here."""
+    # 4-bit weights have no layout here.
+    if config.model_type not in FAMILIES or getattr(config, "quantization_config", None):
+        return False
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # What kernels.c has: SwiGLU, full attention, and heads that are whole vectors wide.
+    return (
+        config.hidden_act == "silu"
+        and config.attention_dropout == 0
+        and FAMILIES[config.model_type](config)
+        and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
+        and all(width % LANES == 0 for width in (config.hidden_size, config.intermediate_size, head))
+    )
+
+
 def fits(model, names: Set[str]) -> bool:
     """`names`: of all adapters on it."""
     base = causal(model)
     if not all(type(module).__module__.startswith(KNOWN) for module in base.modules()):
         return False
-    config, weight = base.config, base.get_input_embeddings().weight
-    if config.model_type not in FAMILIES or weight.device.type != "cpu" or weight.dtype != BF16:
+    weight = base.get_input_embeddings().weight
+    if weight.device.type != "cpu" or weight.dtype != BF16 or not knows(base.config):
         return False
-    # 4-bit weights have no layout here. Checkpointing is asked for where memory is short: tapes keep much.
-    if getattr(config, "quantization_config", None) or base.is_activation_checkpointing:
+    # Checkpointing is asked for where memory is short: tapes keep much.
+    if base.is_activation_checkpointing:
         return False
-    widths = (config.hidden_size, config.intermediate_size, base.model.layers[0].self_attn.head_dim)
-    # What kernels.c has written out: SwiGLU, full attention, and heads that are whole vectors wide.
-    usual = (
-        config.hidden_act == "silu"
-        and config.attention_dropout == 0
-        and FAMILIES[config.model_type](config)
-        and config.rope_parameters["rope_type"] in ("default", "linear", "llama3")  # whatever the length
-        and all(width % LANES == 0 for width in widths)
-    )
     # All seven matrices of every layer have every adapter, or none has: neighbours share a product.
     adapted = [module for module in base.modules() if hasattr(module, "lora_A")]
     known = all(_plain_lora(layer, names) for layer in adapted)
-    known = known and len(adapted) in (0, 7 * config.num_hidden_layers)
-    return usual and known and kernels.library() is not None
+    known = known and len(adapted) in (0, 7 * base.config.num_hidden_layers)
+    return known and kernels.library() is not None
+
+
+def emulated(model) -> bool:
+    """Whether transformers would compute in bfloat16 on a processor that has none."""
+    weight = causal(model).get_input_embeddings().weight
+    return weight.device.type == "cpu" and weight.dtype == BF16 and not bf16_units()
 
 
 def _plain_lora(layer, names: Set[str]) -> bool:

@@ -28,8 +28,20 @@ static inline bf16 down(float x) { /* to nearest, ties to even */
     return (bf16)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-/* bfloat16 comes in pairs, as the processor multiplies them: two neighbours of the summed dimension in a 32-bit lane. */
+/* A vector is as wide as a register, and SUMS of them are summed at once: more would not fit beside what is multiplied,
+ * fewer would wait for each other. Widths are whole numbers of 16. */
+#ifdef __AVX512F__
 #define LANES 16
+#define SUMS 16
+#else
+#ifdef __AVX2__
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define SUMS 8
+#endif
+/* bfloat16 comes in pairs, as processors multiply it: two neighbours of the summed dimension in a 32-bit lane. */
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef uint16_t half_vec __attribute__((vector_size(LANES * 2), aligned(2)));
 typedef uint32_t bits_vec __attribute__((vector_size(LANES * 4), aligned(4)));
@@ -183,7 +195,7 @@ static inline void turn_back(const float *x, bf16 *y, const float *cosine, const
 
 static inline __attribute__((always_inline)) void tile(const char *a, len a_row, len a_step, const uint32_t *b, len b_step,
                                                        len steps, float *c, len c_row, int vectors, int add) {
-    vec sum[4][4];
+    vec sum[4][SUMS / 4];
     for (int r = 0; r < 4; r++)
         for (int v = 0; v < vectors; v++) sum[r][v] = add ? *(vec *)(c + r * c_row + v * LANES) : (vec){0};
     for (len k = 0; k < steps; k++)
@@ -199,11 +211,11 @@ static inline __attribute__((always_inline)) void tile(const char *a, len a_row,
 static void multiply(const void *a, len a_row, len a_step, const uint32_t *b, len b_step, len steps, float *c, len rows,
                      len columns, int add) {
     for (len j = 0, vectors; j < columns; j += vectors * LANES) {
-        vectors = columns - j >= 4 * LANES ? 4 : columns - j >= 2 * LANES ? 2 : 1;
+        vectors = columns - j >= SUMS / 4 * LANES ? SUMS / 4 : columns - j >= 2 * LANES ? 2 : 1;
         for (len i = 0; i < rows; i += 4) {
             const char *from = (const char *)a + i * a_row;
             float *to = c + i * columns + j;
-            if (vectors == 4) tile(from, a_row, a_step, b + j, b_step, steps, to, columns, 4, add);
+            if (vectors == SUMS / 4) tile(from, a_row, a_step, b + j, b_step, steps, to, columns, SUMS / 4, add);
             else if (vectors == 2) tile(from, a_row, a_step, b + j, b_step, steps, to, columns, 2, add);
             else tile(from, a_row, a_step, b + j, b_step, steps, to, columns, 1, add);
         }
@@ -500,23 +512,84 @@ void cross_entropy(bf16 *logits, const len *targets, float *nll, len rows, len w
     }
 }
 
+/* Products with frozen weights, where the processor has no bfloat16 of its own and oneDNN none for it. */
+
+/* Some rows of x by SUMS / rows panels, one after another in w; `left`: columns that there are. */
+static inline __attribute__((always_inline)) void strip(const float *x, const uint32_t *w, const bf16 *bias, bf16 *y,
+                                                        len width, len columns, len left, const int rows) {
+    const int panels = SUMS / rows;
+    vec sum[SUMS];
+    for (int i = 0; i < SUMS; i++) sum[i] = (vec){0};
+    for (len k = 0; k < width; k += 2)
+        for (int p = 0; p < panels; p++) {
+            bits_vec both = *(const bits_vec *)(w + (p * width + k) / 2 * LANES);
+            vec even = (vec)(both << 16), odd = (vec)(both & 0xffff0000);
+            for (int r = 0; r < rows; r++) sum[r * panels + p] += x[r * width + k] * even;
+            for (int r = 0; r < rows; r++) sum[r * panels + p] += x[r * width + k + 1] * odd;
+        }
+    for (int r = 0; r < rows; r++) {
+        bf16 done[SUMS * LANES];
+        for (int p = 0; p < panels; p++) {
+            vec more = {0};
+            for (len i = 0; bias && i < LANES && p * LANES + i < left; i++) more[i] = up(bias[p * LANES + i]);
+            down_vec(sum[r * panels + p] + more, done + p * LANES);
+        }
+        memcpy(y + r * columns, done, (left < panels * LANES ? left : panels * LANES) * sizeof(bf16));
+    }
+}
+
+/* y = x w + bias (may be null): (rows, width), panels of columns, (columns,) -> (rows, columns). A panel is (half the
+ * width, lanes) pairs; the last ones are filled up with 0 to SUMS of them. An element is summed in one order, whatever rows are
+ * computed with it. */
+void product(const bf16 *x, const uint32_t *w, const bf16 *bias, bf16 *y, len rows, len width, len columns) {
+    len even = width + width % 2; /* numbers of a row, in pairs */
+    float *wide = malloc(rows * even * sizeof(float));
+#pragma omp parallel
+    {
+#pragma omp for
+        for (len row = 0; row < rows; row++) {
+            wide[(row + 1) * even - 1] = 0;
+            for (len i = 0; i < width; i++) wide[row * even + i] = up(x[row * width + i]);
+        }
+#pragma omp for schedule(dynamic)
+        for (len first = 0; first < columns; first += SUMS * LANES)
+            for (len row = 0, some; row < rows; row += some) {
+                some = rows - row;
+#define STRIPS(count)                                                                                    \
+    for (len j = first; j < columns && j < first + SUMS * LANES; j += SUMS / count * LANES)               \
+        strip(wide + row * even, w + j * even / 2, bias ? bias + j : 0, y + row * columns + j, even, columns, columns - j, \
+              some = count)
+                if (some >= SUMS) STRIPS(SUMS);
+                else if (some >= 8) STRIPS(8);
+                else if (some >= 4) STRIPS(4);
+                else if (some >= 2) STRIPS(2);
+                else STRIPS(1);
+#undef STRIPS
+            }
+    }
+    free(wide);
+}
+
+/* How wide a panel is, and to how many of them they are filled up. */
+len lanes(void) { return LANES; }
+len sums(void) { return SUMS; }
+
 /* LoRA's thin products: PyTorch's are made for wide ones. Ranks are padded to whole vectors. */
-#define ROWS 16
 
 /* low = factor * x m: (rows, width), (width / 2, rank) pairs -> (rows, rank). x and low have rows of their strides. */
 void project(const bf16 *x, len x_stride, const uint32_t *m, bf16 *low, len low_stride, len rows, len width, len rank,
              float factor) {
 #pragma omp parallel for
-    for (len row = 0; row < rows; row += ROWS) {
-        const bf16 *from[ROWS];
-        for (len j = 0; j < ROWS; j++) from[j] = x + (row + j < rows ? row + j : row) * x_stride;
+    for (len row = 0; row < rows; row += SUMS) {
+        const bf16 *from[SUMS];
+        for (len j = 0; j < SUMS; j++) from[j] = x + (row + j < rows ? row + j : row) * x_stride;
         for (len r = 0; r < rank; r += LANES) {
-            vec sum[ROWS] = {0};
+            vec sum[SUMS] = {0};
             for (len i = 0; i < width; i += 2) {
                 bits_vec column = *(const bits_vec *)(m + i / 2 * rank + r);
-                for (len j = 0; j < ROWS; j++) sum[j] = dot(sum[j], all(from[j] + i), column);
+                for (len j = 0; j < SUMS; j++) sum[j] = dot(sum[j], all(from[j] + i), column);
             }
-            for (len j = 0; j < ROWS && row + j < rows; j++) down_vec(factor * sum[j], low + (row + j) * low_stride + r);
+            for (len j = 0; j < SUMS && row + j < rows; j++) down_vec(factor * sum[j], low + (row + j) * low_stride + r);
         }
     }
 }
@@ -524,8 +597,8 @@ void project(const bf16 *x, len x_stride, const uint32_t *m, bf16 *low, len low_
 /* y += low m: (rows, rank), (rank / 2, width) pairs -> (rows, width). y and low have rows of their strides. */
 void expand(const bf16 *low, len low_stride, const uint32_t *m, bf16 *y, len y_stride, len rows, len width, len rank) {
 #pragma omp parallel for
-    for (len row = 0; row < rows; row += 2 * ROWS) {
-        len last = rows - row < 2 * ROWS ? rows : row + 2 * ROWS;
+    for (len row = 0; row < rows; row += 32) {
+        len last = rows - row < 32 ? rows : row + 32;
         for (len i = 0; i < width; i += LANES)
             for (len r = 0; r < rank; r += LANES) {
                 bits_vec weights[LANES / 2];

@@ -9,7 +9,44 @@ from torch import Tensor
 from storyforge.engine import kernels
 
 BF16 = torch.bfloat16
-LANES = 16  # of kernels.c: ranks are padded to whole vectors
+LANES = 16  # ranks are padded to whole vectors of kernels.c, on any processor
+
+
+@cache
+def bf16_units() -> tuple[str, ...]:
+    """What this processor multiplies bfloat16 with; empty where it has to be emulated."""
+    units = {
+        "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
+        "AMX": torch.cpu._is_amx_tile_supported(),
+    }
+    return tuple(name for name, there in units.items() if there)
+
+
+class Frozen:
+    """A weight that stays, (out, in), laid out once as its products want it.
+
+    Where the processor multiplies bfloat16, they are oneDNN's, which would otherwise arrange the weight anew
+    for each of them. Elsewhere oneDNN has none worth the name: they are `product` of kernels.c.
+    """
+
+    def __init__(self, weight: Tensor):
+        weight, self.columns = weight.detach(), len(weight)
+        if bf16_units():  # as oneDNN wants it for a thousand rows
+            self.laid = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 1024)
+            return
+        # (panels, in / 2, columns of a panel, 2), filled up with 0
+        lanes, sums = kernels.library().lanes(), kernels.library().sums()
+        more = (0, weight.shape[1] % 2, 0, -self.columns % (lanes * sums))
+        filled = torch.nn.functional.pad(weight, more)
+        self.laid = filled.unflatten(1, (-1, 2)).unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x Wᵀ + bias: (rows, in), (out,) -> (rows, out)."""
+        if bf16_units():
+            return torch.ops.mkldnn._linear_pointwise(x, self.laid, bias, "none", [], "")
+        y = x.new_empty(len(x), self.columns)
+        kernels.call("product", x, self.laid, bias, y, *x.shape, self.columns)
+        return y
 
 
 class Adapter:
@@ -57,12 +94,12 @@ class Adapted:
         return self.adapters[-1].ranks.stop if self.adapters else 0
 
     @cached_property
-    def weight(self) -> Tensor:
-        return packed(torch.cat([_frozen(layer).weight for layer in self.layers]))
+    def weight(self) -> Frozen:
+        return Frozen(torch.cat([_frozen(layer).weight for layer in self.layers]))
 
     @cached_property
-    def transposed(self) -> Tensor:
-        return packed(torch.cat([_frozen(layer).weight for layer in self.layers]).T.contiguous())
+    def transposed(self) -> Frozen:
+        return Frozen(torch.cat([_frozen(layer).weight for layer in self.layers]).T)
 
     @cached_property
     def bias(self) -> Tensor | None:
@@ -92,7 +129,7 @@ class Adapted:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """y, and the adapters' sxAᵀ, which the backward pass needs."""
-        y = product(x, self.weight, self.bias)
+        y = self.weight.product(x, self.bias)
         if not self.active:
             return y, None
         low = x.new_empty(len(x), self.rank)
@@ -103,7 +140,7 @@ class Adapted:
 
     def input_gradient(self, dy: Tensor) -> tuple[Tensor, Tensor]:
         """dx, and the adapters' sdyB, which their gradients need."""
-        dx, low = product(dy, self.transposed), dy.new_empty(len(dy), self.rank)
+        dx, low = self.transposed.product(dy), dy.new_empty(len(dy), self.rank)
         for one, b in zip(self.adapters, self.b, strict=True):
             project(dy[:, one.columns], b, low[:, one.ranks], one.scale)
         if self.adapters:
@@ -138,32 +175,6 @@ def outer(low: Tensor, x: Tensor, weight: Tensor, *, transpose: bool) -> None:
 def paired(factor: Tensor) -> Tensor:
     """(rows, columns) → (rows / 2, columns, 2): a pair is two neighbours of the dimension that is summed."""
     return factor.unflatten(0, (-1, 2)).transpose(1, 2).contiguous()
-
-
-def packed(weight: Tensor) -> Tensor:
-    """As oneDNN wants it for a thousand rows, which it would otherwise arrange anew for every product.
-
-    Where the processor has no bfloat16, oneDNN does not pack it: the plain weight then serves, slowly.
-    """
-    weight = weight.detach()
-    return torch.ops.mkldnn._reorder_linear_weight(weight, 1024) if _packs() else weight
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x Wᵀ + bias: (rows, in), (out, in), (out,) -> (rows, out)."""
-    if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return torch.nn.functional.linear(x, weight, bias)
-
-
-@cache
-def _packs() -> bool:
-    """torch tells whether it can only by trying."""
-    try:
-        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(LANES, LANES, dtype=BF16), 1024)
-    except RuntimeError:
-        return False
-    return True
 
 
 def _frozen(layer) -> Tensor:

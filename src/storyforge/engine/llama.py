@@ -1,10 +1,11 @@
 """A Llama or its like in bfloat16 on a CPU: the loss, and the adapter's gradients without autograd.
 
-Tokens of a micro-batch lie one after another, without padding. Products with frozen weights are PyTorch's,
-on weights laid out once for oneDNN; all else is `kernels.c`. Query, key and value are one product, gate and
+Tokens of a micro-batch lie one after another, without padding. Products with frozen weights are oneDNN's
+where the processor has bfloat16; all else is `kernels.c`. Query, key and value are one product, gate and
 up another.
 """
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from storyforge.engine.attention import (
     norm_heads,
     norm_heads_backward,
 )
-from storyforge.engine.fits import causal, fits
-from storyforge.engine.linear import Adapted, product
+from storyforge.engine.fits import EMULATED, causal, emulated, fits
+from storyforge.engine.linear import Adapted
 from storyforge.engine.rows import Row, by_story, spread, targets_of
 
 # By what a story's gradient is multiplied: a number for all, or one for each, once their NLLs are known.
@@ -40,6 +41,8 @@ def fused(model) -> "Fused | None":
     names = frozenset(model.peft_config if hasattr(model, "get_base_model") else ())
     if model not in _known or _known[model][0] != names:
         _known[model] = names, Fused(model) if fits(model, names) else None
+        if _known[model][1] is None and emulated(model):
+            print(EMULATED, file=sys.stderr)
     # Two at once would add up.
     return _known[model][1] if len(model.active_adapters if names else ()) < 2 else None
 
@@ -194,10 +197,10 @@ class Fused:
             part = slice(start, start + CHUNK)
             # A chunk's logits are read while they lie in the cache, and never all in memory.
             # (chunk, vocabulary); the kernel turns it into scale · (softmax − one-hot) in place.
-            logits = product(x[part], self.head.weight)
+            logits = self.head.weight.product(x[part])
             kernels.call("cross_entropy", logits, targets[part], nll[part], *logits.shape, scale)
             if weigh is not None:
-                dx[part] = product(logits, self.head.transposed)
+                dx[part] = self.head.transposed.product(logits)
         if weigh is None:
             return nll, None
         if callable(weigh):

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from storyforge.core.errors import UserError
+from storyforge.model.bases import quiet
 from storyforge.model.encoding import Encoder
-from storyforge.model.loading import quiet
 
 KINDS = {
     "f16": (Kind.F16, gguf.LlamaFileType.MOSTLY_F16),

@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from storyforge.core.files import read_json, write_json
 from storyforge.export.templates import jinja
+from storyforge.model.bases import base_config, quiet
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder, micro_batches
 from storyforge.model.foreign import readable
 from storyforge.model.likelihood import story_nll
-from storyforge.model.loading import ModelParams, base_config, load_adapter, quiet, stored_base
+from storyforge.model.loading import ModelParams, load_adapter, stored_base
 from storyforge.sampling.generate import SamplingParams, write
 
 GREEDY = SamplingParams(seed=0, max_new_tokens=40, temperature=0, top_p=1, min_p=0, repetition_penalty=1)

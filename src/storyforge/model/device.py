@@ -9,7 +9,10 @@ from accelerate import Accelerator
 from storyforge.core.errors import UserError
 from storyforge.core.workers import processors
 from storyforge.engine import kernels
+from storyforge.engine.fits import knows
+from storyforge.engine.linear import bf16_units
 from storyforge.model import cuda
+from storyforge.model.bases import described
 from storyforge.model.params import ModelParams
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -40,14 +43,20 @@ def require_machine(params: ModelParams) -> None:
 
 
 def precision(params: ModelParams) -> str:
-    """`auto` resolved: bf16 only where the machine computes in it, since emulation is many times slower."""
+    """`auto` resolved: bf16 only where the machine computes in it, since emulation is many times slower.
+
+    A CPU does if it has the instructions, or if the engine has kernels for the model, whose description is
+    then fetched: they sum in float32, and bfloat16 halves what they read.
+    """
     if params.precision != "auto":
         return params.precision
     if device().type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if device().type == "mps":
         return "bf16"
-    return "bf16" if _bf16_units() else "fp32"
+    plain = params.quantization == "none"
+    known = bool(bf16_units()) or (plain and knows(described(params)) and kernels.library() is not None)
+    return "bf16" if known else "fp32"
 
 
 def accelerator(params: ModelParams) -> Accelerator:
@@ -63,7 +72,7 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
         processor, fused = torch.cuda.get_device_name(), cuda.fused_kernels()
     else:
         # By these torch and oneDNN choose their own kernels.
-        processor = " ".join([torch.backends.cpu.get_cpu_capability(), *_bf16_units()])
+        processor = " ".join([torch.backends.cpu.get_cpu_capability(), *bf16_units()])
         fused = kernels.identity() if (here.type, kind) == ("cpu", "bf16") else None
     several = int(os.environ.get("WORLD_SIZE", 1))
     return {
@@ -76,12 +85,3 @@ def machine_class(params: ModelParams) -> dict[str, Any]:
         # They add their gradients up in an order of their own.
         **({"processes": several} if several > 1 else {}),
     }
-
-
-def _bf16_units() -> list[str]:
-    """What this CPU multiplies bfloat16 with; empty where it has to be emulated."""
-    units = {
-        "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
-        "AMX": torch.cpu._is_amx_tile_supported(),
-    }
-    return [name for name, there in units.items() if there]

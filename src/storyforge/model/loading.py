@@ -1,9 +1,7 @@
-"""The base model, its tokenizer and its LoRA adapter: find, load, attach, save."""
+"""The base model, its tokenizer and its LoRA adapter: load, attach, save."""
 
 import json
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,41 +14,29 @@ from peft import (
     set_peft_model_state_dict,
 )
 from safetensors.torch import save
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    modeling_gguf_pytorch_utils,
-)
-from transformers.utils import logging
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from storyforge.core.assets import content, member_path, snapshot
-from storyforge.core.cache import obtained, place
 from storyforge.core.errors import UserError
 from storyforge.core.files import published
 from storyforge.model import cuda
+from storyforge.model.bases import (
+    DESCRIPTION,
+    LOCAL,
+    base_config,
+    base_dir,
+    described,
+    differences,
+    quiet,
+)
 from storyforge.model.chat import FORMATS
 from storyforge.model.chat_template import ends, from_template
 from storyforge.model.device import DTYPES, device, precision, require_machine
 from storyforge.model.encoding import Encoder
-from storyforge.model.foreign import (
-    lora_config,
-    readable,
-    require_no_code,
-    require_same,
-    tensor_count,
-    tensors,
-)
+from storyforge.model.foreign import lora_config, readable, require_same, tensors
 from storyforge.model.heads import head
 from storyforge.model.params import LoraParams, ModelParams
 
-DESCRIPTION = ("config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
-FILES = ("model*.safetensors", "model.safetensors.index.json", *DESCRIPTION)  # what transformers reads
-
 STATED = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "bias"}  # what servers look for
-LOCAL = {"local_files_only": True, "trust_remote_code": False}  # what is missing is never asked of a hub
-modeling_gguf_pytorch_utils.tqdm = logging.tqdm  # its own progress bar does not obey `quiet`
 
 
 def load_encoder(params: ModelParams) -> Encoder:
@@ -68,25 +54,6 @@ def load_encoder(params: ModelParams) -> Encoder:
     return encoder
 
 
-def described(params: ModelParams) -> PretrainedConfig:
-    """The base's architecture as its configuration has it; no weights are read, nor fetched from a hub."""
-    folder = base_dir(params, DESCRIPTION)
-    with quiet(), readable(folder):
-        return AutoConfig.from_pretrained(folder, **LOCAL).get_text_config()
-
-
-def base_config(params: ModelParams) -> PretrainedConfig:
-    """The same, where the weights for it are stored; none is read."""
-    config, folder = described(params), base_dir(params)
-    with readable(folder):
-        if (layers := config.num_hidden_layers) > (stored := tensor_count(folder)):
-            # Said before they are all made.
-            raise UserError(
-                f"{folder / 'config.json'}: {layers:,} layers, where {stored:,} tensors are stored"
-            )
-    return config
-
-
 def stored_base(params: ModelParams, **options):
     """The model with the weights of its folder; UserError where one is missing, strange or not finite."""
     folder = base_dir(params)
@@ -97,7 +64,7 @@ def stored_base(params: ModelParams, **options):
                 pass
         options |= LOCAL | {"use_safetensors": True, "output_loading_info": True}
         model, loaded = AutoModelForCausalLM.from_pretrained(folder, **options)
-    require_same(folder, _differences(loaded))
+    require_same(folder, differences(loaded))
     return model
 
 
@@ -219,56 +186,3 @@ def load_adapter(model, adapter: Path, params: ModelParams, name: str = "default
         require_same(weights, differences)
         set_peft_model_state_dict(model, state, name)
     return model.eval()
-
-
-def base_dir(params: ModelParams, files: Sequence[str] = FILES) -> Path:
-    """A folder with the base as safetensors, fetched and converted on first use; of a hub's, these files."""
-    if params.origin.kind != "package":
-        wanted = files if params.origin.kind == "hub" else FILES  # a folder's sha256 is of all of them
-        folder = snapshot(params.origin, wanted, params.sha256).absolute()
-        require_no_code(folder)
-        return folder
-    gguf = member_path(params.origin, params.sha256)
-    return obtained(
-        place("converted", f"{params.sha256[:16]}-{gguf.stem}"), lambda part: _convert(gguf, part)
-    )
-
-
-def base_digest(params: ModelParams) -> str | None:
-    """A sha256 that stands for the bytes of the base."""
-    return params.sha256 if params.origin.kind == "package" else content(params.origin, FILES)
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """GGUF → float32 safetensors, exactly the file's dequantised values: 20 s once, then half a second."""
-    with quiet():
-        with readable(gguf):
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            options = {"dtype": torch.float32, "output_loading_info": True}
-            loaded, found = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **options)
-            config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        require_same(gguf, _differences(found))
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.load_state_dict(loaded.state_dict())
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
-def _differences(loaded: Mapping) -> dict[str, set]:
-    return {kind: loaded[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")}
-
-
-@contextmanager
-def quiet():
-    """transformers' progress bars and advice off: a stage prints what its user needs."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.set_verbosity(level)
-            if bars:
-                logging.enable_progress_bar()

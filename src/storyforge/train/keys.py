@@ -10,8 +10,8 @@ from typing import Any
 
 from storyforge.core.cache import digest
 from storyforge.core.files import dumps
+from storyforge.model.bases import base_digest
 from storyforge.model.device import machine_class
-from storyforge.model.loading import base_digest
 from storyforge.model.params import ModelParams
 
 PACKAGE = Path(__file__).resolve().parents[1]

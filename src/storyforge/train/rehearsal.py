@@ -13,10 +13,10 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 
 from storyforge.core.errors import UserError
+from storyforge.model.bases import base_config
 from storyforge.model.device import machine_class
 from storyforge.model.encoding import Encoded, micro_batches, singly
 from storyforge.model.likelihood import add_gradients
-from storyforge.model.loading import base_config
 from storyforge.model.memory import out_of_memory
 from storyforge.model.params import ModelParams
 from storyforge.train.checkpoints import newest
