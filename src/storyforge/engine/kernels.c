@@ -514,18 +514,22 @@ void cross_entropy(bf16 *logits, const len *targets, float *nll, len rows, len w
 
 /* Products with frozen weights, where the processor has no bfloat16 of its own and oneDNN none for it. */
 
-/* Some rows of x by SUMS / rows panels, one after another in w; `left`: columns that there are. */
+/* How many of the rows that are left are multiplied together. */
+static inline len together(len left) { return left >= SUMS ? SUMS : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
+/* x, (width, rows), by SUMS / rows panels, one after another in w; `left`: columns that there are. */
 static inline __attribute__((always_inline)) void strip(const float *x, const uint32_t *w, const bf16 *bias, bf16 *y,
                                                         len width, len columns, len left, const int rows) {
     const int panels = SUMS / rows;
+    const len panel = width / 2 * LANES;
     vec sum[SUMS];
     for (int i = 0; i < SUMS; i++) sum[i] = (vec){0};
-    for (len k = 0; k < width; k += 2)
+    for (const float *end = x + rows * width; x < end; x += 2 * rows, w += LANES)
         for (int p = 0; p < panels; p++) {
-            bits_vec both = *(const bits_vec *)(w + (p * width + k) / 2 * LANES);
+            bits_vec both = *(const bits_vec *)(w + p * panel);
             vec even = (vec)(both << 16), odd = (vec)(both & 0xffff0000);
-            for (int r = 0; r < rows; r++) sum[r * panels + p] += x[r * width + k] * even;
-            for (int r = 0; r < rows; r++) sum[r * panels + p] += x[r * width + k + 1] * odd;
+            for (int r = 0; r < rows; r++) sum[r * panels + p] += x[r] * even;
+            for (int r = 0; r < rows; r++) sum[r * panels + p] += x[rows + r] * odd;
         }
     for (int r = 0; r < rows; r++) {
         bf16 done[SUMS * LANES];
@@ -547,25 +551,33 @@ void product(const bf16 *x, const uint32_t *w, const bf16 *bias, bf16 *y, len ro
 #pragma omp parallel
     {
 #pragma omp for
-        for (len row = 0; row < rows; row++) {
-            wide[(row + 1) * even - 1] = 0;
-            for (len i = 0; i < width; i++) wide[row * even + i] = up(x[row * width + i]);
-        }
-#pragma omp for schedule(dynamic)
-        for (len first = 0; first < columns; first += SUMS * LANES)
-            for (len row = 0, some; row < rows; row += some) {
-                some = rows - row;
-#define STRIPS(count)                                                                                    \
-    for (len j = first; j < columns && j < first + SUMS * LANES; j += SUMS / count * LANES)               \
-        strip(wide + row * even, w + j * even / 2, bias ? bias + j : 0, y + row * columns + j, even, columns, columns - j, \
-              some = count)
-                if (some >= SUMS) STRIPS(SUMS);
-                else if (some >= 8) STRIPS(8);
-                else if (some >= 4) STRIPS(4);
-                else if (some >= 2) STRIPS(2);
-                else STRIPS(1);
-#undef STRIPS
+        for (len first = 0; first < rows; first += SUMS)
+            for (len row = first, some; row < rows && row < first + SUMS; row += some) {
+                some = together(rows - row);
+                float *to = wide + row * even;
+                for (len r = 0; r < some; r++)
+                    for (len i = 0; i < width; i++) to[i * some + r] = up(x[(row + r) * width + i]);
+                for (len r = width * some; r < even * some; r++) to[r] = 0;
             }
+#pragma omp for collapse(2) schedule(dynamic)
+        for (len first = 0; first < columns; first += SUMS * LANES)
+            for (len top = 0; top < rows; top += 16 * SUMS)
+                for (len row = top, some; row < rows && row < top + 16 * SUMS; row += some) {
+                    some = together(rows - row);
+#define STRIPS(count)                                                                                  \
+    case count:                                                                                        \
+        for (len j = first; j < columns && j < first + SUMS * LANES; j += SUMS / count * LANES)         \
+            strip(wide + row * even, w + j * even / 2, bias ? bias + j : 0, y + row * columns + j, even, \
+                  columns, columns - j, count);                                                        \
+        break;
+                    switch (some) {
+                        STRIPS(1) STRIPS(2) STRIPS(4) STRIPS(8)
+#if SUMS > 8
+                        STRIPS(SUMS)
+#endif
+                    }
+#undef STRIPS
+                }
     }
     free(wide);
 }
