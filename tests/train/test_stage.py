@@ -153,7 +153,7 @@ def test_a_processor_without_bfloat16_is_told_of_once(workspace, monkeypatch, ca
     for module in (device, loading):  # on any machine: a process has one precision
         monkeypatch.setattr(module, "precision", lambda params: "fp32")
     workspace(precision="auto")
-    assert capsys.readouterr().err.count("no bfloat16 in this processor: trains in float32") == lines
+    assert capsys.readouterr().err.count("kernels for this base: float32 with transformers") == lines
 
 
 def test_no_work_is_left_behind_after_success(workspace):

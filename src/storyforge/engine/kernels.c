@@ -586,7 +586,9 @@ void product(const bf16 *x, const uint32_t *w, const bf16 *bias, bf16 *y, len ro
 len lanes(void) { return LANES; }
 len sums(void) { return SUMS; }
 
-/* LoRA's thin products: PyTorch's are made for wide ones. Ranks are padded to whole vectors. */
+/* LoRA's thin products: PyTorch's are made for wide ones. Ranks are padded to whole blocks: what they add is rounded once
+ * a block. */
+#define RANKS 16
 
 /* low = factor * x m: (rows, width), (width / 2, rank) pairs -> (rows, rank). x and low have rows of their strides. */
 void project(const bf16 *x, len x_stride, const uint32_t *m, bf16 *low, len low_stride, len rows, len width, len rank,
@@ -612,13 +614,13 @@ void expand(const bf16 *low, len low_stride, const uint32_t *m, bf16 *y, len y_s
     for (len row = 0; row < rows; row += 32) {
         len last = rows - row < 32 ? rows : row + 32;
         for (len i = 0; i < width; i += LANES)
-            for (len r = 0; r < rank; r += LANES) {
-                bits_vec weights[LANES / 2];
-                for (len l = 0; l < LANES / 2; l++) weights[l] = *(const bits_vec *)(m + (r / 2 + l) * width + i);
+            for (len r = 0; r < rank; r += RANKS) {
+                bits_vec weights[RANKS / 2];
+                for (len l = 0; l < RANKS / 2; l++) weights[l] = *(const bits_vec *)(m + (r / 2 + l) * width + i);
                 for (len at = row; at < last; at++) {
                     vec even = (vec)(widen(y + at * y_stride + i) << 16), odd = {0};
                     const bf16 *factors = low + at * low_stride + r;
-                    for (len l = 0; l < LANES; l += 4) {
+                    for (len l = 0; l < RANKS; l += 4) {
                         even = dot(even, all(factors + l), weights[l / 2]);
                         odd = dot(odd, all(factors + l + 2), weights[l / 2 + 1]);
                     }
@@ -683,9 +685,9 @@ static void add_low(bf16 *y, const bf16 *low, const part *parts, len count) {
     for (const part *p = parts; p < parts + count; p++)
         for (len i = 0; i < p->columns; i += LANES) {
             bf16 *to = y + p->column + i;
-            for (len r = 0; r < p->ranks; r += LANES) {
+            for (len r = 0; r < p->ranks; r += RANKS) {
                 vec even = (vec)(widen(to) << 16), odd = {0};
-                for (len l = r; l < r + LANES; l += 4) {
+                for (len l = r; l < r + RANKS; l += 4) {
                     even = dot(even, all(low + p->first + l), *(const bits_vec *)(p->m + l / 2 * p->columns + i));
                     odd = dot(odd, all(low + p->first + l + 2), *(const bits_vec *)(p->m + (l / 2 + 1) * p->columns + i));
                 }

@@ -9,7 +9,7 @@ from torch import Tensor
 from storyforge.engine import kernels
 
 BF16 = torch.bfloat16
-LANES = 16  # ranks are padded to whole vectors of kernels.c, on any processor
+LANES = 16  # widths are whole numbers of it in kernels.c, and ranks are padded to it
 
 
 @cache

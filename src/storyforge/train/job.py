@@ -93,8 +93,8 @@ def _look_at_machine(model_params: ModelParams) -> None:
     """UserError where it cannot do what is asked for, before anything is fetched; a line where it is slow."""
     require_machine(model_params)
     if model_params.precision == "auto" and (device().type, precision(model_params)) == ("cpu", "fp32"):
-        remark = "no bfloat16 in this processor: trains in float32 with transformers, some times slower"
-        print(remark, file=sys.stderr)
+        lacking = "neither bfloat16 in this processor nor kernels for this base"
+        print(f"{lacking}: float32 with transformers, some times slower", file=sys.stderr)
 
 
 def _refuse_slower(parts: dict[str, Any]) -> None:
