@@ -19,6 +19,7 @@ from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.origins import Origin
 from storyforge.model import device, loading
+from storyforge.model.encoding import Encoder
 from storyforge.train import job, keys, stage, step
 
 TRAIN = {
@@ -173,6 +174,7 @@ def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypat
         "/step-00000006, with another params.train.learning_rate 0.01 → 0.02, params.train.seed 3 → 4"
     )
     assert "resumed from" not in said
+    monkeypatch.setattr(Encoder, "exchange", lambda *_, **__: pytest.fail("the tokens are there"))
     workspace()
     said = capsys.readouterr().out
     assert "resumed from step 6" in said and "starts anew" not in said
@@ -335,6 +337,7 @@ def test_no_training_stories_is_an_error_that_says_where_to_look(workspace):
         ),
         ({"learning_rate": math.inf}, "params.yaml: train.learning_rate = inf: .*finite"),
         ({"max_gradient_norm": math.inf}, "params.yaml: train.max_gradient_norm = inf: .*finite"),
+        ({"same_bits": "mostly"}, "params.yaml: train.same_bits = 'mostly': .*boolean"),
         ({"warmup_share": math.nan}, "params.yaml: train.warmup_share = nan: .*finite"),
     ],
 )

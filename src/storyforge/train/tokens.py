@@ -5,7 +5,7 @@ machine's byte order:
 
     NAME.tokens  int32: the tokens, row after row
     NAME.ids     UTF-8: the ids, row after row
-    NAME.rows    int64, four a row: where its tokens and its id end, its reply_start, whether it was shortened;
+    NAME.rows    int64, four a row: where its tokens and its id end, its reply_start, whether it is shortened;
                  the first four are 0
 """
 
