@@ -176,10 +176,6 @@ def test_one_process_goes_on_with_the_run_of_two_where_its_bits_need_not_be_the_
         assert "resumed from step 4" in said and not list(place.folder.glob("work/*"))
         assert machine["processes"] == {"1": 2, "5": 1}
     one = place.outputs()
-    assert (
-        one["train.json"] != two["train.json"]
-        or one["adapter_model.safetensors"] != two["adapter_model.safetensors"]
-    )
     for name in ("train.tsv", "val.tsv"):
         curves = [
             [line.split("\t")[:2] for line in found[name].decode().splitlines()[1:]] for found in (one, two)
