@@ -120,10 +120,12 @@ def save(work: Path, step: int, write: Callable[[Path], None]) -> None:
 def made_once(work: Path, name: str, write: Callable[[Path], None]) -> Path:
     """The directory `name` of `work` that `write` fills: once for all starts of a run, anew where damaged."""
     made = work / name
-    if not _valid(made):
-        if made.exists():
-            print(printable(f"{made} is damaged: made anew"), file=sys.stderr)
-        _publish(work, name, name, write)
+    there = made.exists()
+    if there and _valid(made):
+        return made
+    if there:
+        print(printable(f"{made} is damaged: made anew"), file=sys.stderr)
+    _publish(work, name, name, write)
     return made
 
 
