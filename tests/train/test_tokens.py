@@ -24,9 +24,11 @@ def stored(tmp_path, exchanges, encoder):
     write_jsonl(files[1], [])
     work.mkdir()
     encode = partial(encoder.exchange, max_tokens=100)  # some are cut
-    return SimpleNamespace(
-        work=work, run=partial(encoded_once, work, files), encode=encode, rows=list(map(encode, rows))
-    )
+
+    def run(encode, require_unchanged=lambda: None):
+        return encoded_once(work, files, encode, require_unchanged)
+
+    return SimpleNamespace(work=work, run=run, encode=encode, rows=list(map(encode, rows)))
 
 
 def fail(_):
@@ -59,6 +61,15 @@ def test_a_run_killed_while_it_encodes_leaves_nothing_that_would_be_used(stored)
         stored.run(lambda _: next(rows, None) or (_ for _ in ()).throw(KeyboardInterrupt))
     assert list(stored.work.iterdir()) == []
     assert len(stored.run(stored.encode)[0]) == 9
+
+
+def test_tokens_of_files_that_changed_meanwhile_are_not_kept(stored):
+    def changed():
+        raise UserError("changed")
+
+    with pytest.raises(UserError, match="changed"):
+        stored.run(stored.encode, changed)
+    assert list(stored.work.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["tokens", "ids", "rows"])

@@ -35,7 +35,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     with job("train", choices, files, model_params, same_bits=params.same_bits) as this:
         encoder = load_encoder(model_params)
         encode = partial(encoder.exchange, max_tokens=params.max_tokens)
-        stories, val = encoded_once(this.work, files, encode)
+        stories, val = encoded_once(this.work, files, encode, this.require_unchanged)
         if not stories:
             raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
         plan, measured = [singly(rows) for rows in batches(stories, params)], validated(val, params)

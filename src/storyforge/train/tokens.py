@@ -75,13 +75,22 @@ class Mapped:
 
 
 def encoded_once(
-    work: Path, files: Sequence[Path], encode: Callable[[Exchange], Encoded]
+    work: Path,
+    files: Sequence[Path],
+    encode: Callable[[Exchange], Encoded],
+    require_unchanged: Callable[[], None],
 ) -> list[list[Mapped]]:
     """The rows of each file. The first process encodes them if no start before did, the others wait for it.
 
-    UserError where they cannot be saved, where `encode` raises one, and where a process does not see `work`.
+    UserError where they cannot be saved, where a process does not see `work`, where `encode` raises one, and
+    where `require_unchanged` does: what was read meanwhile is then not what the key of the run says.
     """
-    first_alone(FOLDER, partial(made_once, work, FOLDER, partial(_write, files, encode)))
+
+    def write(folder: Path) -> None:
+        _write(files, encode, folder)
+        require_unchanged()
+
+    first_alone(FOLDER, partial(made_once, work, FOLDER, write))
     maps = [
         Map(*(_mapped(work / FOLDER / f"{file.stem}.{part}", kind) for part, kind in KINDS.items()))
         for file in files
