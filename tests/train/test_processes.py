@@ -144,11 +144,44 @@ def test_the_stage_starts_as_many_processes_as_engine_yaml_says_and_trains_what_
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_replaced_and_the_bytes_are_those_of_a_run_never_killed(whole, place):
-    status, said = place.run(place.hurt('rank == "1" and os.kill(os.getpid(), signal.SIGKILL)'))
+@pytest.mark.parametrize("words", [[], [*TORCHRUN, "--max-restarts=3"]], ids=["the stage", "torchrun"])
+def test_a_killed_process_is_replaced_and_the_bytes_are_those_of_a_run_never_killed(whole, place, words):
+    """By who started it."""
+    status, said = place.run(*words, place.hurt('rank == "1" and os.kill(os.getpid(), signal.SIGKILL)'))
     assert status == 0, said
     assert place.outputs() == whole[0]
-    assert "process 1 of 2 ended with SIGKILL: all begin again, at most 3 times more" in said
+    assert ("process 1 of 2 ended with SIGKILL: all begin again, at most 3 times more" in said) != bool(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same_bits", [False, True])
+def test_one_process_goes_on_with_the_run_of_two_where_its_bits_need_not_be_the_same(place, same_bits):
+    """Without dropout, whose noise is of the processes, it comes to what two come to, but for rounding."""
+    lora = TRAIN["lora"] | {"dropout": 0.0}
+    place.choose(train=TRAIN | {"lora": lora, "checkpoint_every": 100, "same_bits": same_bits})
+    assert place.run("-m", "storyforge.train.stage") == (0, "")
+    two = place.outputs()
+    stopped = place.run(place.hurt('rank == "1" and os.kill(os.getpid(), signal.SIGTERM)'))
+    assert stopped == (128 + signal.SIGTERM, "") and place.saved() == 4
+
+    (place.folder / "engine.yaml").write_text("gpus: 1\n")
+    process = place.start("-m", "storyforge.train.stage")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    machine = json.loads((place.folder / "timing.json").read_text())["machine"]
+    if same_bits:
+        assert "machine.processes 2 → absent" in said and "resumed" not in said
+        assert "processes" not in machine
+    else:
+        assert "resumed from step 4" in said and not list(place.folder.glob("work/*"))
+        assert machine["processes"] == {"1": 2, "5": 1}
+    one = place.outputs()
+    for name in ("train.tsv", "val.tsv"):
+        curves = [
+            [line.split("\t")[:2] for line in found[name].decode().splitlines()[1:]] for found in (one, two)
+        ]
+        for (step, loss), (other_step, other_loss) in zip(*curves, strict=True):
+            assert step == other_step and float(loss) == pytest.approx(float(other_loss), rel=1e-3)
 
 
 @pytest.mark.slow

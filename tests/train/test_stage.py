@@ -19,6 +19,7 @@ from storyforge.core.files import write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.origins import Origin
 from storyforge.model import device, loading
+from storyforge.model.encoding import Encoder
 from storyforge.train import job, keys, stage, step
 
 TRAIN = {
@@ -173,6 +174,7 @@ def test_a_crashed_run_is_resumed_but_never_by_other_params(workspace, monkeypat
         "/step-00000006, with another params.train.learning_rate 0.01 → 0.02, params.train.seed 3 → 4"
     )
     assert "resumed from" not in said
+    monkeypatch.setattr(Encoder, "exchange", lambda *_, **__: pytest.fail("the tokens are there"))
     workspace()
     said = capsys.readouterr().out
     assert "resumed from step 6" in said and "starts anew" not in said
@@ -261,6 +263,32 @@ def test_a_run_begun_with_the_kernels_does_not_start_over_without_them(workspace
     workspace(learning_rate=0.02)  # what was not begun with them runs without
 
 
+@pytest.mark.parametrize("same_bits", [False, True])
+def test_another_number_of_processes_is_another_run_unless_its_bits_may_differ(
+    workspace, monkeypatch, capsys, same_bits
+):
+    """Told of two processes, where there is one: how many there really are stands in the checkpoint."""
+
+    def processes(**told):
+        machine = {"device": "cpu", "kernels": None, "threads": 1}
+        monkeypatch.setattr(keys, "machine_class", lambda _: machine | told)
+
+    processes(processes=2)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(stage, "save_adapter", crash)
+        workspace(same_bits=same_bits)
+    (state,) = workspace.folder.glob("checkpoints/*/step-00000006/state.json")
+    kept = json.loads(state.read_text())
+    assert kept["processes"] == {"1": 1}
+    capsys.readouterr()
+    processes()
+    figures = workspace(same_bits=same_bits)
+    said = capsys.readouterr().out
+    assert ("resumed from step 6" in said) != same_bits
+    assert ("machine.processes 2 → absent" in said) == same_bits
+    assert "processes" not in figures["machine"]
+
+
 def test_full_memory_halves_what_goes_through_at_once_and_nothing_else(workspace, monkeypatch, capsys):
     """What a whole run with half the budget gives; the machine class says which it was."""
     assert cut(workspace(micro_batch_tokens=400, checkpoint_every=3)) == {"1": 400}
@@ -335,6 +363,7 @@ def test_no_training_stories_is_an_error_that_says_where_to_look(workspace):
         ),
         ({"learning_rate": math.inf}, "params.yaml: train.learning_rate = inf: .*finite"),
         ({"max_gradient_norm": math.inf}, "params.yaml: train.max_gradient_norm = inf: .*finite"),
+        ({"same_bits": "mostly"}, "params.yaml: train.same_bits = 'mostly': .*boolean"),
         ({"warmup_share": math.nan}, "params.yaml: train.warmup_share = nan: .*finite"),
     ],
 )

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -22,6 +24,7 @@ from storyforge.core.launch import answering, end_with_parent, launch
 MAX_RESTARTS = 3
 SAVING_S = 600  # for the processes to end a step and save it, once they were asked to stop
 STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}
+ASK_EVERY_S = 0.2
 Batches = TypeVar("Batches", bound=Sequence)
 Found = dict[str, dict[Any, Any]]
 
@@ -50,6 +53,31 @@ def together(found: Found) -> Found:
     """Part → key → value, from all processes."""
     each = gather_object([found])
     return {part: {key: one[part][key] for one in each for key in one[part]} for part in found}
+
+
+def first_alone(name: str, do: Callable[[], Any]) -> None:
+    """`do()` in the first process; the others wait, and raise the UserError that it raised.
+
+    `name` is of this one call.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        do()
+        return
+    # They ask a store, since a barrier of GPUs gives up after ten minutes; again and again, so that a signal
+    # can end them. A new start of all has another store.
+    store = _get_default_store()
+    if state.is_main_process:
+        try:
+            do()
+        except UserError as error:
+            store.set(name, str(error))
+            raise
+        store.set(name, "")
+    while not store.check([name]):
+        time.sleep(ASK_EVERY_S)
+    if said := store.get(name).decode():
+        raise UserError(said)
 
 
 def _wanted() -> int:

@@ -112,7 +112,26 @@ def discard(folder: Path) -> None:
 
 def save(work: Path, step: int, write: Callable[[Path], None]) -> None:
     """Let `write` fill a directory that then appears as the checkpoint of `step`, whole; drop older ones."""
-    staging, final = work / ".staging", work / f"step-{step:08d}"
+    _publish(work, f"step-{step:08d}", f"step {step}", write)
+    for old in _checkpoints(work)[KEPT:]:
+        discard(old)
+
+
+def made_once(work: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """The directory `name` of `work` that `write` fills: once for all starts of a run, anew where damaged."""
+    made = work / name
+    there = made.exists()
+    if there and _valid(made):
+        return made
+    if there:
+        print(printable(f"{made} is damaged: made anew"), file=sys.stderr)
+    _publish(work, name, name, write)
+    return made
+
+
+def _publish(work: Path, name: str, what: str, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a directory that then appears as `name`, whole; UserError says that of `what`."""
+    staging, final = work / ".staging", work / name
     shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir()
@@ -127,13 +146,11 @@ def save(work: Path, step: int, write: Callable[[Path], None]) -> None:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         free = shutil.disk_usage(work).free
         raise UserError(
-            f"{work}: step {step} could not be saved, with {free:,} bytes free: {reason}: "
+            f"{work}: {what} could not be saved, with {free:,} bytes free: {reason}: "
             "make room, or set STORYFORGE_CHECKPOINT_DIR to a folder on another disk"
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    for old in _checkpoints(work)[KEPT:]:
-        discard(old)
 
 
 def newest(work: Path) -> Path | None:

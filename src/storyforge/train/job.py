@@ -52,18 +52,28 @@ class Job:
     def varying(self, run: Run) -> dict[str, Any]:
         """The figures that vary between runs."""
         rate = (run.state.tokens - run.resumed_tokens) / (time.perf_counter() - self.begin)
+        counts = run.state.processes
         return {
             # Where memory ran out, batches were cut finer from some step on: another order of summation.
-            "machine": {**self.machine, "micro_batch_tokens": run.state.micro_batch_tokens},
+            "machine": {**self.machine, "micro_batch_tokens": run.state.micro_batch_tokens}
+            | ({"processes": counts} if len(counts) > 1 else {}),
             "tokens_per_second": round(rate, 1),
         }
 
 
 @contextmanager
 def job(
-    stage: str, choices: dict[str, Any], files: Sequence[Path], model_params: ModelParams
+    stage: str,
+    choices: dict[str, Any],
+    files: Sequence[Path],
+    model_params: ModelParams,
+    *,
+    same_bits: bool = True,
 ) -> Iterator[Job]:
-    """A run of `stage` under the key of its params, files, code, packages, base and machine."""
+    """A run of `stage` under the key of its params, files, code, packages, base and machine.
+
+    Without `same_bits` it is one run whatever the number of its processes.
+    """
     _look_at_machine(model_params)
     code = sources()
 
@@ -73,6 +83,8 @@ def job(
     written, begin = observed(), time.perf_counter()
     parts = run_parts(model_params, params=choices, files=written)
     machine = parts["machine"]
+    if not same_bits:
+        parts["machine"] = {name: value for name, value in machine.items() if name != "processes"}
     key = run_key(**parts)
     _refuse_slower(parts)
     with work_directory(key) as work:

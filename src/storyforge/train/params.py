@@ -10,3 +10,4 @@ from storyforge.train.schedule import LoopParams
 class TrainParams(LoopParams, Params):
     section: ClassVar[str] = "train"
     lora: LoraParams
+    same_bits: bool = True  # False: a run may go on with another number of processes, which rounds otherwise

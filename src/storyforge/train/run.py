@@ -39,6 +39,7 @@ class State:
     reply_tokens: int = 0
     # Step → tokens at once from it on: their cuts are part of the bits. Steps are text, as in JSON.
     micro_batch_tokens: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, int] = field(default_factory=dict)  # likewise: how many there were
     # Item's id → NLLs of its rows before the first step; of the items that are compared with them.
     reference: dict[str, Sequence[float]] = field(default_factory=dict)
 
@@ -97,10 +98,15 @@ def begun(
     if checkpoint := agreed(newest(work) if accelerator.is_main_process else None):
         run.read(checkpoint)
         tqdm.write(f"resumed from step {run.state.step}")
-    cuts = run.state.micro_batch_tokens
-    if params.micro_batch_tokens not in list(cuts.values())[-1:]:
-        cuts[str(run.state.step + 1)] = params.micro_batch_tokens
+    _note(run.state.micro_batch_tokens, run.state.step, params.micro_batch_tokens)
+    _note(run.state.processes, run.state.step, accelerator.num_processes)
     return run
+
+
+def _note(noted: dict[str, int], step: int, value: int) -> None:
+    """That from the step after `step` on it is this value, if it was another before."""
+    if value not in list(noted.values())[-1:]:
+        noted[str(step + 1)] = value
 
 
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:

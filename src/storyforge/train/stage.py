@@ -7,14 +7,14 @@ Params  model, train, tracking
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
-from storyforge.core.files import published_folder, read_jsonl, write_json
-from storyforge.core.records import Exchange
-from storyforge.model.encoding import Encoded, Encoder, singly
+from storyforge.core.files import published_folder, write_json
+from storyforge.model.encoding import Encoded, singly
 from storyforge.model.loading import attach, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
 from storyforge.model.processes import launch_all
@@ -24,6 +24,7 @@ from storyforge.train.loop import train
 from storyforge.train.params import TrainParams
 from storyforge.train.run import Run, trainable
 from storyforge.train.schedule import batches, validated
+from storyforge.train.tokens import encoded_once
 
 
 def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_curve: Path) -> dict[str, Any]:
@@ -31,9 +32,10 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     model_params, params = ModelParams.load(), TrainParams.load()
     choices = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
     files = [processed / "train.jsonl", processed / "val.jsonl"]
-    with job("train", choices, files, model_params) as this:
+    with job("train", choices, files, model_params, same_bits=params.same_bits) as this:
         encoder = load_encoder(model_params)
-        stories, val = (_encoded(file, encoder, params) for file in files)
+        encode = partial(encoder.exchange, max_tokens=params.max_tokens)
+        stories, val = encoded_once(this.work, files, encode, this.require_unchanged)
         if not stories:
             raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
         plan, measured = [singly(rows) for rows in batches(stories, params)], validated(val, params)
@@ -53,10 +55,6 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
             write_tsv(val_curve, run.state.val)
             discard(this.work)
     return this.varying(run)
-
-
-def _encoded(file: Path, encoder: Encoder, params: TrainParams) -> list[Encoded]:
-    return [encoder.exchange(exchange, params.max_tokens) for exchange in read_jsonl(file, Exchange)]
 
 
 def fresh_model(model_params: ModelParams, params: TrainParams):
