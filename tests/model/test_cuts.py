@@ -93,6 +93,12 @@ def test_thousands_of_rows_are_cut_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("way", [cheapest, fullest])
+def test_a_cut_may_fill_the_budget_to_its_last_token(way):
+    items = [item(number, 1000) for number in range(4)]
+    assert len(way(items, 4000)) == 1 and len(way(items, 3999)) == 2
+
+
+@pytest.mark.parametrize("way", [cheapest, fullest])
 def test_an_item_over_the_budget_goes_alone_and_nothing_gives_nothing(way):
     items = by_length(item(number, 100 + number) for number in range(5))
     assert way(items, 1) == [[one] for one in items]
