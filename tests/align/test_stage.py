@@ -164,11 +164,12 @@ def test_a_guard_ends_the_run_keeps_the_last_good_adapter_and_is_named(workspace
         )
 
 
-def test_patience_ends_a_run_whose_held_out_pairs_no_longer_improve(workspace, monkeypatch):
+def test_patience_ends_a_run_whose_held_out_pairs_no_longer_improve(workspace, monkeypatch, capsys):
     losses = iter([5.0, 4.0, 4.5, 4.1, 3.0])
     real = step.measured
     monkeypatch.setattr(step, "measured", lambda *a, **k: real(*a, **k) | {"loss": next(losses)})
     workspace(patience=2, epochs=20)
+    assert "at most about" in capsys.readouterr().out
     assert [row["loss"] for row in told(workspace)["validations"]] == [5.0, 4.0, 4.5, 4.1]
 
 

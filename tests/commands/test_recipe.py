@@ -136,7 +136,7 @@ def test_an_estimate_is_of_the_recipe_on_the_base(repository, storyforge, monkey
     monkeypatch.setenv("COLUMNS", "300")
     said = storyforge("estimate", "--recipe", "my-stories", "--base", "qwen3-4b").stdout
     assert "recipes/my-stories.yaml on recipes/bases/qwen3-4b.yaml: Qwen/Qwen3-4B, QLoRA" in said
-    assert "about 6.0 GiB with 2,048 tokens at once" in said
+    assert "about 6.2 GiB with 2,048 tokens at once" in said
     assert "HuggingFaceTB/SmolLM2-360M-Instruct" in storyforge("estimate", "--base", "smollm2-360m").stdout
     mine = repository / "recipes/bases/mine.yaml"
     mine.write_text("model: {name: me/mine}\n")

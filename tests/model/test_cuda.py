@@ -77,6 +77,12 @@ def test_without_liger_nothing_is_fused(monkeypatch, base):
     assert cuda.fused_kernels() is None
 
 
+def test_attention_that_makes_a_plan_for_each_new_shape_is_never_taken():
+    kinds = torch.backends.cuda
+    assert not kinds.cudnn_sdp_enabled()
+    assert kinds.flash_sdp_enabled() and kinds.mem_efficient_sdp_enabled() and kinds.math_sdp_enabled()
+
+
 def test_training_asks_cuda_for_kernels_that_repeat_and_generation_does_not(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with cuda.repeatable():

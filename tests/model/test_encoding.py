@@ -6,7 +6,7 @@ import torch
 from storyforge.core.errors import UserError
 from storyforge.core.records import Exchange
 from storyforge.model.chat import FORMATS
-from storyforge.model.encoding import Encoder, collate, micro_batches
+from storyforge.model.encoding import Encoder, collate
 
 RAIN = Exchange(
     id="rain", source="made", group="g", prompt="Begin.", story="Rain fell.\nIt stopped.", ended=True
@@ -85,21 +85,6 @@ def test_each_target_is_predicted_from_the_position_before_it(encoder):
     rows = [encoder.exchange(RAIN, 200), encoder.exchange(replace(RAIN, id="b", prompt="Go on, go on."), 200)]
     batch = collate(rows, "cpu")
     assert torch.equal(batch.ids[batch.target_rows, batch.target_positions + 1], batch.targets)
-
-
-def test_micro_batches_hold_every_story_once_and_keep_the_budget(encoded):
-    cuts = micro_batches(encoded, 300)
-    assert sorted(row.id for cut in cuts for row in cut) == sorted(row.id for row in encoded)
-    assert all(len(cut) == 1 or len(cut) * max(len(row.ids) for row in cut) <= 300 for cut in cuts)
-    assert len(cuts) > 1
-
-
-def test_micro_batches_do_not_depend_on_the_order_of_stories(encoded):
-    assert micro_batches(encoded, 300) == micro_batches(encoded[::-1], 300)
-
-
-def test_a_story_over_the_budget_goes_alone(encoded):
-    assert [len(cut) for cut in micro_batches(encoded, 1)] == [1] * len(encoded)
 
 
 def test_a_format_foreign_to_the_model_is_an_error(encoder):

@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from storyforge.core.errors import UserError
 from storyforge.engine.rows import spread
 from storyforge.model import heads
-from storyforge.model.encoding import Encoded, collate, micro_batches
+from storyforge.model.cuts import micro_batches
+from storyforge.model.encoding import Encoded, collate
 from storyforge.model.likelihood import reply_nll, story_nll
 from storyforge.model.loading import attach
 
@@ -126,7 +127,7 @@ def test_the_gradient_is_that_of_the_models_own_logits(tuned, rows):
 def test_a_row_scores_the_same_in_any_batch(tuned, rows):
     alone = {row.id: story_nll(tuned, [row])[0] for row in rows}
     for budget in (1, 60, 1000):
-        for cut in micro_batches(rows, budget):
+        for cut in micro_batches(tuned, rows, budget):
             assert story_nll(tuned, cut) == pytest.approx([alone[row.id] for row in cut], rel=1e-5)
 
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from storyforge.model import likelihood
-from storyforge.model.encoding import collate, micro_batches
+from storyforge.model.cuts import micro_batches
+from storyforge.model.encoding import collate
 from storyforge.model.likelihood import reply_nll, story_nll
 from storyforge.model.loading import attach
 
@@ -33,7 +34,7 @@ def test_an_adapter_on_the_head_counts(base, lora, encoded):
 @pytest.mark.parametrize("budget", [1, 200, 500, 10_000])
 def test_stories_score_the_same_in_any_batch(tuned, encoded, budget):
     alone = {row.id: story_nll(tuned, [row])[0] for row in encoded}
-    for cut in micro_batches(encoded, budget):
+    for cut in micro_batches(tuned, encoded, budget):
         for row, nll in zip(cut, story_nll(tuned, cut), strict=True):
             assert nll == pytest.approx(alone[row.id], rel=1e-6)
 

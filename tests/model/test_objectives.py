@@ -10,7 +10,8 @@ from accelerate import Accelerator
 
 from storyforge.engine import kernels
 from storyforge.engine.llama import fused
-from storyforge.model.encoding import collate, item_batches
+from storyforge.model.cuts import item_batches
+from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
 from storyforge.model.loading import attach, load_base
 from storyforge.model.objectives import Whole, dpo, sft, simpo
@@ -90,7 +91,7 @@ def weighed(model, objective, pairs, reference, budget):
     """The same by factors, in micro-batches."""
     whole, figures = Whole(len(pairs), tokens(pairs), reference), {}
     model.zero_grad()
-    for cut in item_batches(pairs, budget):
+    for cut in item_batches(model, pairs, budget):
 
         def factors(nlls, cut=cut):
             found, part = objective(cut, nlls, whole)
@@ -169,11 +170,11 @@ def test_a_pair_that_is_won_or_lost_by_far_neither_overflows_nor_hides_that_it_i
     assert math.isnan(lost(math.nan)[1]["loss"])
 
 
-def test_the_rows_of_an_item_stay_together_and_within_the_budget(encoded, pairs):
+def test_the_rows_of_an_item_stay_together_and_within_the_budget(tuned, pairs):
     for budget in (1, 300, 700):
-        cuts = item_batches(pairs, budget)
+        cuts = item_batches(tuned, pairs, budget)
         assert sorted(item[0].id for cut in cuts for item in cut) == sorted(pair[0].id for pair in pairs)
         for cut in cuts:
             widest = max(len(row.ids) for item in cut for row in item)
             assert len(cut) == 1 or 2 * len(cut) * widest <= budget
-    assert max(len(cut) for cut in item_batches(pairs, 10**6)) == len(pairs)
+    assert max(len(cut) for cut in item_batches(tuned, pairs, 10**6)) == len(pairs)

@@ -95,6 +95,10 @@ def test_steps_and_stories_that_do_not_fit_are_told_before_training(workspace, c
         "7 stories, 2 epochs: 6 steps of 3",
         "about 1 min for the steps to come, validations aside",
     ]
+    workspace(patience=9)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "at most about 1 min for the steps to come, validations aside: it may end earlier"
+    ]
     workspace(max_tokens=100, max_steps=3)
     said = (
         "7 stories, 2 epochs: 3 of 6 steps of 3, as train.max_steps asks; "

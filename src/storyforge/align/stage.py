@@ -59,6 +59,7 @@ def main(
         if this.main:
             print(*encoder.chat.remarks, _announced(material, params, guard), sep="\n")
         model = tuned_model(model_params, params, tuned)
+        may_end = params.patience is not None or any(bound is not None for _, bound in params.guards)
         run = train(
             model,
             material.plan,
@@ -66,7 +67,7 @@ def main(
             model_params,
             params,
             work=this.work,
-            log=foretelling(this.log, len(material.plan)) if this.main else this.log,
+            log=foretelling(this.log, len(material.plan), may_end=may_end) if this.main else this.log,
             objective=objective_of(params),
             compared=material.items if params.objective.kind == "dpo" else (),
             guard=guard,

@@ -47,6 +47,7 @@ class Shape(NamedTuple):
     vocab_size: int
     tie_word_embeddings: bool  # head and embedding are one matrix
     head_dim: int | None = None  # where it is not hidden_size / num_attention_heads
+    model_type: str = "llama"  # or what keeps as much as a Llama
 
 
 ARCHITECTURES = {
@@ -57,11 +58,11 @@ ARCHITECTURES = {
     "Llama-3.2-3B": Shape(28, 3072, 8192, 24, 8, 128_256, True),
     "Llama-3.1-8B": Shape(32, 4096, 14_336, 32, 8, 128_256, False),
     "Llama-3.1-70B": Shape(80, 8192, 28_672, 64, 8, 128_256, False),
-    "Qwen3-0.6B": Shape(28, 1024, 3072, 16, 8, 151_936, True, 128),
-    "Qwen3-4B": Shape(36, 2560, 9728, 32, 8, 151_936, True, 128),
-    "Qwen3-8B": Shape(36, 4096, 12_288, 32, 8, 151_936, False, 128),
+    "Qwen3-0.6B": Shape(28, 1024, 3072, 16, 8, 151_936, True, 128, "qwen3"),
+    "Qwen3-4B": Shape(36, 2560, 9728, 32, 8, 151_936, True, 128, "qwen3"),
+    "Qwen3-8B": Shape(36, 4096, 12_288, 32, 8, 151_936, False, 128, "qwen3"),
     "SmolLM3-3B": Shape(36, 2048, 11_008, 16, 4, 128_256, True),
-    "gemma-3-1b-it": Shape(26, 1152, 6912, 4, 1, 262_144, True, 256),
+    "gemma-3-1b-it": Shape(26, 1152, 6912, 4, 1, 262_144, True, 256, "gemma3_text"),
     "Mistral-Nemo-Instruct-2407": Shape(40, 5120, 14_336, 32, 8, 131_072, False, 128),
 }
 

@@ -34,8 +34,9 @@ from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_
 from storyforge.evaluate.prompts import PromptsParams, fitting_prompts
 from storyforge.evaluate.writing import measure_writing
 from storyforge.measures.diversity import COPIED_RUN
+from storyforge.model.cuts import micro_batches
 from storyforge.model.device import accelerator
-from storyforge.model.encoding import Encoded, Encoder, micro_batches
+from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 from storyforge.model.memory import halving
@@ -126,7 +127,7 @@ def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchan
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:
     """Id → NLL of its reply, in nats, of this process's batches. Other batches change it by rounding only."""
     found: dict[str, float] = {}
-    cuts, silent = own(micro_batches(rows, max_tokens)), None if first_process() else True
+    cuts, silent = own(micro_batches(model, rows, max_tokens)), None if first_process() else True
     for cut in tqdm(cuts, desc=name, unit="batch", disable=silent):
         nlls = halving(cut, lambda part: story_nll(model, part))
         found |= zip((row.id for row in cut), nlls, strict=True)

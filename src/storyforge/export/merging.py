@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from storyforge.core.files import read_json, write_json
 from storyforge.export.templates import jinja
 from storyforge.model.bases import base_config, quiet
+from storyforge.model.cuts import micro_batches
 from storyforge.model.device import accelerator
-from storyforge.model.encoding import Encoded, Encoder, micro_batches
+from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.foreign import readable
 from storyforge.model.likelihood import story_nll
 from storyforge.model.loading import ModelParams, load_adapter, stored_base
@@ -117,7 +118,7 @@ def read(
     """Mean loss on the stories' replies, the likeliest answers to the prompts, the first story's logits."""
     nll = 0.0
     with accelerator(params).autocast():
-        batches = micro_batches(rows, batch_tokens)
+        batches = micro_batches(model, rows, batch_tokens)
         for cut in tqdm(batches, desc=name, unit="batch", disable=None, leave=False):
             nll += sum(story_nll(model, cut))
         texts = write(model, encoder, prompts, GREEDY, seeds=[0] * len(prompts))

@@ -16,6 +16,10 @@ REPEATED = "sdpa_repeated"
 
 # Read when cuBLAS opens, after this: without it torch refuses deterministic products.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# On Hopper and Blackwell torch takes cuDNN's attention first, which makes a plan for each new shape: 0.4 to
+# 1 s, where batches of stories and every written token have new shapes. Training never takes it, since it
+# does not repeat its bits. The others serve whatever a model asks for.
+torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def fused_kernels() -> str | None:

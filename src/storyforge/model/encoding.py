@@ -1,4 +1,4 @@
-"""Exchange → token ids, the reply's span known by construction; micro-batches cut by a token budget."""
+"""Exchange → token ids, the reply's span known by construction; several side by side as a batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -132,31 +132,9 @@ def collate(rows: Sequence[Encoded], device: torch.device | str) -> Batch:
     return Batch(ids.to(device), *parts, rows=tuple(rows))
 
 
-def micro_batches(rows: Iterable[Encoded], max_tokens: int) -> list[list[Encoded]]:
-    """Rows sorted by length and cut so that rows × longest stays within `max_tokens`; never an empty one.
-
-    The longest come first: what does not fit into memory shows at once.
-    """
-    return [[row for (row,) in cut] for cut in item_batches(singly(rows), max_tokens)]
-
-
 def singly(rows: Iterable[Encoded]) -> list[Item]:
     """Each row as an item of its own."""
     return [(row,) for row in rows]
-
-
-def item_batches(items: Iterable[Item], max_tokens: int) -> list[list[Item]]:
-    """The same for items, whose rows stay together."""
-    batches: list[list[Item]] = []
-    rows = width = 0
-    for item in sorted(items, key=lambda item: (-longest(item), item[0].id)):
-        if batches and (rows + len(item)) * width <= max_tokens:
-            batches[-1].append(item)
-            rows += len(item)
-        else:
-            batches.append([item])
-            rows, width = len(item), longest(item)
-    return batches
 
 
 def longest(item: Item) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tqdm import tqdm
 
 from storyforge.core.cache import digest
@@ -134,8 +135,11 @@ def lengths(what: str, count: int, rows: Sequence[Encoded], params: LoopParams) 
     return f"{said}; {cut:,} stories are cut at {params.section}.max_tokens = {most:,}" if cut else said
 
 
-def foretelling(log: Log, steps: int) -> Log:
-    """`log`, and after the first steps of this process a line on how long the others will take."""
+def foretelling(log: Log, steps: int, *, may_end: bool) -> Log:
+    """`log`, and after the first steps of this process a line on how long the others will take.
+
+    `may_end`: something may end the training before its last step.
+    """
     ends: list[float] = []
 
     def note(step: int, figures: dict[str, float]) -> None:
@@ -146,7 +150,8 @@ def foretelling(log: Log, steps: int) -> Log:
         if len(ends) == WATCHED and step < steps:
             # The first step is left out: it is slower.
             minutes = (ends[-1] - ends[0]) / (WATCHED - 1) * (steps - step) / 60
-            tqdm.write(f"about {max(1, round(minutes))} min for the steps to come, validations aside")
+            said = f"about {max(1, round(minutes))} min for the steps to come, validations aside"
+            tqdm.write(f"at most {said}: it may end earlier" if may_end else said)
 
     return note
 
@@ -160,8 +165,13 @@ def ready(make: Callable[[], PeftModel], params: LoopParams) -> PeftModel:
             remedy = "take a smaller base, or on CUDA set model.quantization: nf4"
             raise UserError(f"out of memory while the base is loaded: {remedy}") from None
         raise
+    # Autocast gives the adapters, which are float32, their inputs in 16 bits. PEFT would make float32 of them
+    # before: the same bits, and a copy for each matrix (33 kB a token and layer of Llama 3.1 8B).
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
     if params.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False}, params.gradient_checkpointing)
         model.enable_input_require_grads()
     return model
 

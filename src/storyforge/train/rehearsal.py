@@ -14,8 +14,9 @@ from accelerate.utils.memory import clear_device_cache
 
 from storyforge.core.errors import UserError
 from storyforge.model.bases import base_config
+from storyforge.model.cuts import micro_batches
 from storyforge.model.device import machine_class
-from storyforge.model.encoding import Encoded, micro_batches, singly
+from storyforge.model.encoding import Encoded, singly
 from storyforge.model.likelihood import add_gradients
 from storyforge.model.memory import out_of_memory
 from storyforge.model.params import ModelParams
@@ -102,9 +103,8 @@ def size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def heaviest(plan: Sequence[Sequence[Encoded]], budget: int) -> list[list[Encoded]]:
+def heaviest(cuts: Sequence[list[Encoded]]) -> list[list[Encoded]]:
     """The micro-batches that need most memory: by their tokens, and by attention's squares."""
-    cuts = [cut for rows in plan for cut in micro_batches(rows, budget)]
     most = [max(cuts, key=lambda cut: len(cut) * len(cut[0].ids) ** power) for power in (2, 1)]
     return most[:1] if most[0] is most[1] else most
 
@@ -114,7 +114,7 @@ def _fitting(run: Run, plan: Sequence[Sequence[Encoded]]) -> int:
     budget, longest = run.params.micro_batch_tokens, max(len(row.ids) for rows in plan for row in rows)
     while True:
         try:
-            for cut in heaviest(plan, budget):
+            for cut in heaviest([cut for rows in plan for cut in micro_batches(run.model, rows, budget)]):
                 add_gradients(run.model.train(), cut, 1e-6, run.accelerator)
             return budget
         except (RuntimeError, MemoryError) as error:

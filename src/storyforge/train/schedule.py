@@ -29,7 +29,7 @@ class LoopParams(Slice):
     warmup_share: Share
     weight_decay: NonNegativeFloat
     max_gradient_norm: PositiveFloat | None
-    gradient_checkpointing: bool
+    gradient_checkpointing: NonNegativeInt  # every n-th layer's activations are computed again; true: 1
     validate_every: PositiveInt
     validation_stories: PositiveInt | None
     patience: PositiveInt | None

@@ -42,7 +42,7 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         if this.main:
             print(*encoder.chat.remarks, lengths("stories", len(stories), [*stories, *val], params), sep="\n")
         model = fresh_model(model_params, params)
-        log = foretelling(this.log, len(plan)) if this.main else this.log
+        log = foretelling(this.log, len(plan), may_end=params.patience is not None) if this.main else this.log
         run = train(model, plan, singly(measured), model_params, params, work=this.work, log=log)
         this.require_unchanged()
         if this.main:

@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator
 
 from storyforge.core.errors import UserError
-from storyforge.model.encoding import Item, item_batches
+from storyforge.model.cuts import item_batches
+from storyforge.model.encoding import Item
 from storyforge.model.likelihood import add_gradients, story_nll
 from storyforge.model.objectives import Objective, Whole, sft
 from storyforge.train.run import Run, trainable
@@ -71,7 +72,7 @@ def gradients(
     the step, except in the order of summation.
     """
     whole, total = _whole(items, reference), Counter()
-    for cut, counts in own_part(item_batches(items, max_tokens), accelerator):
+    for cut, counts in own_part(item_batches(model, items, max_tokens), accelerator):
 
         def weigh(nlls: list[float], cut=cut, counts=counts) -> list[float]:
             return [counts * factor for factor in objective(cut, nlls, whole)[0]]
@@ -116,7 +117,7 @@ def losses(model, items: Sequence[Item], max_tokens: int, accelerator: Accelerat
     """The NLL of each row, in nats, item after item."""
     model.eval()
     rows = {(item[0].id, number): 0.0 for item in items for number in range(len(item))}
-    for cut, counts in own_part(item_batches(items, max_tokens), accelerator):
+    for cut, counts in own_part(item_batches(model, items, max_tokens), accelerator):
         with accelerator.autocast():
             found = iter(story_nll(model, [row for item in cut for row in item]))
         for item in cut:
