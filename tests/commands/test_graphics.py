@@ -215,20 +215,15 @@ def test_a_failing_nvidia_smi_is_no_missing_gpu(smi, torch, tmp_path, monkeypatc
 def test_a_gpu_that_torch_does_not_find_is_named_by_doctor(smi, torch, tmp_path, monkeypatch):
     import torch as real
 
-    def refuse():
-        raise RuntimeError("CUDA driver initialization failed,\n you might not have a GPU")
-
     smi("Tesla T4, 580.65.06, 7.5")
     torch("2.13.0+cu130")
     monkeypatch.setattr("storyforge.model.device.device", lambda: real.device("cpu"))
-    monkeypatch.setattr(real.cuda, "init", refuse)
     monkeypatch.chdir(tmp_path)
     for asked, state in (("nf4", "wrong"), ("none", "note")):  # never "no GPU", nor in silence
         (tmp_path / "params.yaml").write_text(f"model: {{quantization: {asked}}}\n")
         finding = doctor.device()
-        assert finding.state == state and finding.text == (
-            "Tesla T4, driver 580.65.06 is here, but torch 2.13.0+cu130 cannot use it: "
-            "CUDA driver initialization failed, you might not have a GPU"
-        )
+        start = "Tesla T4, driver 580.65.06 is here, but torch 2.13.0+cu130 cannot use it: "
+        assert finding.state == state and finding.text.startswith(start)
+        assert "Error: " in finding.text  # torch's own
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert doctor.device().text.endswith("cannot use it: CUDA_VISIBLE_DEVICES hides it")

@@ -238,7 +238,7 @@ def test_memory_that_runs_out_all_the_same_loses_nothing(model_params, encoded, 
 
 
 def test_weights_are_counted_as_they_are_stored(model_params, base):
-    assert sixteen._numbers(sixteen.base_dir(model_params)) == base.num_parameters()
+    assert sixteen._numbers(model_params) == base.num_parameters()
 
 
 def test_both_writers_answer_every_prompt_as_often_as_wanted_with_the_same_seeds(workspace):

@@ -147,17 +147,13 @@ def problem(here: Graphics) -> tuple[str, str] | None:
 
 
 def refusal(here: Graphics) -> str:
-    """Why a torch that suits the driver finds no GPU, in its own words."""
+    """Why a torch that suits the driver finds no GPU, in its own last words."""
     why = f"{here} is here, but torch {torch_version()} cannot use it"
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return f"{why}: CUDA_VISIBLE_DEVICES hides it"
-    import torch
-
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return f"{why}: {' '.join(str(error).split())[:200]}"
-    return why
+    asked = [sys.executable, "-W", "ignore", "-c", "import torch; torch.cuda.init()"]
+    said = subprocess.run(asked, capture_output=True, text=True).stderr.strip().splitlines()
+    return f"{why}: {said[-1][:200]}" if said else why
 
 
 def main(index: str) -> None:

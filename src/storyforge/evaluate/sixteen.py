@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,14 +54,14 @@ def _too_large(params: ModelParams) -> str:
     """Why some process's device has no room for it; empty where all have. The same on one kind of machine."""
     here = device()
     total = torch.cuda.get_device_properties(here).total_memory if here.type == "cuda" else memory_limit()
-    needed, total = 2 * _numbers(base_dir(params)) + ROOM, min(gather_object([total]))
+    needed, total = 2 * _numbers(params) + ROOM, min(gather_object([total]))
     return f"it takes {needed / GIB:.1f} GiB, and there are {total / GIB:.1f}" if needed > total else ""
 
 
-def _numbers(folder: Path) -> int:
+def _numbers(params: ModelParams) -> int:
     """How many numbers the stored weights are."""
     count = 0
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(base_dir(params).glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     return count
