@@ -45,6 +45,7 @@ LLAMA3_CONTROL = (
 LLAMA3_CONTROL += [f"reserved_special_token_{number}" for number in range(3, 248)]
 SHORT = {
     "model.threads": 1,
+    "model.precision": "auto",  # fp16 is for GPUs, and a CPU may have to emulate bf16
     "train.max_steps": 2,
     "train.batch_stories": 3,
     "train.validation_stories": 2,
@@ -200,11 +201,8 @@ def shortened(text: str, work: Path, environment) -> dict:
     """params.yaml in the folder; returns its sections as the recipe had them."""
     (work / "params.yaml").write_text(text)
     params = YAML(typ="safe").load(text)
-    precision = (
-        {"model.precision": "bf16"} if params["model"]["precision"] == "fp16" else {}
-    )  # for GPUs alone
     prompts = {"revise.prompts": 3} if params["revise"]["prompts"] else {}
-    Repository(work, environment).choose(SHORT | precision | prompts)
+    Repository(work, environment).choose(SHORT | prompts)
     return params
 
 
