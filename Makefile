@@ -7,6 +7,7 @@ RECENT := 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.
 HASHED := $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --use-pep517
 # A core each: `pytest -n` gives a worker one thread, and tests that share a built repository one worker.
 PARALLEL := -n 2 --dist loadgroup
+SUITED = PYTHONPATH=src $(BIN)/python -m storyforge.commands.graphics '$(TORCH_INDEX)'
 PURE := tests/core tests/collect tests/preprocess tests/rules
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -55,13 +56,16 @@ stories: setup ## put data/my-stories under DVC, for `dvc exp run --temp`, `--qu
 	@changed=$$(git diff --cached --name-only -- data/my-stories data/my-stories.dvc data/.gitignore); \
 	  test -z "$$changed" || git commit --message "My stories, under DVC" -- $$changed
 
+# TORCH_INDEX=…, for a GPU whose driver is older than the usual build of torch, as `storyforge doctor` says.
 setup: $(BIN)/.ready$(if $(HASHES),-hashes) ## install in .venv what a run needs; HASHES=1: only files in requirements.lock
+	@$(if $(TORCH_INDEX),$(SUITED))
 dev: $(BIN)/.ready-$(if $(HASHES),hashes,dev)
 
 # pip would compile one file after the other.
 $(BIN)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c $(RECENT)
 	$(PYTHON) -m venv .venv
+	@$(SUITED) || test -z '$(TORCH_INDEX)'
 	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.txt
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 	@touch $@

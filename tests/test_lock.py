@@ -29,14 +29,32 @@ def pins(*files: Path) -> set[tuple[str, str]]:
 
 
 def test_the_lock_holds_exactly_the_pins():
-    assert pins(LOCK) == pins(*(ROOT / name for name in PINNED))
+    assert pins(LOCK) == pins(*(ROOT / name for name in PINNED)) - pins(CUDA)
 
 
 def test_what_only_cuda_needs_stands_apart():
-    """Else a CPU build of torch would bring gigabytes of CUDA along; torch itself pins them."""
+    """Else a CPU build of torch would bring gigabytes of CUDA along; torch itself pins most of them."""
     names = {name for name, _ in pins(CUDA)}
     assert {"nvidia-cublas", "triton"} <= names and all(name.startswith(lock["CUDA"]) for name in names)
     assert not {name for name, _ in pins(LOCK)} & names
+
+
+def test_the_packages_of_cuda_are_of_one_release():
+    """13.0, which torch is built with. What torch leaves open constraints.txt pins, but so that the build
+    with CUDA 12 may be installed instead: its packages end in -cu12, and its cuda-bindings is 12.9."""
+    found = dict(pins(CUDA))
+    assert found["cuda-toolkit"].startswith("13.0.")
+    for name in ("bindings", "nvrtc", "runtime", "cupti"):
+        assert found.get(f"nvidia-cuda-{name}", found.get(f"cuda-{name}")).startswith("13.0."), name
+    assert found["nvidia-nvjitlink"].startswith("13.0.") and found["nvidia-nvtx"].startswith("13.0.")
+    assert all(name.endswith("-cu13") for name in found if "-cu1" in name)
+    lines = [
+        Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"
+    ]
+    open_ones = {pin.name: pin.specifier for pin in lines if pin.name in found}
+    assert open_ones.keys() == {"cuda-bindings", "cuda-pathfinder", "nvidia-nvjitlink"}
+    assert all(found[name] in specifier for name, specifier in open_ones.items())
+    assert "12.9.7" in open_ones["cuda-bindings"] and "13.5.0" not in open_ones["cuda-bindings"]
 
 
 @pytest.mark.parametrize("file", [LOCK, CUDA])
@@ -77,13 +95,17 @@ def test_another_build_of_torch_is_added_and_stays(tmp_path):
 
 def commands(folder: Path, *choices: str) -> list[str]:
     """The pip commands of `make setup`, newer pins having come since the last one."""
+    return re.findall(r"-m pip install (.*)", printed(folder, *choices))
+
+
+def printed(folder: Path, *choices: str) -> str:
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / ".ready").touch()  # a plain set-up was made before
     for name in ("Makefile", "pyproject.toml", LOCK.name, CUDA.name, *PINNED):
         shutil.copy(ROOT / name, folder)
     done = subprocess.run(["make", "-n", "setup", *choices], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return re.findall(r"-m pip install (.*)", done.stdout)
+    return done.stdout
 
 
 def test_set_up_with_hashes_installs_nothing_without(tmp_path):
@@ -95,6 +117,13 @@ def test_set_up_with_hashes_installs_nothing_without(tmp_path):
     ]
     assert all("--require-hashes" in line and "--no-build-isolation" in line for line in installs)
     assert own.endswith("--editable .") and "--no-deps --no-build-isolation" in own
+
+
+def test_set_up_looks_at_the_gpu_before_it_fetches_torch(tmp_path):
+    lines = printed(tmp_path, "TORCH_INDEX=https://wheels.example").splitlines()
+    looked = [n for n, line in enumerate(lines) if "graphics 'https://wheels.example'" in line]
+    [fetched] = [n for n, line in enumerate(lines) if "--requirement requirements.txt" in line]
+    assert [n < fetched for n in looked] == [True, False]  # and again where all was installed before
 
 
 def test_plain_set_up_asks_for_no_hash_and_so_takes_any_index(tmp_path):

@@ -299,10 +299,10 @@ def test_a_clone_that_was_not_built_is_built_not_pulled_or_pushed(copy, ran, tmp
 
 def test_a_gpu_that_torch_cannot_use_is_pointed_out(repository, monkeypatch):
     monkeypatch.setattr(graphics, "NVIDIA", repository.root)
-    monkeypatch.setattr(doctor.repository, "installed", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr(graphics, "torch_version", lambda: "2.13.0+cpu")
     ask(repository, quantization="none")
     finding = doctor.device()
-    assert finding.remedy == "pip install --force-reinstall torch==2.13.0"
+    assert finding.remedy == f"{sys.executable} -m pip install --force-reinstall torch==2.13.0"
     assert finding.state == "wrong" and finding.by_hand
 
 

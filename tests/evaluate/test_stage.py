@@ -13,7 +13,7 @@ from wandb_runs import offline_runs
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, read_json, read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Prompt
-from storyforge.evaluate import stage
+from storyforge.evaluate import figures, sixteen, stage
 from storyforge.evaluate.losses import Scored
 from storyforge.model.loading import adapter_weights, load_adapter, load_base, load_encoder, save_adapter
 
@@ -94,7 +94,7 @@ def test_details_hold_base_tuned_and_the_interval_overall_and_by_source(workspac
 
 
 def test_thousands_of_groups_are_not_listed_one_by_one(workspace, exchanges, monkeypatch):
-    monkeypatch.setattr(stage, "MOST_GROUPS", 2)
+    monkeypatch.setattr(figures, "MOST_GROUPS", 2)
     workspace()
     assert workspace.details()["groups"] == {}
 
@@ -181,6 +181,64 @@ def test_two_processes_share_the_work_out_and_write_the_bytes_of_one(workspace, 
     noted = {path.name for path in here.iterdir() if path.name[-2:] in ("-0", "-1")}
     assert noted == {"story_nll-0", "story_nll-1", "write-0", "write-1", "published_folder-0"}
     assert read_json(here / "timing.json")["tokens_per_second"] > 0
+
+
+def test_a_base_in_4_bits_is_compared_with_itself_in_16_too(workspace, model_params, encoded):
+    """In a process of its own: elsewhere bitsandbytes is not imported where there is no CUDA."""
+    here, usual = workspace.folder, model_params.model_copy(update={"precision": "bf16"})
+    assert "base_16bit" not in workspace() and "base_16bit" not in workspace.details()
+    params = YAML(typ="safe").load(here / "params.yaml")
+    params["model"] |= {"quantization": "nf4", "precision": "bf16"}
+    YAML().dump(params, here / "params.yaml")
+    names = ("processed", "tuned", "prompts.yaml", "general.jsonl", "out", "metrics.json", "timing.json")
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "STORYFORGE_ALLOW_CPU": "1"}
+    command = [sys.executable, "-m", "storyforge.evaluate.stage", *names]
+    subprocess.run(command, cwd=here, env=env, check=True, timeout=300)
+    details, metrics = workspace.details(), read_json(here / "metrics.json")
+    whole = details["base_16bit"]
+    nlls, tokens = stage.losses(load_base(usual), encoded, 1000, "base"), sum(r.reply_tokens for r in encoded)
+    assert whole["base"]["loss"] == pytest.approx(sum(nlls.values()) / tokens, abs=2e-3)
+    assert abs(details["base"]["loss"] - whole["base"]["loss"]) > 5e-3  # what 4 bits change
+    assert whole["tuned"] == details["tuned"]
+    saved = whole["base"]["loss"] - details["tuned"]["loss"]
+    assert whole["improvement"]["nats_per_token"] == pytest.approx(saved, abs=2e-6)
+    assert whole["improvement"]["low"] < saved < whole["improvement"]["high"]
+    assert metrics["base_16bit"] == {
+        "loss": whole["base"]["loss"],
+        "gain": whole["improvement"]["nats_per_token"],
+    }
+
+
+def scored(encoded):
+    return [
+        Scored(row.id, row.source, row.group, row.reply_tokens, row.reply_bytes, 9.0, 8.0) for row in encoded
+    ]
+
+
+def test_where_memory_has_no_room_for_16_bits_that_is_said_and_nothing_loaded(
+    model_params, encoded, monkeypatch
+):
+    monkeypatch.setattr(sixteen, "memory_limit", lambda: sixteen.ROOM)
+    monkeypatch.setattr(sixteen, "load_base", None)
+    found = sixteen.in_16_bits(model_params, scored(encoded), None)
+    assert found == {"not_measured": "it takes 2.0 GiB, and there are 2.0"}
+    assert sixteen.in_16_bits(model_params, [], None) == {"not_measured": "no story is held out"}
+    assert figures._loss_and_gain(found) == {"loss": None, "gain": None}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory."), UserError("no room")])
+def test_memory_that_runs_out_all_the_same_loses_nothing(model_params, encoded, error):
+    def score(model):
+        raise error
+
+    found = sixteen.in_16_bits(model_params, scored(encoded), score)
+    assert found == {"not_measured": "memory ran out"}
+    with pytest.raises(RuntimeError, match="a bug"):
+        sixteen.in_16_bits(model_params, scored(encoded), lambda model: exec("raise RuntimeError('a bug')"))
+
+
+def test_weights_are_counted_as_they_are_stored(model_params, base):
+    assert sixteen._numbers(model_params) == base.num_parameters()
 
 
 def test_both_writers_answer_every_prompt_as_often_as_wanted_with_the_same_seeds(workspace):

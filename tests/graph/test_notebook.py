@@ -4,7 +4,6 @@ import ast
 import json
 import re
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -17,6 +16,7 @@ from storyforge.core.cache import cache_dir
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "storyforge_colab.ipynb"
+[PIN] = re.findall(r"(?m)^torch==(\S+)", (ROOT / "requirements.txt").read_text())
 FIELD = re.compile(r"^(?P<name>[A-Z_]+) = (?P<value>.+?)  # @param (?P<kind>.+)$", re.MULTILINE)
 SHORT = {  # over the default params.yaml: a minute on two cores instead of four
     "collect.shakespeare.stories": 150,
@@ -125,24 +125,43 @@ def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path
     assert (tmp_path / "params.yaml").read_text() == text.replace("120 ", "4   ")
 
 
-def test_an_older_driver_gets_the_build_that_it_runs(kernels, tmp_path):
-    """A stand-in for nvidia-smi; the build is asked for at the index of the form, and nowhere without."""
-    cell = next(cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.id == "driver")
-    smi = tmp_path / "bin" / "nvidia-smi"
-    smi.parent.mkdir()
-    smi.write_text("#!/bin/sh\necho Tesla T4, 550.54\n")
-    smi.chmod(0o755)
-    found = {"PATH": f"{smi.parent}:{kernels['PATH']}", "PYTHONPATH": str(ROOT / "src")}
-    here = Repository(tmp_path, kernels | found)
-    for index in ("", "file:///wheels/"):
-        head = f"import shlex, subprocess\nTORCH_INDEX = {index!r}\nshell = print\n"
-        (tmp_path / "cell.py").write_text(f"{head}{cell.source}\n")
-        said = here.run("python", "cell.py", status=0 if index else 1)
-        wanted = f"{version('torch').partition('+')[0]}+cu129"
-        if index:
-            assert f"torch=={wanted} --index-url file:///wheels/cu129\n" in said
-        else:
-            assert f"the driver here needs torch {wanted}: give TORCH_INDEX" in said
+@pytest.mark.parametrize("driver", [None, "535.104.05", "550.54.15", "570.86.10", "580.65.06"])
+def test_an_older_driver_stops_it_and_the_build_that_it_runs_is_named(kernels, tmp_path, driver):
+    """Stand-ins for nvidia-smi and for the torch that comes by itself, which is built with CUDA 13.0."""
+    for name, text in (("nvidia-smi", f"#!/bin/sh\necho Tesla T4, {driver}, 7.5\n"),):
+        if driver:
+            (tmp_path / "bin").mkdir()
+            (tmp_path / "bin" / name).write_text(text)
+            (tmp_path / "bin" / name).chmod(0o755)
+    numbered = tmp_path / "usual" / f"torch-{PIN}.dist-info"
+    numbered.mkdir(parents=True)
+    (numbered / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {PIN}\n")
+    (tmp_path / "usual/torch").mkdir()
+    (tmp_path / "usual/torch/__init__.py").touch()
+    (tmp_path / "usual/torch/version.py").write_text("cuda: str = '13.0'\n")
+    cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOK, 4).cells}
+    helper = cells["checkout"].partition("def shell")[2].partition("\nhere = ")[0]
+    code = f"import shlex\nTORCH_INDEX = ''\ndef shell{helper}\n{cells['driver']}"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    paths = {
+        "PATH": f"{tmp_path / 'bin'}:{kernels['PATH']}",
+        "PYTHONPATH": f"{tmp_path / 'usual'}:{ROOT / 'src'}",
+    }
+    client = NotebookClient(notebook, timeout=60, kernel_name="python3")
+    if driver in (None, "580.65.06"):
+        client.execute(env=kernels | paths)
+        return
+    with pytest.raises(CellExecutionError, match="has failed"):
+        client.execute(env=kernels | paths)
+    [said] = [out.text for out in notebook.cells[0].outputs if out.output_type == "stream"]
+    assert f"Tesla T4, driver {driver} is here, but torch {PIN} needs driver 580" in said
+    assert f"make setup TORCH_INDEX=INDEX takes torch {PIN}+cu126" in said
+
+
+def test_the_index_of_the_form_goes_to_set_up_and_to_the_look_at_the_driver():
+    cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOK, 4).cells}
+    quoted = "{shlex.quote(TORCH_INDEX)}"
+    assert f"TORCH_INDEX={quoted}" in cells["checkout"] and f"graphics {quoted}" in cells["driver"]
 
 
 def test_own_stories_are_uploaded_and_none_is_an_error(kernels, tmp_path):

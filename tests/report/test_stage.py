@@ -173,6 +173,24 @@ def test_where_nothing_was_learned_the_last_line_sends_nobody_to_compare(workspa
     assert said.endswith("Next: the report says what to change\n")
 
 
+def test_of_qlora_every_page_and_the_last_line_say_that_the_base_is_in_4_bits(workspace, capsys):
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("quantization: none", "quantization: nf4"))
+    whole = PART | {"base": {"loss": 3.41, "perplexity": 30.3, "bits_per_byte": 1.47}}
+    write_json(workspace[4] / "details.json", DETAILS | {"base_16bit": whole})
+    stage.main(*workspace)
+    (line,) = capsys.readouterr().out.splitlines()
+    made = "Tuning made Small-Base in 4 bits better at predicting stories"
+    beside = "the base in 16 bits has a loss of 3.410 nats per token, in 4 bits 3.500"
+    assert made in line and beside in line
+    for page in ("report.md", "report.html", "MODEL_CARD.md"):
+        text = (workspace[-1] / page).read_text()
+        assert made in text and beside in text, page
+        assert "held-out stories, base in 16 bits" in text and "3.410 → 3.200" in text, page
+    card = (workspace[-1] / "MODEL_CARD.md").read_text()
+    assert "# A storyteller on Small-Base in 4 bits" in card and 'base_model: "someone/Small-Base"' in card
+
+
 def test_markdown_and_html_tell_the_same_findings(made):
     for name in ("report.md", "report.html", "MODEL_CARD.md"):
         text = (made / name).read_text()

@@ -1,6 +1,6 @@
 import pytest
 
-from storyforge.report.verdict import advice, learned, lost, too_strong, verdict
+from storyforge.report.verdict import advice, changes, in_16_bits, learned, lost, too_strong, verdict
 
 TESTED = "predicting stories that it was not trained on (96 held-out stories of 6 groups)"
 
@@ -52,6 +52,37 @@ def details(improvement=BETTER, general=BETTER, copied=NONE):
 )
 def test_what_was_learned_is_no_stronger_than_its_interval(found, said):
     assert said in learned("SmolLM", details(found), 40)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (BETTER, "in 4 bits, is better, by 0.300 nats per token (95 % interval 0.200 to 0.400)."),
+        (WORSE, "in 4 bits, is **worse**, by 0.300 nats per token (95 % interval 0.200 to 0.400)."),
+        (
+            OPEN,
+            "is not shown to be better or worse: it saves -0.100 to +0.300 nats per token (95 % interval)",
+        ),
+        (FEW, "in 4 bits, saves +0.300; an interval needs three groups."),
+    ],
+)
+def test_against_the_base_in_16_bits_no_more_is_said_than_its_interval(found, said):
+    whole = {"base": {"loss": 3.4}, "improvement": found}
+    told = in_16_bits({"base": {"loss": 3.45}, "base_16bit": whole})
+    assert (
+        "in 16 bits has a loss of 3.400 nats per token, in 4 bits 3.450: the 4 bits alone change it by +0.050"
+        in told
+    )
+    assert said in told
+
+
+def test_a_base_that_was_not_in_4_bits_is_not_spoken_of_as_such():
+    assert "bits" not in changes("SmolLM", details(), 40)
+    found = details() | {"base_16bit": {"not_measured": "it takes 17.0 GiB, and there are 11.6"}}
+    said = changes("SmolLM in 4 bits", found, 40)
+    assert "The base in 16 bits was not measured (it takes 17.0 GiB, and there are 11.6)" in said
+    assert said.index("**Learned.**") < said.index("**In 16 bits.**") < said.index("**Lost.**")
+    assert "16 bits" not in changes("SmolLM in 4 bits", found, 0)  # nothing was learned
 
 
 @pytest.mark.parametrize("found", [OPEN, FEW])

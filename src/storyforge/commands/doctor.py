@@ -199,19 +199,19 @@ def packages() -> Finding:
 def device() -> Finding:
     """What the section `model` of params.yaml needs, and what this machine has."""
     model, here, build = section("model"), graphics.found(), repository.installed("torch")
-    if here and (problem := graphics.problem(here)):
+    special = (("quantization", "nf4"), ("precision", "fp16"))
+    needs = ", ".join(f"model.{key} = {value}" for key, value in special if model.get(key) == value)
+    if build and here and (problem := graphics.problem(here)):
         return wrong(*problem, by_hand=True)
-    asked = (("quantization", "nf4"), ("precision", "fp16"))
-    needs = ", ".join(f"model.{key} = {value}" for key, value in asked if model.get(key) == value)
-    if build and needs:
+    if build and (needs or here):
         from storyforge.model.device import device as best
 
         if best().type == "cuda":
-            return ok(f"{needs}: CUDA is here")
-        why = (
-            f"{needs} needs an NVIDIA GPU, and torch {build} {f'cannot use {here}' if here else 'finds none'}"
-        )
-        return wrong(f"{why}: write quantization: none or precision: auto")
+            return ok(f"{needs or here}: CUDA is here")
+        if here:
+            return (wrong if needs else note)(graphics.refusal(here))
+        mend = "write quantization: none or precision: auto"
+        return wrong(f"{needs} needs an NVIDIA GPU, and torch {build} finds none: {mend}")
     compiler = (os.environ.get("CC", "").split() or ["cc"])[0]  # CC may be "ccache gcc"
     if sys.platform == "linux" and not here and shutil.which(compiler) is None:
         return note(f"no C compiler ({compiler}): training takes the slower path: install gcc, or set CC")

@@ -6,14 +6,15 @@ Writes  data/evaluated: details.json (all measures with their intervals), and a 
         metrics/evaluate.json: the few figures that `dvc exp show` and `dvc metrics diff` compare
 Params  model, sampling, evaluate, tracking
 
-The base is loaded once and the adapter switched off and on, so both writers read the same tokens. Several
+The base is loaded once and the adapter switched off and on, so both writers read the same tokens; where it is
+in 4 bits, the stories are then scored by the base in 16 bits too, if memory has room for that. Several
 processes share the batches out; the first of them gathers what they found, and alone writes.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -29,9 +30,11 @@ from storyforge.core.params import Params, Slice
 from storyforge.core.records import Exchange, Prompt, read_prompts
 from storyforge.core.tracking import tracked
 from storyforge.evaluate.answers import answers, requests
-from storyforge.evaluate.losses import WRITERS, Scored, comparison
-from storyforge.evaluate.prompt_use import Choice, choices, distractors, prompt_use, under_prompts
+from storyforge.evaluate.figures import measured, metrics
+from storyforge.evaluate.losses import WRITERS, Scored
+from storyforge.evaluate.prompt_use import Choice, choices, distractors, under_prompts
 from storyforge.evaluate.prompts import PromptsParams, fitting_prompts
+from storyforge.evaluate.sixteen import in_16_bits
 from storyforge.evaluate.writing import measure_writing
 from storyforge.measures.diversity import COPIED_RUN
 from storyforge.model.cuts import micro_batches
@@ -43,7 +46,6 @@ from storyforge.model.memory import halving
 from storyforge.model.processes import launch_all, own, together
 from storyforge.sampling.generate import SamplingParams, fitting
 
-MOST_GROUPS = 100  # plays and books are listed in details.json, thousands of prompts are not
 MOST_CORPUS = 1000  # held-out texts that writing is compared with
 MOST_GENERAL_TOKENS = 2048  # of a general text, which is a paragraph or a few
 
@@ -89,9 +91,7 @@ def evaluate(
     """Stories and general text scored, prompts answered, by the adapter `tuned` and by the base under it."""
     stories = chosen(exchanges, params)
     parts = {
-        "stories": [
-            encoder.exchange(exchange, params.max_tokens, key="evaluate.max_tokens") for exchange in stories
-        ],
+        "stories": encoded(encoder, stories, params),
         "general": [encoder.exchange(exchange, MOST_GENERAL_TOKENS) for exchange in general],
     }
     parts["prompts"] = under_other_prompts(encoder, parts["stories"], stories, exchanges, params)
@@ -124,6 +124,10 @@ def chosen(exchanges: Sequence[Exchange], params: EvaluateParams) -> list[Exchan
     return sorted(exchanges, key=lambda story: rank(story.id, params.seed))[: params.stories]
 
 
+def encoded(encoder: Encoder, stories: Sequence[Exchange], params: EvaluateParams) -> list[Encoded]:
+    return [encoder.exchange(story, params.max_tokens, key="evaluate.max_tokens") for story in stories]
+
+
 def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[str, float]:
     """Id → NLL of its reply, in nats, of this process's batches. Other batches change it by rounding only."""
     found: dict[str, float] = {}
@@ -132,6 +136,21 @@ def losses(model, rows: Sequence[Encoded], max_tokens: int, name: str) -> dict[s
         nlls = halving(cut, lambda part: story_nll(model, part))
         found |= zip((row.id for row in cut), nlls, strict=True)
     return found
+
+
+def in_full(
+    model_params: ModelParams,
+    params: EvaluateParams,
+    encoder: Encoder,
+    exchanges: Sequence[Exchange],
+    stories: Sequence[Scored],
+) -> dict[str, Any]:
+    """`base_16bit` for details.json, where the base is in 4 bits; else nothing."""
+    if model_params.quantization == "none":
+        return {}
+    rows = encoded(encoder, chosen(exchanges, params), params)
+    score = partial(losses, rows=rows, max_tokens=params.batch_tokens, name="base in 16 bits, stories")
+    return {"base_16bit": in_16_bits(model_params, stories, score)}
 
 
 def under_other_prompts(
@@ -180,50 +199,6 @@ def writing(
     )
 
 
-def measured(found: Evaluation, written: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that was measured, each difference with its interval."""
-
-    def parts(scored: Sequence[Scored], field: str) -> dict[str, Any]:
-        by: dict[str, list[Scored]] = defaultdict(list)
-        for story in scored:
-            by[getattr(story, field)].append(story)
-        return {name: comparison(stories) for name, stories in sorted(by.items())}
-
-    many = len({story.group for story in found.stories}) > MOST_GROUPS
-    return {
-        "stories": len(found.stories),
-        "reply_tokens": sum(story.tokens for story in found.stories),
-        **comparison(found.stories),
-        "sources": parts(found.stories, "source"),
-        "groups": {} if many else parts(found.stories, "group"),
-        "general": comparison(found.general),
-        "general_kinds": parts(found.general, "source"),
-        "prompt_use": prompt_use(found.choices),
-        "writing": written,
-    }
-
-
-def metrics(details: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person compares between runs, in few columns of `dvc exp show`; null where not measured.
-
-    Each gain is in nats per token: `general` what tuning saves on general text, `prompt_use` how much more
-    another prompt costs the tuned writer than it costs the base.
-    """
-    tuned, gain, use = details["tuned"], details["improvement"], details["prompt_use"]
-    copied = details["writing"]["measures"].get("copied_8")
-    return {
-        "improvement": {name: gain[name] for name in ("nats_per_token", "low", "high")},
-        "base": {"loss": details["base"]["loss"]},
-        "tuned": {
-            "loss": tuned["loss"],
-            "perplexity": tuned["perplexity"],
-            "copied_8": copied and copied["tuned"],
-        },
-        "general": {"gain": details["general"]["improvement"]["nats_per_token"]},
-        "prompt_use": {"gain": use and use["shuffled_cost_gain"]["value"]},
-    }
-
-
 def main(
     processed: Path, adapter: Path, prompts: Path, general: Path, evaluated: Path, report: Path
 ) -> dict[str, Any] | None:
@@ -244,11 +219,13 @@ def main(
             params=params,
             sampling=sampling,
         )
+        seconds = time.perf_counter() - begin
+        del tuned  # memory for the base in 16 bits
+        beside = in_full(model_params, params, encoder, exchanges, found.stories)
     if not process.is_main_process:
         return None
-    seconds = time.perf_counter() - begin
     written = writing(found.samples, exchanges, read_jsonl(processed / "train.jsonl", Exchange), params)
-    details = measured(found, written)
+    details = measured(found.stories, found.general, found.choices, written) | beside
     figures = metrics(details)
     with published_folder(evaluated) as folder:
         for name in ("stories", "general", "choices", "samples"):

@@ -113,8 +113,10 @@ def loss_table(parts: Mapping[str, Row]) -> str:
 
 
 def losses(details: Row) -> str:
-    sources = several(details["sources"])
-    return loss_table({"held-out stories": details, **sources, "general text": details["general"]})
+    whole = details.get("base_16bit", {"not_measured": ""})
+    beside = {} if "not_measured" in whole else {"held-out stories, base in 16 bits": whole}
+    parts = {**beside, **several(details["sources"]), "general text": details["general"]}
+    return loss_table({"held-out stories": details, **parts})
 
 
 def measures(writing: Row) -> str:

@@ -24,7 +24,9 @@ class Provenance:
 
     @property
     def base(self) -> str:
-        return self.choices["model"]["name"].rpartition("/")[2]
+        """What was trained on and is compared with: a base in 4 bits is another than the published one."""
+        name = self.choices["model"]["name"].rpartition("/")[2]
+        return f"{name} in 4 bits" if self.choices["model"]["quantization"] == "nf4" else name
 
     @property
     def kept_step(self) -> int:

@@ -36,7 +36,7 @@ from storyforge.report.card import card
 from storyforge.report.judging import Phase
 from storyforge.report.page import fenced, page, plain
 from storyforge.report.provenance import Provenance
-from storyforge.report.verdict import learned, verdict
+from storyforge.report.verdict import in_16_bits, learned, verdict
 
 FOLDER = Path(__file__).parent  # of the templates and the page's style
 DOTS_PER_INCH = 160
@@ -131,6 +131,8 @@ def main(
         _write(folder, pages, drawn, f"{of.base}, tuned")
         (folder / "MODEL_CARD.md").write_text(card(of, details, phase, templates["card"]), encoding="utf-8")
     found = learned(of.base, details, of.kept_step)
+    if of.kept_step and "base_16bit" in details:
+        found = f"{found} {in_16_bits(details)}"
     onward = "storyforge compare, or make demo" if of.kept_step else "the report says what to change"
     print(printable(f"{reports / 'report.md'}: {found} Next: {onward}"))
 

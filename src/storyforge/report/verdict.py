@@ -21,7 +21,10 @@ def verdict(base: str, details: Row, kept_step: int) -> str:
 def changes(base: str, details: Row, kept_step: int) -> str:
     """The verdict without its advice, as the model card has it."""
     said = f"- **Learned.** {learned(base, details, kept_step)}"
-    return f"{said}\n- **Lost.** {lost(details)}" if kept_step else said
+    if not kept_step:
+        return said
+    whole = f"- **In 16 bits.** {in_16_bits(details)}\n" if "base_16bit" in details else ""
+    return f"{said}\n{whole}- **Lost.** {lost(details)}"
 
 
 def learned(base: str, details: Row, kept_step: int) -> str:
@@ -44,6 +47,27 @@ def learned(base: str, details: Row, kept_step: int) -> str:
     if contains_zero(gain):
         return f"{unknown}: {_around_zero(gain)}."
     return f"Tuning made {base} {'better' if gain['low'] > 0 else 'worse'} at {tested}{_by(gain)}."
+
+
+def in_16_bits(details: Row) -> str:
+    """Of an adapter on a base in 4 bits: how the two compare with the base as it was published."""
+    row = details["base_16bit"]
+    if why := row.get("not_measured"):
+        return (
+            "Trained on and compared with is the base in 4 bits. The base in 16 bits was not measured "
+            f"({why}), so part of what was learned may only make up for what the 4 bits cost."
+        )
+    whole, coarse, gain = row["base"]["loss"], details["base"]["loss"], row["improvement"]
+    said = (
+        f"On the same stories the base in 16 bits has a loss of {whole:.3f} nats per token, in 4 bits "
+        f"{coarse:.3f}: the 4 bits alone change it by {coarse - whole:+.3f}. Against the base in 16 bits the "
+        "tuned writer, itself in 4 bits,"
+    )
+    if gain["low"] is None:
+        return f"{said} saves {gain['nats_per_token']:+.3f}; an interval needs three groups."
+    if contains_zero(gain):
+        return f"{said} is not shown to be better or worse: {_around_zero(gain)}."
+    return f"{said} is {'better' if gain['low'] > 0 else '**worse**'}{_by(gain)}."
 
 
 def lost(details: Row) -> str:
