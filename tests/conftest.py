@@ -15,7 +15,7 @@ from warm import FIGURES
 settings.register_profile("any machine", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("any machine")
 
-pytest_plugins = ["pipeline", "wandb_runs"]
+pytest_plugins = ["pipeline", "schedule", "wandb_runs"]
 
 
 def pytest_configure() -> None:
@@ -27,18 +27,6 @@ def pytest_configure() -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
-    """With `--dist loadgroup` the fast tests of the built repository share a worker, so that one builds it.
-
-    The slow ones stay together by file, since some have a repository for all tests of a file.
-    """
-    for item in items:
-        if "built" in item.fixturenames:
-            slow = item.get_closest_marker("slow")
-            item.add_marker(pytest.mark.xdist_group(item.path.name if slow else "built"))
 
 
 def pytest_sessionfinish(session) -> None:
