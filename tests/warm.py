@@ -57,6 +57,9 @@ class Warm:
 
 def serve() -> None:
     mains = {stage: import_module(f"storyforge.{stage}.stage").main for stage in STAGES}
+    keys = import_module("storyforge.train.keys")
+    packages = keys.packages()
+    keys.packages = lambda: packages  # hundreds of files, which each stage would read again
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
