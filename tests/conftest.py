@@ -4,13 +4,15 @@ torch is imported inside the fixtures, so that tests without a model start at on
 """
 
 import os
+import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
 from hypothesis import settings
-from warm import FIGURES
+from warm import FIGURES, Warm
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("any machine")
@@ -67,6 +69,22 @@ def tiny_model_dir(tmp_path_factory):
     )
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """The package, in a place where a test may edit it."""
+    folder = tmp_path_factory.mktemp("source")
+    shutil.copytree(Path(__file__).parents[1] / "src" / "storyforge", folder / "storyforge")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def warm(source):
+    warm = Warm.up(source)
+    yield warm
+    warm.server.stdin.close()
+    warm.server.wait()
 
 
 @pytest.fixture

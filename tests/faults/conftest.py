@@ -123,22 +123,6 @@ def place(warm: Warm, folder: Path, stage: str) -> Place:
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    """The package, in a place where a test may edit it."""
-    folder = tmp_path_factory.mktemp("source")
-    shutil.copytree(ROOT / "src" / "storyforge", folder / "storyforge")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def warm(source):
-    warm = Warm.up(source)
-    yield warm
-    warm.server.stdin.close()
-    warm.server.wait()
-
-
-@pytest.fixture(scope="session")
 def template(warm, tmp_path_factory, tiny_model_dir) -> Place:
     """Seven short stories to train on, two to validate with. Shared: copy it, never change it."""
     folder = tmp_path_factory.mktemp("template")
