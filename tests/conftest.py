@@ -14,6 +14,8 @@ import tiny
 from hypothesis import settings
 from warm import FIGURES, Warm
 
+from storyforge.core import before_torch as before_torch
+
 settings.register_profile("any machine", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("any machine")
 
