@@ -42,7 +42,7 @@ ALIGN = {  # four steps, validated in between
     "validate_every": 2,
     "checkpoint_every": 1,
 }
-SHORT_DRAFTS = ("without", "storyforge.align.guards", "DRAFT_TOKENS", "8")  # of 64 they take two fifths of a run
+SHORT_DRAFTS = ("without", "storyforge.align.guards", "DRAFT_TOKENS", "8")  # 64 take two fifths of a run
 GRAPH = rules_graph.graph(ROOT)
 Outputs = dict[str, bytes]
 
