@@ -5,8 +5,8 @@ RECIPES := $(basename $(notdir $(wildcard recipes/*.yaml)))
 PEERS := .venv/peers
 RECENT := 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or later, not " + sys.version)'
 HASHED := $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --use-pep517
-# A core each: `pytest -n` gives a worker one thread, and tests that share a built repository one worker.
-PARALLEL := -n 2 --dist loadgroup
+# A core each: `pytest -n` gives a worker one thread, and tests/schedule.py a file one worker.
+PARALLEL := -n 2
 SUITED = PYTHONPATH=src $(BIN)/python -m storyforge.commands.graphics '$(TORCH_INDEX)'
 PURE := tests/core tests/collect tests/preprocess tests/rules
 export PATH := $(CURDIR)/$(BIN):$(PATH)

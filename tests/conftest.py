@@ -4,18 +4,22 @@ torch is imported inside the fixtures, so that tests without a model start at on
 """
 
 import os
+import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
 from hypothesis import settings
-from warm import FIGURES
+from warm import FIGURES, Warm
+
+from storyforge.core import before_torch as before_torch
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("any machine")
 
-pytest_plugins = ["pipeline", "wandb_runs"]
+pytest_plugins = ["pipeline", "schedule", "wandb_runs"]
 
 
 def pytest_configure() -> None:
@@ -27,18 +31,6 @@ def pytest_configure() -> None:
         os.environ["OMP_NUM_THREADS"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
-    """With `--dist loadgroup` the fast tests of the built repository share a worker, so that one builds it.
-
-    The slow ones stay together by file, since some have a repository for all tests of a file.
-    """
-    for item in items:
-        if "built" in item.fixturenames:
-            slow = item.get_closest_marker("slow")
-            item.add_marker(pytest.mark.xdist_group(item.path.name if slow else "built"))
 
 
 def pytest_sessionfinish(session) -> None:
@@ -79,6 +71,22 @@ def tiny_model_dir(tmp_path_factory):
     )
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    """The package, in a place where a test may edit it."""
+    folder = tmp_path_factory.mktemp("source")
+    shutil.copytree(Path(__file__).parents[1] / "src" / "storyforge", folder / "storyforge")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def warm(source):
+    warm = Warm.up(source)
+    yield warm
+    warm.server.stdin.close()
+    warm.server.wait()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Stages that start at once, so that they can be killed by the dozen.
+"""Stages and scripts that start at once, so that they can be killed by the dozen.
 
 A server imports all that stages need (six seconds, most of them torch) and forks a process for each order,
 which is a stage in every respect but that: its own session, working directory, command line and environment.
@@ -9,7 +9,9 @@ import errno
 import json
 import os
 import resource
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import traceback
@@ -42,12 +44,24 @@ class Warm:
         return warm
 
     def start(self, words: Sequence[str], cwd: Path, faults: Sequence[Fault], env: Mapping[str, str]) -> int:
-        """The process number of a stage; `words` is its name and its paths."""
+        """The process number of a stage or a script; `words` is its name and its paths."""
         return self._ask({"words": list(words), "cwd": str(cwd), "faults": list(faults), "env": dict(env)})
 
     def wait(self, pid: int) -> int:
         """Its status, negative for the signal that ended it."""
         return self._ask({"wait": pid})
+
+    def run(self, script: Path, *words: str, processes: int = 1, **env: str) -> list[int]:
+        """The statuses of a script, in one process or in several that torch joins; they say all in `log`."""
+        ranks: list[dict[str, str]] = [{}]
+        if processes > 1:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = str(free.getsockname()[1])
+            shared = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(processes))
+            shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        pids = [self.start([str(script), *words], script.parent, [], {**env, **rank}) for rank in ranks]
+        return [self.wait(pid) for pid in pids]
 
     def _ask(self, order: dict[str, Any]) -> int:
         self.server.stdin.write(json.dumps(order) + "\n")
@@ -57,6 +71,9 @@ class Warm:
 
 def serve() -> None:
     mains = {stage: import_module(f"storyforge.{stage}.stage").main for stage in STAGES}
+    keys = import_module("storyforge.train.keys")
+    packages = keys.packages()
+    keys.packages = lambda: packages  # hundreds of files, which each stage would read again
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -82,7 +99,10 @@ def stage(mains: Mapping[str, Callable], words: list[str], cwd: str, faults: lis
             FAULTS[name](*arguments)
         sys.argv = words
         signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python has it when it starts a stage
-        launch.launch(mains[words[0]])
+        if words[0] in mains:
+            launch.launch(mains[words[0]])
+        else:
+            runpy.run_path(words[0], run_name="__main__")
         status = 0
     except SystemExit as end:
         status = end.code

@@ -55,6 +55,7 @@ def workspace(tmp_path, monkeypatch, exchanges, pairs, revisions, tuned, model_p
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STORYFORGE_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    monkeypatch.setattr("storyforge.align.guards.DRAFT_TOKENS", 8)  # 64 take two fifths of a run
     write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
     write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:3])
     write_jsonl(tmp_path / "revised" / "pairs.jsonl", pairs)

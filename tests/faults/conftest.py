@@ -42,6 +42,7 @@ ALIGN = {  # four steps, validated in between
     "validate_every": 2,
     "checkpoint_every": 1,
 }
+SHORT_DRAFTS = ("without", "storyforge.align.guards", "DRAFT_TOKENS", "8")  # 64 take two fifths of a run
 GRAPH = rules_graph.graph(ROOT)
 Outputs = dict[str, bytes]
 
@@ -54,10 +55,11 @@ class Place:
     folder: Path
     words: Sequence[str]
     made: Sequence[str]
+    always: Sequence[Fault] = ()
 
     def start(self, *faults: Fault) -> int:
         env = {"STORYFORGE_CHECKPOINT_DIR": str(self.work)}
-        return self.warm.start(self.words, self.folder, faults, env)
+        return self.warm.start(self.words, self.folder, [*self.always, *faults], env)
 
     def run(self, *faults: Fault) -> int:
         """The status it ends with."""
@@ -118,22 +120,6 @@ def place(warm: Warm, folder: Path, stage: str) -> Place:
     words = GRAPH[stage]["cmd"].removeprefix(rules_graph.START).split()
     made = sorted(rules_graph.declared(GRAPH[stage], "outs", "metrics", "plots"))
     return Place(warm, folder, [stage, *words[1:]], made)
-
-
-@pytest.fixture(scope="session")
-def source(tmp_path_factory):
-    """The package, in a place where a test may edit it."""
-    folder = tmp_path_factory.mktemp("source")
-    shutil.copytree(ROOT / "src" / "storyforge", folder / "storyforge")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def warm(source):
-    warm = Warm.up(source)
-    yield warm
-    warm.server.stdin.close()
-    warm.server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -227,7 +213,7 @@ def aligning(warm, template, whole, tmp_path_factory) -> Place:
     write_jsonl(revised / "pairs.jsonl", pairs)
     write_jsonl(revised / "sft.jsonl", [])
     write_json(revised / "report.json", {"pairs": len(pairs)})
-    return place(warm, there.folder, "align")
+    return replace(place(warm, there.folder, "align"), always=[SHORT_DRAFTS])
 
 
 @pytest.fixture(scope="session")

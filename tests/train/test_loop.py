@@ -3,10 +3,7 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import tiny
@@ -20,7 +17,7 @@ from storyforge.model.heads import head
 from storyforge.model.likelihood import reply_nll
 from storyforge.model.loading import adapter_weights, attach, load_base
 from storyforge.model.objectives import sft
-from storyforge.train import loop, step
+from storyforge.train import step
 from storyforge.train.checkpoints import newest
 from storyforge.train.job import ready
 from storyforge.train.loop import train
@@ -136,8 +133,7 @@ def test_the_loss_is_the_mean_over_reply_tokens_not_over_stories(tuned, encoded,
 
 
 SHARED = """
-import os, signal, sys
-sys.path[:0] = {paths!r}
+import os, signal
 import torch
 from accelerate import Accelerator
 from storyforge.core.assets import Origin
@@ -176,22 +172,17 @@ if accelerator.is_main_process:
 
 
 @pytest.fixture
-def two_processes(model_params, loop_params, exchanges, tmp_path):
-    """Trains in two processes of torchrun; gives their status, and what the first of them found."""
+def two_processes(warm, model_params, loop_params, exchanges, tmp_path):
+    """Trains in two processes; gives their statuses, and what the first of them found."""
     write_jsonl(tmp_path / "rows.jsonl", exchanges)
     (tmp_path / "model.json").write_text(model_params.model_dump_json())
     (tmp_path / "work").mkdir()
-    source = str(Path(loop.__file__).parents[2])
-    (tmp_path / "script.py").write_text(SHARED.format(paths=[source], folder=str(tmp_path)))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    (tmp_path / "script.py").write_text(SHARED.format(folder=str(tmp_path)))
 
     def run(loop_params, **settings):
         (tmp_path / "loop.json").write_text(loop_params.model_dump_json())
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
-        command = [*torchrun, tmp_path / "script.py"]
-        done = subprocess.run(command, timeout=120, env=environment, capture_output=True)
-        out = tmp_path / "out.pt"
-        return done.returncode, torch.load(out, weights_only=True) if out.exists() else None
+        statuses, out = warm.run(tmp_path / "script.py", processes=2, **settings), tmp_path / "out.pt"
+        return statuses, torch.load(out, weights_only=True) if out.exists() else None
 
     return run
 
@@ -202,8 +193,8 @@ def test_two_processes_train_what_one_does_and_a_stop_signal_to_the_second_ends_
     """The next run goes on from there to the adapter of one that was not stopped."""
     rarely = loop_params.model_copy(update={"checkpoint_every": 100})
     alone = trained(rarely, tmp_path / "alone")
-    status, whole = two_processes(rarely)
-    assert (status, whole["n"]) == (0, 2)
+    statuses, whole = two_processes(rarely)
+    assert (statuses, whole["n"]) == ([0, 0], 2)
     for one, other in zip(alone.state.val, whole["val"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
     for name, weight in alone.best.items():
@@ -212,7 +203,7 @@ def test_two_processes_train_what_one_does_and_a_stop_signal_to_the_second_ends_
     shutil.rmtree(tmp_path / "work")
     (tmp_path / "work").mkdir()
     (tmp_path / "out.pt").unlink()
-    assert two_processes(rarely, STOPPED="1")[1] is None
+    assert two_processes(rarely, STOPPED="1") == ([128 + signal.SIGTERM] * 2, None)
     assert json.loads((newest(tmp_path / "work") / "state.json").read_text())["step"] == 3
     resumed = two_processes(rarely)[1]
     assert all(torch.equal(weight, resumed["best"][name]) for name, weight in whole["best"].items())

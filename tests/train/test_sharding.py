@@ -14,6 +14,8 @@ from storyforge.train import loop
 from storyforge.train.sharding import own_part, shard
 
 CONFIG = Path(__file__).parents[2] / "recipes/launch/fsdp2.yaml"
+SOURCE = str(Path(loop.__file__).parents[2])
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 SCRIPT = """
 import sys
@@ -49,28 +51,29 @@ if accelerator.is_main_process:
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_a_base_spread_over_two_processes_trains_as_a_whole_one(
-    quantization, model_params, lora, loop_params, exchanges, tmp_path
+    quantization, warm, model_params, lora, loop_params, exchanges, tmp_path
 ):
-    """Two processes on CPU (gloo), with checkpointed activations and a step of three micro-batches."""
+    """Two processes on CPU (gloo), with checkpointed activations and a step of three micro-batches.
+
+    The warm ones have no bitsandbytes, so that torchrun starts those that need it.
+    """
     model_params = model_params.model_copy(update={"quantization": quantization})
     loop_params = loop_params.model_copy(update={"micro_batch_tokens": 1})
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     found = []
-    for launcher, settings in (([], {}), (torchrun, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})):
-        folder = tmp_path / f"{len(launcher)}"
+    for processes, settings in ((1, {}), (2, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})):
+        folder = tmp_path / f"{processes}"
         folder.mkdir()
         for name, params in {"model": model_params, "loop": loop_params, "lora": lora}.items():
             (folder / f"{name}.json").write_text(params.model_dump_json())
         write_jsonl(folder / "rows.jsonl", exchanges)
-        source = str(Path(loop.__file__).parents[2])
-        (folder / "script.py").write_text(SCRIPT.format(source=source, folder=str(folder)))
-        subprocess.run(
-            [sys.executable, *launcher, str(folder / "script.py")],
-            check=True,
-            timeout=120,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "STORYFORGE_ALLOW_CPU": "1", **settings},
-            capture_output=True,
-        )
+        (folder / "script.py").write_text(SCRIPT.format(source=SOURCE, folder=str(folder)))
+        settings |= {"OMP_NUM_THREADS": "1", "STORYFORGE_ALLOW_CPU": "1"}
+        if quantization == "none":
+            statuses = warm.run(folder / "script.py", processes=processes, **settings)
+            assert set(statuses) == {0}, (folder / "log").read_text()
+        else:
+            command = [sys.executable, *(TORCHRUN if processes > 1 else []), folder / "script.py"]
+            subprocess.run(command, check=True, timeout=120, env=os.environ | settings, capture_output=True)
         found.append(torch.load(folder / "out.pt", weights_only=True))
     alone, spread = found
     assert (

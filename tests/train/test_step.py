@@ -1,18 +1,10 @@
 """Pairs over two processes: each pair stays whole, and the step is that of one process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from storyforge.train import step
-
 SCRIPT = """
 import sys
-sys.path[:0] = {paths!r}
 from functools import partial
 import tiny
 import torch
@@ -34,11 +26,11 @@ for name, weight in model.named_parameters():
 
 def row(pair, length, seed):
     drawn = torch.randint(0, 300, (length,), generator=torch.Generator().manual_seed(seed))
-    return Encoded(f"p{{pair}}", "made", "g", tuple(drawn.tolist()), 5, 1, False)
+    return Encoded(f"p{pair}", "made", "g", tuple(drawn.tolist()), 5, 1, False)
 
 pairs = [(row(n, 20 + 5 * n, n), row(n, 22 + 3 * n, 100 + n)) for n in range(5)]
 nlls = losses(model, pairs, 80, accelerator)
-reference = {{pair[0].id: (nlls[2 * n] - n - 1, nlls[2 * n + 1] + n / 2) for n, pair in enumerate(pairs)}}
+reference = {pair[0].id: (nlls[2 * n] - n - 1, nlls[2 * n + 1] + n / 2) for n, pair in enumerate(pairs)}
 figures = gradients(model, pairs, partial(dpo, beta=0.1, nll=0.2), 80, accelerator, reference=reference)
 gradient = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
 if accelerator.is_main_process:
@@ -46,15 +38,12 @@ if accelerator.is_main_process:
 """
 
 
-def test_two_processes_weigh_pairs_as_one_does(tmp_path):
-    source, tests = Path(step.__file__).parents[2], Path(__file__).parents[1]
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(paths=[str(source), str(tests)]))
-    found = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]):
-        out, env = tmp_path / f"{len(launcher)}.pt", {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *launcher, script, out]
-        subprocess.run(command, check=True, timeout=120, env=env, capture_output=True)
+def test_two_processes_weigh_pairs_as_one_does(warm, tmp_path):
+    script, found = tmp_path / "script.py", []
+    script.write_text(SCRIPT)
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.pt"
+        assert set(warm.run(script, str(out), processes=processes)) == {0}, (tmp_path / "log").read_text()
         found.append(torch.load(out, weights_only=True))
     (nlls, figures, gradient), (nlls_2, figures_2, gradient_2) = found
     assert nlls_2 == pytest.approx(nlls, rel=1e-6)

@@ -15,6 +15,7 @@ from storyforge.model.device import machine_class
 from storyforge.model.params import ModelParams
 
 PACKAGE = Path(__file__).resolve().parents[1]
+OURS = {PACKAGE.name, "__main__"}  # where a process has thousands of modules: half a second for all of them
 # Distributions by which the bits of a run are decided; liger's version is in the machine class.
 COMPUTING = re.compile(
     "torch|triton|nvidia-.*|bitsandbytes|numpy|transformers|tokenizers|safetensors|accelerate|peft"
@@ -31,7 +32,8 @@ def run_key(**parts: Any) -> str:
 
 def sources() -> list[Path]:
     """The files of this package that the process has loaded, the stage's own too: the code of the run."""
-    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())} - {None}
+    ours = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in OURS]
+    loaded = {getattr(module, "__file__", None) for module in ours} - {None}
     return sorted(file for file in map(Path.resolve, map(Path, loaded)) if file.is_relative_to(PACKAGE))
 
 
@@ -45,8 +47,8 @@ def packages() -> dict[str, str]:
 
     Others may come, go and change while a run is interrupted: training goes on where it was.
     """
-    named = {re.sub("[-_.]+", "-", str(found.name)).lower(): found.version for found in distributions()}
-    known = {name: version for name, version in named.items() if COMPUTING.fullmatch(name)}
+    named = ((re.sub("[-_.]+", "-", str(found.name)).lower(), found) for found in distributions())
+    known = {name: found.version for name, found in named if COMPUTING.fullmatch(name)}
     return known | {"python": sys.version}
 
 
