@@ -32,7 +32,7 @@ def left(clone):
 
 
 def test_an_export_says_what_it_measured_and_holds_both_forms(adapter, clone, storyforge):
-    lines = storyforge("export").stdout.splitlines()
+    lines = storyforge("export").stdout.splitlines()[1:]
     assert lines[0].startswith("1 test stories of ") and lines[1].startswith("adapter  ")
     assert "greedy text the same 2 of 2 times" in lines[3] and lines[3].startswith("tuned-f16.gguf  ")
     assert lines[4] == "exports/tuned: export.json, gguf, manifest.json, merged"
@@ -69,7 +69,7 @@ def test_a_merge_that_lost_the_adapter_is_refused_and_leaves_the_old_export(
     before = content(clone / "exports/tuned")
     monkeypatch.setattr(merging, "LoraLayer", type(None))  # no layer is known as one
     said = storyforge("export", "--type", "none", status=1)
-    assert said.stderr.splitlines()[1].startswith("error: merged: loses ") and said.stderr.count("\n") == 2
+    assert said.stderr.startswith("error: merged: loses ") and said.stderr.count("\n") == 1
     assert said.stderr.endswith("more than 0.02: nothing was exported\n")
     assert content(clone / "exports/tuned") == before and left(clone) == ["tuned"]
 
@@ -151,7 +151,7 @@ def test_a_type_that_only_llamacpp_makes_names_its_command(adapter, clone, story
 
 
 def test_the_adapter_alone_is_measured_too(adapter, clone, storyforge):
-    lines = storyforge("export", "--type", "lora").stdout.splitlines()
+    lines = storyforge("export", "--type", "lora").stdout.splitlines()[1:]
     assert lines[1].startswith("adapter  ") and lines[2].startswith("tuned-lora.gguf  ")
     assert "+0.0000 against adapter; greedy text the same 2 of 2 times" in lines[2]
     assert lines[3] == "exports/tuned: export.json, gguf, manifest.json"
@@ -163,7 +163,7 @@ def test_an_adapter_whose_rows_lost_their_order_is_refused(adapter, clone, story
 
     monkeypatch.setattr(gguf_lora, "interleaved", lambda name, weight, config: weight)
     said = storyforge("export", "--type", "lora", "--tolerance", "0", status=1).stderr
-    assert said.splitlines()[1].startswith("error: tuned-lora.gguf: loses ") and left(clone) == []
+    assert said.startswith("error: tuned-lora.gguf: loses ") and left(clone) == []
 
 
 def test_another_family_is_refused_before_anything_is_read(adapter, clone, storyforge, monkeypatch):
@@ -184,7 +184,7 @@ def test_a_full_disk_is_noticed_before_anything_is_made(adapter, clone, storyfor
 
 
 def test_what_it_takes_is_said_first(adapter, clone, storyforge):
-    said = storyforge("export").stderr.splitlines()[0]
+    said = storyforge("export").stdout.splitlines()[0]
     memory = r"memory: about 1\.0 GiB for the files, 1\.0 GiB for measuring, [\d.]+ free"
     assert re.fullmatch(rf"{memory}; disk: 0\.1 GiB, [\d.]+ free", said)
 
@@ -221,7 +221,7 @@ def test_too_little_memory_is_noticed_before_anything_is_made(
 def test_nothing_is_loaded_where_no_stories_are_asked_for(adapter, clone, storyforge, monkeypatch):
     storyforge("export", "--to", "measured")
     monkeypatch.setattr(loading, "load_base", None)
-    lines = storyforge("export", "--stories", "0", "--to", "mine").stdout.splitlines()
+    lines = storyforge("export", "--stories", "0", "--to", "mine").stdout.splitlines()[1:]
     assert lines[0].startswith("no test stories asked for: nothing is measured")
     assert [line.split("  ")[1].partition(";")[0] for line in lines[1:3]] == ["not measured"] * 2
     measured, mine = content(clone / "measured"), content(clone / "mine")

@@ -7,7 +7,6 @@ Each is loaded again and measured against the adapter before it is published.
 
 import gc
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.repository import section
+from storyforge.commands.terminal import say
 from storyforge.commands.writers import PROMPTS, named
 from storyforge.core.cache import digest
 from storyforge.core.choice import rank
@@ -91,7 +91,7 @@ def export(task: Task) -> "Reader":
         raise UserError('params.yaml: model.system holds """, which a Modelfile cannot: use --type none')
     encoder = load_encoder(params)
     for line in required(task.adapter, task.folder, task.type, params, measured=task.stories > 0):
-        print(line, file=sys.stderr)
+        say(line)
     reader = Reader(task, params, encoder)
     with published_folder(task.folder) as beside:
         (_adapter_alone if task.type == "lora" else _merged)(reader, beside)

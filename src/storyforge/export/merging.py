@@ -56,7 +56,7 @@ def merged(adapter: Path, params: ModelParams) -> Merged:
         return Merged(_at_once(adapter, params))
     model, stored_type = empty_base(params)
     places, file = stored(folder := base_dir(params)), adapter / "adapter_model.safetensors"
-    like, (rounded,) = model.state_dict(), {weight.dtype for weight in model.parameters()}
+    like, rounded = model.state_dict(), model.dtype
     tuned = load_adapter(model, adapter, params)
 
     def made(name: str) -> Tensor:
@@ -115,7 +115,7 @@ def empty_base(params: ModelParams) -> tuple[PreTrainedModel, torch.dtype]:
         name, path = min(stored(folder).items(), key=lambda item: (item[1], item[0]))
         kind = tensor(path, name).dtype
     with readable(folder):
-        return empty(config, _rounded(kind)), kind
+        return empty(config).to(_rounded(kind)), kind
 
 
 def _rounded(stored_type: torch.dtype) -> torch.dtype:

@@ -45,10 +45,10 @@ def tensor(path: Path, name: str) -> Tensor:
     return found
 
 
-def empty(config: PretrainedConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def empty(config: PretrainedConfig) -> PreTrainedModel:
     """A model of shapes without weights (meta)."""
     with quiet(), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(config)
 
 
 def write(folder: Path, like: Mapping[str, Tensor], made: Callable[[str], Tensor]) -> None:
