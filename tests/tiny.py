@@ -92,3 +92,12 @@ def adapted(model, **changes):
         if "lora_B" in name:
             weight.data.normal_(std=0.1)
     return tuned
+
+
+def gguf(folder, model, encoder, kind="f16"):
+    """The path of a model, saved in the folder `merged`, as a file beside it."""
+    from storyforge.export.gguf_file import write_gguf
+
+    model.save_pretrained(folder / "merged")
+    write_gguf(folder / "it.gguf", folder / "merged", encoder, kind)
+    return folder / "it.gguf"

@@ -206,7 +206,7 @@ def export(
     adapter: Tuned = None,
     to: Annotated[Path | None, typer.Option(resolve_path=True, show_default="exports/NAME")] = None,
     type: Annotated[str, typer.Option(help="Of the GGUF file: f16, q8_0, lora or none.")] = "f16",
-    stories: Annotated[int, typer.Option(min=1, help="Test stories to measure on.")] = 24,
+    stories: Annotated[int, typer.Option(min=0, help="Test stories to measure on; 0: no measuring.")] = 24,
     tolerance: Annotated[float, typer.Option(min=0, help="Most nats a token it may lose.")] = 0.02,
 ) -> None:
     """Merge the adapter into 16-bit weights and a GGUF file.

@@ -1,11 +1,14 @@
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 import tiny
-from peft import PeftModel
+import torch
 
 from storyforge.commands import export
+from storyforge.export import merging, room
+from storyforge.model import loading
 
 FILE = "gguf/tuned-f16.gguf"
 MODELFILE = f"""FROM ./tuned-f16.gguf
@@ -29,7 +32,7 @@ def left(clone):
 
 
 def test_an_export_says_what_it_measured_and_holds_both_forms(adapter, clone, storyforge):
-    lines = storyforge("export").stdout.splitlines()
+    lines = storyforge("export").stdout.splitlines()[1:]
     assert lines[0].startswith("1 test stories of ") and lines[1].startswith("adapter  ")
     assert "greedy text the same 2 of 2 times" in lines[3] and lines[3].startswith("tuned-f16.gguf  ")
     assert lines[4] == "exports/tuned: export.json, gguf, manifest.json, merged"
@@ -64,7 +67,7 @@ def test_a_merge_that_lost_the_adapter_is_refused_and_leaves_the_old_export(
 ):
     storyforge("export", "--type", "none")
     before = content(clone / "exports/tuned")
-    monkeypatch.setattr(PeftModel, "merge_and_unload", lambda model, *_, **__: model.unload(), raising=False)
+    monkeypatch.setattr(merging, "LoraLayer", type(None))  # no layer is known as one
     said = storyforge("export", "--type", "none", status=1)
     assert said.stderr.startswith("error: merged: loses ") and said.stderr.count("\n") == 1
     assert said.stderr.endswith("more than 0.02: nothing was exported\n")
@@ -148,7 +151,7 @@ def test_a_type_that_only_llamacpp_makes_names_its_command(adapter, clone, story
 
 
 def test_the_adapter_alone_is_measured_too(adapter, clone, storyforge):
-    lines = storyforge("export", "--type", "lora").stdout.splitlines()
+    lines = storyforge("export", "--type", "lora").stdout.splitlines()[1:]
     assert lines[1].startswith("adapter  ") and lines[2].startswith("tuned-lora.gguf  ")
     assert "+0.0000 against adapter; greedy text the same 2 of 2 times" in lines[2]
     assert lines[3] == "exports/tuned: export.json, gguf, manifest.json"
@@ -174,10 +177,61 @@ def test_another_family_is_refused_before_anything_is_read(adapter, clone, story
 
 
 def test_a_full_disk_is_noticed_before_anything_is_made(adapter, clone, storyforge, monkeypatch):
-    monkeypatch.setattr(export.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 20))
     said = storyforge("export", status=1).stderr
     assert "GiB are needed and 0.0 are free: make room, or choose another disk by --to" in said
     assert not (clone / "exports").exists()
+
+
+def test_what_it_takes_is_said_first(adapter, clone, storyforge):
+    said = storyforge("export").stdout.splitlines()[0]
+    memory = r"memory: about 1\.0 GiB for the files, 1\.0 GiB for measuring, [\d.]+ free"
+    assert re.fullmatch(rf"{memory}; disk: 0\.1 GiB, [\d.]+ free", said)
+
+
+@pytest.mark.parametrize(
+    ("free", "stories", "said"),
+    [
+        (
+            1 << 20,
+            "24",
+            "error: merging takes at least 1.0 GiB of memory and 0.0 are free: close other programs",
+        ),
+        (
+            5 << 30,
+            "24",
+            "error: measuring takes at least 8.0 GiB of memory and 5.0 are free: give --stories 0",
+        ),
+        (5 << 30, "0", ""),
+    ],
+)
+def test_too_little_memory_is_noticed_before_anything_is_made(
+    free, stories, said, adapter, clone, storyforge, monkeypatch
+):
+    """A model said to have 2 Gi weights of a size each, in 32 bits."""
+    if free > 1 << 20:
+        many = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: 1 << 20)] * (1 << 11))
+        monkeypatch.setattr(room, "empty_base", lambda params: (many, torch.float32))
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 40))
+    monkeypatch.setattr(room, "_free", lambda: free)
+    found = storyforge("export", "--stories", stories, status=1 if said else 0)
+    assert found.stderr.startswith(said) and bool(said) != (clone / "exports").exists()
+
+
+def test_nothing_is_loaded_where_no_stories_are_asked_for(adapter, clone, storyforge, monkeypatch):
+    storyforge("export", "--to", "measured")
+    monkeypatch.setattr(loading, "load_base", None)
+    lines = storyforge("export", "--stories", "0", "--to", "mine").stdout.splitlines()[1:]
+    assert lines[0].startswith("no test stories asked for: nothing is measured")
+    assert [line.split("  ")[1].partition(";")[0] for line in lines[1:3]] == ["not measured"] * 2
+    measured, mine = content(clone / "measured"), content(clone / "mine")
+    for name in ("merged/model.safetensors", "gguf/tuned-f16.gguf", "gguf/Modelfile", "merged/config.json"):
+        assert mine[name] == measured[name]
+    assert json.loads(mine["export.json"])["adapter_loss"] is None
+
+
+def test_an_adapter_alone_is_not_exported_unmeasured(adapter, clone, storyforge):
+    assert "give at least 1" in storyforge("export", "--type", "lora", "--stories", "0", status=1).stderr
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import tiny
 import torch
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from storyforge.export.gguf_file import LLAMA3, QWEN2, TEKKEN, write_gguf
+from storyforge.export.gguf_file import LLAMA3, QWEN2, TEKKEN
 from storyforge.export.gguf_lora import write_lora
 from storyforge.export.templates import jinja
 from storyforge.model.chat import FORMATS, render
@@ -38,6 +38,8 @@ CASES = [
     ("mistral", "tekken", "llama3", {"sliding_window": None, "head_dim": 32}),
     ("qwen2", "qwen2", "smollm2", {}),
     ("qwen3", "qwen2", "smollm2", {"head_dim": 32}),
+    ("smollm3", "llama-bpe", "smollm2", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
+    ("smollm3", "llama-bpe", "smollm2", {"num_hidden_layers": 5, "head_dim": 32}),
 ]
 
 
@@ -45,8 +47,8 @@ CASES = [
 def test_llamacpp_expects_the_same_next_token(family, splitter, chat, changes, tmp_path):
     """The text is given, so its tokens, the one that begins it and every weight must be right for that."""
     encoder, model = made(family, SPLITTERS[splitter], FORMATS[chat], changes)
-    write_gguf(tmp_path / "it.gguf", model, encoder, "f16")
-    server = served(tmp_path / "it.gguf")
+    file = tiny.gguf(tmp_path, model, encoder)
+    server = served(file)
     expects_the_same(server, encoder, tiny.rounded(tiny.rounded(model, torch.half), torch.float))
 
     asked = [{"role": "user", "content": "Of rain."}]  # the system's words come from the file's template
@@ -55,17 +57,18 @@ def test_llamacpp_expects_the_same_next_token(family, splitter, chat, changes, t
 
 
 @pytest.mark.parametrize(
-    ("family", "rslora"), [("llama", False), ("llama", True), ("qwen2", False), ("qwen3", False)]
+    ("family", "rslora"),
+    [("llama", False), ("llama", True), ("qwen2", False), ("qwen3", False), ("smollm3", False)],
 )
 def test_base_and_adapter_apart_expect_what_the_adapter_does(family, rslora, tmp_path):
     """rsLoRA's scale is not what llama.cpp computes from the file's alpha: B makes up for it."""
     encoder, base = made(family, SPLITTERS["qwen2"], FORMATS["smollm2"], {})
     base = tiny.rounded(tiny.rounded(base, torch.half), torch.float)
-    write_gguf(tmp_path / "base.gguf", base, encoder, "f16")
+    file = tiny.gguf(tmp_path, base, encoder)
     before, tuned = shares(base, encoder), tiny.adapted(base, use_rslora=rslora)
     write_lora(tmp_path / "lora.gguf", tuned)
     assert (shares(tuned, encoder) - before).abs().max() > 1
-    expects_the_same(served(tmp_path / "base.gguf", tmp_path / "lora.gguf"), encoder, tuned)
+    expects_the_same(served(file, tmp_path / "lora.gguf"), encoder, tuned)
 
 
 def served(path, *adapters):
@@ -113,5 +116,10 @@ def made(family, splitter, chat, changes):
     encoder = Encoder(fast, chat, SYSTEM)
     fast.chat_template = jinja(chat, SYSTEM)
     torch.manual_seed(4)
-    usual = {"tie_word_embeddings": False, "initializer_range": 0.3, "rope_parameters": PLAIN}
+    usual = {
+        "tie_word_embeddings": False,
+        "pad_token_id": 0,
+        "initializer_range": 0.3,
+        "rope_parameters": PLAIN,
+    }
     return encoder, tiny.uneven(tiny.model(family, len(fast) + 3, **usual | changes))

@@ -61,7 +61,7 @@ def exported(request, tmp_path):
     sampling = SamplingParams(
         seed=1, max_new_tokens=20, temperature=0.8, top_p=0.9, min_p=0.1, repetition_penalty=1.1
     )
-    merging.save(tmp_path / "merged", model, encoder, sampling)
+    merging.save(tmp_path / "merged", merging.Merged(model), encoder, sampling)
     return tmp_path / "merged", model, encoder, rope
 
 

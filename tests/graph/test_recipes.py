@@ -112,7 +112,8 @@ def smollm2():
     """SmolLM2's own, out of the default model's package."""
     from transformers import AutoTokenizer
 
-    from storyforge.model.loading import ModelParams, base_dir
+    from storyforge.model.bases import base_dir
+    from storyforge.model.loading import ModelParams
 
     return AutoTokenizer.from_pretrained(base_dir(ModelParams.load(ROOT / "params.yaml")))
 

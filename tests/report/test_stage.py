@@ -66,6 +66,7 @@ model:
   name: someone/Small-Base
   origin: package:base==1.0:base.gguf
   system: Tell a story.
+  chat: smollm2
   precision: auto
   quantization: none
 train:
@@ -250,7 +251,7 @@ def test_the_hub_reads_the_model_card(made):
     assert card.data.datasets == ["someone/plays"] and "license" not in card.data.to_dict()
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert found == {"loss": 3.2, "perplexity": 24.5, "bits_per_byte": 1.4}
-    assert "`Tell a story.`" in card.content and "plays: CC0" in card.content
+    assert "<|im_start|>system\nTell a story.<|im_end|>\n" in card.content and "plays: CC0" in card.content
     assert "With the hub's own weights it was not measured" in card.content
 
 

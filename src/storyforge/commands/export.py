@@ -7,14 +7,14 @@ Each is loaded again and measured against the adapter before it is published.
 
 import gc
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.repository import section
+from storyforge.commands.terminal import say
 from storyforge.commands.writers import PROMPTS, named
 from storyforge.core.cache import digest
 from storyforge.core.choice import rank
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from storyforge.model.encoding import Encoder
     from storyforge.model.loading import ModelParams
 
-BYTES = {"f16": 4, "q8_0": 2 + 34 / 32, "lora": 0, "none": 2}  # --type: what a weight takes on the disk
+TYPES = ("f16", "q8_0", "lora", "none")
 EXPORTS = Path("exports")
 TEST, TRAIN = Path("data/processed/test.jsonl"), Path("data/processed/train.jsonl")
 RECORD = "export.json"  # what was exported and measured
 ASKED = 3  # standard prompts answered greedily
-REST = 64 << 20  # bytes: tokenizer, configuration, what a file system needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +52,25 @@ class Measured:
     """One form of the writer beside the one it was made from."""
 
     name: str
-    loss: float
-    worse: float  # nats a reply token
-    same_greedy: int  # of ASKED answers
-    logits: float  # by how much they differ, on average
     bytes: int
+    loss: float | None = None  # nats a reply token; None: not measured
+    worse: float = 0.0
+    same_greedy: int = 0  # of ASKED answers
+    logits: float = 0.0  # by how much they differ, on average
 
 
 def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tolerance: float) -> Task:
     """UserError before anything is loaded: no adapter, or a folder that holds something else."""
-    if type not in BYTES:
-        other = f"choose one of {', '.join(BYTES)}"
+    if type not in TYPES:
+        other = f"choose one of {', '.join(TYPES)}"
         if re.fullmatch("q[2-6]_k(_[sml])?", type):
             command = f"llama-quantize tuned-f16.gguf tuned-{type}.gguf {type.upper()}"
             other = f"llama.cpp makes it of --type f16: `{command}`, see docs/EXPORT.md"
         raise UserError(f"--type {type}: {other}")
+    if type == "lora" and not stories:
+        raise UserError(
+            "--stories 0: an adapter alone is read by measuring it: give at least 1, or --type f16"
+        )
     (found,) = named(adapter).values()
     folder = to or EXPORTS / found.name
     require_ours(folder)
@@ -76,6 +79,7 @@ def task(adapter: Path | None, to: Path | None, type: str, *, stories: int, tole
 
 def export(task: Task) -> "Reader":
     """Everything is made and measured beside its place; UserError leaves what was there before."""
+    from storyforge.export.room import required
     from storyforge.model.bases import described
     from storyforge.model.loading import ModelParams, load_encoder
 
@@ -87,7 +91,8 @@ def export(task: Task) -> "Reader":
     if task.type not in ("none", "lora") and '"""' in params.system:
         raise UserError('params.yaml: model.system holds """, which a Modelfile cannot: use --type none')
     encoder = load_encoder(params)
-    _require_space(task, params)
+    for line in required(task.adapter, task.folder, task.type, params, measured=task.stories > 0):
+        say(line)
     reader = Reader(task, params, encoder)
     with published_folder(task.folder) as beside:
         (_adapter_alone if task.type == "lora" else _merged)(reader, beside)
@@ -101,22 +106,24 @@ def export(task: Task) -> "Reader":
 
 def _merged(reader: "Reader", beside: Path) -> None:
     """merged/ and, unless only that is asked for, gguf/."""
-    from storyforge.export.gguf_file import load_gguf, write_gguf
+    from storyforge.export import gguf_check
+    from storyforge.export.gguf_file import write_gguf
     from storyforge.export.merging import merged, save
     from storyforge.sampling.generate import SamplingParams
 
     task, encoder, sampling = reader.task, reader.encoder, SamplingParams.load()
-    reader.read(reader.tuned(), "adapter")
-    model = merged(task.adapter, reader.params)
-    save(beside / "merged", model, encoder, sampling)
-    reader.read(reader.saved(beside / "merged"), "merged", beside / "merged")
+    folder = beside / "merged"
+    reader.read(reader.tuned, "adapter")
+    save(folder, merged(task.adapter, reader.params), encoder, sampling)
+    gc.collect()
+    reader.read(lambda: reader.saved(folder), "merged", folder)
     if task.type != "none":
         file = _gguf(reader, beside)
-        write_gguf(file, model, encoder, task.type)
-        del model
+        write_gguf(file, folder, encoder, task.type)
+        gguf_check.compare(file, folder, encoder)
         page = modelfile(file.name, encoder.chat, reader.params.system, _parameters(sampling))
         file.with_name("Modelfile").write_text(page, encoding="utf-8")
-        reader.read(load_gguf(file, encoder, reader.saved(beside / "merged")), file.name, file.parent)
+        reader.read(lambda: gguf_check.load(file, reader.saved(folder)), file.name, file.parent)
 
 
 def _adapter_alone(reader: "Reader", beside: Path) -> None:
@@ -124,8 +131,8 @@ def _adapter_alone(reader: "Reader", beside: Path) -> None:
 
     tuned, file = reader.tuned(), _gguf(reader, beside)
     write_lora(file, tuned)  # before a minute of reading: it may be refused
-    reader.read(tuned, "adapter")
-    reader.read(load_lora(file, tuned), file.name, file.parent)
+    reader.read(lambda: tuned, "adapter")
+    reader.read(lambda: load_lora(file, tuned), file.name, file.parent)
 
 
 def _gguf(reader: "Reader", beside: Path) -> Path:
@@ -141,8 +148,10 @@ class Reader:
         self.task, self.params, self.encoder = task, params, encoder
         self.measure = section("evaluate")
         # Where nothing is held out, training stories tell as well whether two forms are the same writer.
-        stories = list(read_jsonl(TEST, Exchange)) or list(read_jsonl(TRAIN, Exchange))
-        if not stories:
+        stories = (
+            list(read_jsonl(TEST, Exchange)) or list(read_jsonl(TRAIN, Exchange)) if task.stories else []
+        )
+        if task.stories and not stories:
             raise UserError(f"{TEST} and {TRAIN} are empty: run `dvc repro preprocess`")
         stories = sorted(stories, key=lambda story: rank(story.id, self.measure["seed"]))
         self.rows = [encoder.exchange(each, self.measure["max_tokens"]) for each in stories[: task.stories]]
@@ -151,12 +160,19 @@ class Reader:
         self.forms: list[Measured] = []
         self.last: Reading | None = None
 
-    def read(self, model, name: str, folder: Path | None = None) -> None:
-        """Measure a form beside the last one, of which it was made; UserError where it is worse."""
+    def read(self, load: Callable[[], Any], name: str, folder: Path | None = None) -> None:
+        """Measure a form beside the last one, of which it was made; UserError where it is worse.
+
+        Where no stories are asked for, it is noted, and nothing is loaded.
+        """
         from storyforge.export.merging import read
 
+        size = sum(path.stat().st_size for path in folder.iterdir()) if folder else 0
+        if not self.rows:
+            self.forms.append(Measured(name, size))
+            return
         options = {"params": self.params, "batch_tokens": self.measure["batch_tokens"], "name": name}
-        found = read(model, self.encoder, self.rows, self.prompts, **options)
+        found = read(load(), self.encoder, self.rows, self.prompts, **options)
         gc.collect()  # PEFT's modules refer to each other
         last, self.last = self.last or found, found
         worse = found.loss - last.loss
@@ -167,8 +183,7 @@ class Reader:
             )
         same = sum(one == other for one, other in zip(found.greedy, last.greedy, strict=True))
         apart = (found.logits - last.logits).abs().mean().item()
-        size = sum(path.stat().st_size for path in folder.iterdir()) if folder else 0
-        self.forms.append(Measured(name, found.loss, worse, same, apart, size))
+        self.forms.append(Measured(name, size, found.loss, worse, same, apart))
 
     def tuned(self):
         """The base with the adapter on it."""
@@ -188,9 +203,15 @@ class Reader:
 def lines(read: Reader) -> Iterator[str]:
     """For a person."""
     asked, folder = len(read.prompts), read.task.folder
-    yield f"{len(read.rows)} test stories of {read.tokens:,} tokens, {asked} prompts answered greedily"
-    yield f"adapter  {read.forms[0].loss:.4f} nats a token"
+    if not read.rows:
+        yield "no test stories asked for: nothing is measured, each tensor of the GGUF file was compared"
+    else:
+        yield f"{len(read.rows)} test stories of {read.tokens:,} tokens, {asked} prompts answered greedily"
+        yield f"adapter  {read.forms[0].loss:.4f} nats a token"
     for last, form in pairwise(read.forms):
+        if form.loss is None:
+            yield f"{form.name}  not measured; {form.bytes / (1 << 20):,.0f} MiB"
+            continue
         yield (
             f"{form.name}  {form.loss:.4f}, {form.worse:+.4f} against {last.name}; greedy text the same "
             f"{form.same_greedy} of {asked} times, logits within {form.logits:.2g} on average; "
@@ -212,12 +233,20 @@ def record(read: Reader) -> dict[str, Any]:
         "adapter_sha256": digest(read.task.adapter / "adapter_model.safetensors"),
         "stories": len(read.rows),
         "reply_tokens": read.tokens,
-        "adapter_loss": round(read.forms[0].loss, 6),
+        "adapter_loss": _rounded(read.forms[0].loss),
         "forms": [
-            {"name": each.name, "loss": round(each.loss, 6), "same_greedy": f"{each.same_greedy}/{asked}"}
+            {
+                "name": each.name,
+                "loss": _rounded(each.loss),
+                "same_greedy": f"{each.same_greedy}/{asked}" if read.rows else None,
+            }
             for each in read.forms[1:]
         ],
     }
+
+
+def _rounded(loss: float | None) -> float | None:
+    return None if loss is None else round(loss, 6)
 
 
 def _parameters(params: Any) -> list[tuple[str, object]]:
@@ -231,17 +260,3 @@ def _parameters(params: Any) -> list[tuple[str, object]]:
         ("repeat_last_n", params.max_new_tokens),
         ("num_predict", params.max_new_tokens),
     ]
-
-
-def _require_space(task: Task, params: "ModelParams") -> None:
-    """UserError where the disk has no room for what will be written, an older export beside it."""
-    from storyforge.export.merging import parameters
-
-    adapter = sum(path.stat().st_size for path in task.adapter.iterdir())
-    needed = BYTES[task.type] * parameters(params) + adapter + REST
-    place = next(folder for folder in (task.folder, *task.folder.absolute().parents) if folder.exists())
-    if (free := shutil.disk_usage(place).free) < needed:
-        raise UserError(
-            f"{task.folder}: {needed / (1 << 30):.1f} GiB are needed and {free / (1 << 30):.1f} are free: "
-            "make room, or choose another disk by --to"
-        )

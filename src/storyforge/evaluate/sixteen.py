@@ -13,8 +13,9 @@ from safetensors import safe_open
 from storyforge.core.errors import UserError
 from storyforge.core.launch import memory_limit
 from storyforge.evaluate.losses import Scored, comparison
+from storyforge.model.bases import base_dir
 from storyforge.model.device import device, precision
-from storyforge.model.loading import ModelParams, base_dir, load_base
+from storyforge.model.loading import ModelParams, load_base
 from storyforge.model.memory import out_of_memory
 from storyforge.model.processes import together
 

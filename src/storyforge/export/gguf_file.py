@@ -1,8 +1,9 @@
 """A model as one file for llama.cpp and Ollama: weights, tokenizer, template."""
 
 import json
-from collections.abc import Iterator
-from math import isclose
+from collections.abc import Callable
+from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, TokenType
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from storyforge.core.errors import UserError
-from storyforge.model.bases import quiet
+from storyforge.export.shards import empty, stored, tensor
 from storyforge.model.encoding import Encoder
 
 KINDS = {
@@ -27,7 +29,9 @@ FAMILIES = {  # what llama.cpp calls them; each was compared with it, see tests/
     "mistral": MODEL_ARCH.LLAMA,
     "qwen2": MODEL_ARCH.QWEN2,
     "qwen3": MODEL_ARCH.QWEN3,
+    "smollm3": MODEL_ARCH.SMOLLM3,
 }
+IN_PAIRS = (MODEL_ARCH.LLAMA, MODEL_ARCH.SMOLLM3)  # llama.cpp turns neighbours together, not a head's halves
 ELSEWHERE = "use --type none, then llama.cpp's convert_hf_to_gguf.py on merged/"
 
 WORDS = {"type": "ByteLevel", "use_regex": True}
@@ -58,12 +62,6 @@ SPLITTERS = {  # llama.cpp knows by name alone how a tokenizer cuts a text into 
 # llama.cpp leaves a text as it is; a text that is in NFC already, as most are, is the same after this one.
 NORMALIZERS = (None, {"type": "NFC"})
 
-APART = 0.02  # share of a tensor's length; 8 bits cost 0.6 %, a wrong order of its rows 140 %
-SHAPE = (
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("vocab_size", "max_position_embeddings", "tie_word_embeddings"),
-)
-
 
 def architecture(config: PretrainedConfig) -> MODEL_ARCH:
     """What llama.cpp takes the model for; UserError where it would compute something else."""
@@ -77,6 +75,11 @@ def architecture(config: PretrainedConfig) -> MODEL_ARCH:
         "mlp_bias": getattr(config, "mlp_bias", False),
         f"sliding_window {window}": window and window < config.max_position_embeddings,
         f"rope type {rope}": rope not in ropes,
+        # llama.cpp takes every fourth of SmolLM3's layers for one without rotary angles.
+        "other no_rope_layers": any(
+            bool(turns) != bool((layer + 1) % 4)
+            for layer, turns in enumerate(getattr(config, "no_rope_layers", None) or ())
+        ),
     }
     for what, found in strange.items():
         if found:
@@ -84,64 +87,61 @@ def architecture(config: PretrainedConfig) -> MODEL_ARCH:
     return FAMILIES[kind]
 
 
-def write_gguf(path: Path, model, encoder: Encoder, kind: str) -> None:
-    """One tensor at a time; UserError where llama.cpp could not follow the architecture or the tokenizer."""
+def write_gguf(path: Path, folder: Path, encoder: Encoder, kind: str) -> None:
+    """The merged model of a folder, one tensor at a time.
+
+    UserError where llama.cpp could not follow the architecture or the tokenizer.
+    """
     wanted, file_type = KINDS[kind]
-    writer = gguf.GGUFWriter(path, MODEL_ARCH_NAMES[architecture(model.config)])
+    config = AutoConfig.from_pretrained(folder)
+    writer = gguf.GGUFWriter(path, MODEL_ARCH_NAMES[architecture(config)])
     writer.add_name(path.stem)
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_architecture(writer, model.config)
-    _add_tokenizer(writer, encoder, model.config.vocab_size)
+    _add_architecture(writer, config)
+    _add_tokenizer(writer, encoder, config.vocab_size)
     tensors = []
-    for tensor, weight in _tensors(model):
+    for name, (shape, weight) in weights(folder, config).items():
         # As llama.cpp has them: vectors whole; a matrix whose rows are not made of whole blocks in 16 bits.
-        fits = weight.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0
-        kept = Kind.F32 if weight.dim() == 1 else wanted if fits else Kind.F16
+        fits = shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0
+        kept = Kind.F32 if len(shape) == 1 else wanted if fits else Kind.F16
         block, size = gguf.GGML_QUANT_SIZES[kept]
-        writer.add_tensor_info(tensor, weight.shape, None, weight.numel() * size // block, raw_dtype=kept)
-        tensors.append((tensor, weight, kept))
+        writer.add_tensor_info(name, shape, None, prod(shape) * size // block, raw_dtype=kept)
+        tensors.append((name, weight, kept))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
-        weight = interleaved(tensor, weight.float(), model.config)
-        writer.write_tensor_data(gguf.quantize(weight.numpy(), kept))
+    for name, weight, kept in tqdm(tensors, "gguf", unit=" tensors", disable=None, leave=False):
+        ordered = interleaved(name, weight(), config).float()
+        writer.write_tensor_data(gguf.quantize(ordered.numpy(), kept))
     writer.close()
 
 
-def load_gguf(path: Path, encoder: Encoder, merged):
-    """`merged` with the weights of the file, as transformers reads it: they are its own, or nearly.
+def weights(folder: Path, config: PretrainedConfig) -> dict[str, tuple[torch.Size, Callable[[], Tensor]]]:
+    """llama.cpp's name of each tensor of the file; its shape, and what reads it, in transformers' order."""
+    found: dict[str, tuple[torch.Size, Callable[[], Tensor]]] = {}
+    if (rope := config.rope_parameters)["rope_type"] != "default":
+        # By how much each rotary angle turns slower than it would without scaling.
+        steps = torch.arange(0, head_dim(config), 2).float() / head_dim(config)
+        slowed, _ = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, torch.device("cpu"))
+        slower = rope["rope_theta"] ** -steps / slowed
+        found["rope_freqs.weight"] = slower.shape, lambda: slower
+    places = stored(folder)
+    for name, weight in empty(config).state_dict().items():
+        if name in places:  # a tied one is not
+            known = known_as(name, config)
+            found[known] = weight.shape, partial(tensor, places[name], name)
+    return found
 
-    UserError where the file says of the model or its tokens what is not so.
-    """
-    here, tokenizer, fields = merged.config, encoder.tokenizer, gguf.GGUFReader(path).fields
-    file = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    with quiet():
-        there = AutoConfig.from_pretrained(**file)
-        # transformers 5.23 takes 128 for every Qwen3.
-        there.head_dim = fields[f"{MODEL_ARCH_NAMES[architecture(here)]}.attention.key_length"].contents()
-        loaded = AutoModelForCausalLM.from_pretrained(**file, config=there, dtype=torch.float32)
-    thetas = [config.rope_parameters["rope_theta"] for config in (there, here)]
-    names = ("ggml.tokens", "chat_template", "ggml.eos_token_id")
-    tokens, template, end = (fields[f"tokenizer.{name}"].contents() for name in names)
-    same = {name: getattr(there, name) == getattr(here, name) for name in SHAPE} | {
-        "head_dim": there.head_dim == _head_dim(here),
-        "rms_norm_eps": isclose(there.rms_norm_eps, here.rms_norm_eps, rel_tol=1e-6),
-        "rope_theta": isclose(*thetas, rel_tol=1e-6),
-        "tokens": all(tokens[number] == token for token, number in tokenizer.get_vocab().items()),
-        "template": template == tokenizer.chat_template,
-        "end of turn": end == encoder.end_of_turn,
-    }
-    if wrong := [name for name in same if not same[name]]:
-        raise UserError(f"{path.name}: read back with another {', '.join(wrong)}: nothing was exported")
-    state = loaded.state_dict()
-    for name, weight in merged.state_dict().items():
-        apart = (state[name] - weight.to(state[name])).norm() / weight.float().norm().clamp(min=1e-12)
-        if not apart <= APART:
-            raise UserError(f"{path.name}: {name} was read back {apart:.1%} off: nothing was exported")
-    merged.load_state_dict(state)
-    return merged
+
+def known_as(name: str, config: PretrainedConfig) -> str:
+    """llama.cpp's name of a weight or a bias, or of a module."""
+    return _names(architecture(config), config.num_hidden_layers).get_name(
+        name, try_suffixes=(".weight", ".bias")
+    )
+
+
+_names = cache(gguf.get_tensor_name_map)
 
 
 def _add_architecture(writer: gguf.GGUFWriter, config: PretrainedConfig) -> None:
@@ -152,10 +152,10 @@ def _add_architecture(writer: gguf.GGUFWriter, config: PretrainedConfig) -> None
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(_head_dim(config))
-    writer.add_value_length(_head_dim(config))
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(_head_dim(config))
+    writer.add_rope_dimension_count(head_dim(config))
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
 
 
@@ -202,31 +202,18 @@ def _splitter(content: dict[str, Any]) -> str:
     raise UserError(f"llama.cpp may not cut texts as this tokenizer does: {ELSEWHERE}")
 
 
-def _tensors(model) -> Iterator[tuple[str, Tensor]]:
-    config, rope = model.config, model.config.rope_parameters
-    # By how much each rotary angle turns slower than it would without scaling.
-    steps = torch.arange(0, _head_dim(config), 2).float() / _head_dim(config)
-    slower = rope["rope_theta"] ** -steps / model.model.rotary_emb.inv_freq.float().cpu()
-    if not torch.allclose(slower, torch.ones_like(slower)):
-        yield "rope_freqs.weight", slower
-    names = gguf.get_tensor_name_map(architecture(config), config.num_hidden_layers)
-    for name, weight in model.state_dict().items():
-        if not (config.tie_word_embeddings and name == "lm_head.weight"):
-            yield names.get_name(name, try_suffixes=(".weight", ".bias")), weight.cpu()
-
-
 def interleaved(name: str, weight: Tensor, config: PretrainedConfig) -> Tensor:
     """Queries and keys in llama.cpp's order: where it turns neighbours together, they stand side by side.
 
-    It does so in its architecture "llama" alone; in the others the halves of a head, as transformers does.
+    In other architectures it turns the halves of a head together, as transformers does.
     """
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for part, count in heads.items():
-        if f".{part}." in name and architecture(config) == MODEL_ARCH.LLAMA:
+        if f".{part}." in name and architecture(config) in IN_PAIRS:
             halves = weight.view(count, 2, -1, *weight.shape[1:])
             return halves.transpose(1, 2).reshape(weight.shape)
     return weight
 
 
-def _head_dim(config: PretrainedConfig) -> int:
+def head_dim(config: PretrainedConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

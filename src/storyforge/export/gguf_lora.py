@@ -8,9 +8,9 @@ import torch
 from gguf import MODEL_ARCH_NAMES
 from peft import PeftModel, set_peft_model_state_dict
 from torch import Tensor
-from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
 from storyforge.core.errors import UserError
+from storyforge.export.gguf_check import processor
 from storyforge.export.gguf_file import architecture, interleaved
 from storyforge.model.loading import adapter_weights
 
@@ -37,14 +37,12 @@ def write_lora(path: Path, tuned: PeftModel) -> None:
 
 def load_lora(path: Path, tuned: PeftModel) -> PeftModel:
     """`tuned` with the matrices of the file, their rows put in order as transformers does for a model."""
-    arch = MODEL_ARCH_NAMES[architecture(tuned.config)]
-    processor = TENSOR_PROCESSORS.get(arch, TensorProcessor)(config=tuned.config.to_dict())
     held = {tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}
     state = {}
     for stored, name, _, factor in _matrices(tuned):
         matrix = held[name]
         if name.endswith(".lora_b"):
-            matrix = processor.process(matrix, name).weights / factor
+            matrix = processor(tuned.config).process(matrix, name).weights / factor
         state[stored] = torch.from_numpy(matrix.copy())
     set_peft_model_state_dict(tuned, state)
     return tuned

@@ -7,6 +7,7 @@ from string import Template
 from storyforge.report import findings, judging, provenance
 from storyforge.report.page import code, plain
 from storyforge.report.provenance import Provenance
+from storyforge.report.usage import usage
 from storyforge.report.verdict import changes
 
 HUB_DATASET = re.compile(r"hub:datasets/([\w.-]+/[\w.-]+)")
@@ -46,7 +47,7 @@ def card(of: Provenance, details: findings.Row, phase: judging.Phase, template: 
         model_index=json.dumps([{"name": "storyforge-adapter", "results": [result]}]),
         base=plain(of.base),
         about=provenance.about(of),
-        system=code(model["system"]),
+        usage=usage(model, of.choices["train"]["lora"]["r"]),
         converted=converted if model["origin"].startswith("package:") else "",
         units=findings.UNITS,
         summary=f"{changes(plain(of.base), details, of.kept_step)}\n{findings.summary(details)}",
