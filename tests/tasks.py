@@ -5,11 +5,16 @@ import signal
 import time
 from pathlib import Path
 
-from storyforge.preprocess.stage import Examiner
+from storyforge.core.errors import UserError
+from storyforge.preprocess.examiner import Examiner
 
 
 def squared(number: int) -> int:
     return number * number
+
+
+def mistaken(number: int) -> None:
+    raise UserError(f"file {number}: mend it")
 
 
 def process(_: int) -> int:

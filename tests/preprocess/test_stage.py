@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from storyforge.collect.sources import folder_text, shakespeare, tinystories, writingprompts
+from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
@@ -175,7 +176,7 @@ def test_the_number_of_processes_and_a_second_run_change_no_byte(workplace, para
     for name, processes in (("one", 1), ("two", 2), ("again", 1)):
         folder = workplace / name
         folder.mkdir()
-        report = preprocess(iter(stories), ["Held out."], params, folder, processes)
+        report = preprocess(iter(stories), ["Held out."], params, folder, Engine(workers=processes))
         results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
     assert results[0] == results[1] == results[2]
     assert set(results[0][1]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
@@ -187,7 +188,7 @@ def test_a_process_that_is_killed_changes_no_byte(workplace, params, monkeypatch
     for name in ("whole", "killed"):
         folder = workplace / name
         folder.mkdir()
-        report = preprocess(iter(stories), ["Held out."], params, folder, 2)
+        report = preprocess(iter(stories), ["Held out."], params, folder, Engine(workers=2))
         results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
         monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
         (workplace / "marks").mkdir(exist_ok=True)
@@ -202,7 +203,7 @@ def test_stories_that_kill_every_process_are_named_in_one_line(workplace, params
     (workplace / "marks" / stories[70].id).write_text("for ever")
     said = f"data/raw/writingprompts.jsonl, from story {stories[64].id} to {stories[95].id}: a process"
     with pytest.raises(UserError, match=f"^{said} that worked on it was killed 3 times"):
-        preprocess(iter(stories), ["Held out."], params, workplace, 2)
+        preprocess(iter(stories), ["Held out."], params, workplace, Engine(workers=2))
 
 
 def test_the_order_of_the_rows_decides_nothing(workplace):

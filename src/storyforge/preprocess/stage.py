@@ -9,93 +9,32 @@ Params  preprocess
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
-from pydantic import Field
 from tqdm import tqdm
 
+from storyforge.core.engine_file import ALONE, Engine, engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, published, published_folder, read_jsonl, write_json
 from storyforge.core.launch import launch
-from storyforge.core.params import Params
-from storyforge.core.records import SIDES, Exchange, Story, read_prompts
+from storyforge.core.records import SIDES, Story, read_prompts
+from storyforge.core.runner import shared
 from storyforge.core.text import printable
 from storyforge.core.words import WORD, shingles
-from storyforge.core.workers import processors, shared
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
-from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
-from storyforge.preprocess.drafts import Draft, Profile, drafts
+from storyforge.preprocess.corpus import Candidate, settle
+from storyforge.preprocess.drafts import Profile
+from storyforge.preprocess.examiner import Examiner, PreprocessParams
 from storyforge.preprocess.guards import heavy_rules, require_moderate_rules
-from storyforge.preprocess.heldout import (
-    HeldOutPrompts,
-    SplitParams,
-    contaminated,
-    held_out_prompts,
-    hold_out,
-)
-from storyforge.preprocess.overlap import sketch
+from storyforge.preprocess.heldout import held_out_prompts, hold_out
 
 RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
 BATCH = 32  # stories given to a process at once
 WORTH_PROCESSES = 2_000_000  # bytes of raw stories; fewer are done sooner than processes start
-
-
-class PreprocessParams(Params):
-    section: ClassVar[str] = "preprocess"
-    max_rule_share: Annotated[float, Field(gt=0, le=1)]
-    split: SplitParams
-    corpus: CorpusParams
-    profiles: dict[str, Profile]
-
-
-@dataclass(frozen=True, slots=True)
-class Examiner:
-    """All that is needed to examine one story by itself."""
-
-    params: PreprocessParams
-    held_out: HeldOutPrompts
-
-    def examine_all(self, stories: Sequence[Story]) -> list[tuple[Candidate, bytes]]:
-        """Each draft of the stories as a candidate, and as an exchange in JSON."""
-        return [
-            self._examine(story, draft)
-            for story in stories
-            for draft in drafts(story, self.params.profiles[story.source])
-        ]
-
-    def _examine(self, story: Story, draft: Draft) -> tuple[Candidate, bytes]:
-        reasons = filters.judged(draft, self.params.profiles[story.source])
-        grams = shingles(draft.all_words, self.params.corpus.shingle_words)
-        if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
-            reasons["contaminated"] = why
-        asked = story.prompt or ""
-        candidate = Candidate(
-            id=draft.id,
-            source=story.source,
-            group=story.group,
-            words=len(draft.tokens),
-            ended=draft.ended,
-            stripped_characters=draft.meta.get("stripped_characters", 0),
-            fingerprint=corpus.fingerprint(draft.all_words),
-            signature=None if reasons else corpus.signature(grams),
-            sketch=None if reasons else sketch(grams),
-            prompt_words=" ".join(WORD.findall(draft.own_prompt.casefold())) or None
-            if draft.premise
-            else None,
-            language=draft.language,
-            story=story.id,
-            by_prompt=not draft.premise and story.group == "".join(filter(str.isalnum, asked.casefold())),
-            reasons=reasons,
-        )
-        exchange = Exchange(
-            draft.id, story.source, story.group, draft.prompt, draft.text, draft.ended, draft.meta
-        )
-        return candidate, dumps(exchange).encode() + b"\n"
 
 
 def preprocess(
@@ -103,7 +42,7 @@ def preprocess(
     prompts: Sequence[str],
     params: PreprocessParams,
     folder: Path,
-    processes: int = 1,
+    run_by: Engine = ALONE,
 ) -> dict[str, Any]:
     """Write the splits and the rejected rows to `folder`; returns the report.
 
@@ -113,7 +52,7 @@ def preprocess(
     path = folder / ".drafts.jsonl"
     candidates, starts = [], []
     with path.open("wb") as file:
-        for candidate, line in _examined(Examiner(params, held_out), stories, processes):
+        for candidate, line in _examined(Examiner(params, held_out), stories, run_by):
             candidates.append(candidate)
             starts.append(file.tell())
             file.write(line)
@@ -131,12 +70,12 @@ def preprocess(
 
 
 def _examined(
-    examiner: Examiner, stories: Iterable[Story], processes: int
+    examiner: Examiner, stories: Iterable[Story], run_by: Engine
 ) -> Iterator[tuple[Candidate, bytes]]:
-    """In the order of the stories, however many processes there are."""
+    """In the order of the stories, whoever runs them."""
     stories = iter(tqdm(stories, "preprocess", unit=" stories", disable=None))
     batches = iter(lambda: list(islice(stories, BATCH)), [])
-    for examined in shared(examiner.examine_all, batches, processes, _place):
+    for examined in shared(examiner.examine_all, batches, run_by, _place):
         yield from examined
 
 
@@ -197,13 +136,14 @@ def stories_of(files: Iterable[Path]) -> Iterator[Story]:
 
 
 def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, Any]:
-    params, held_out = PreprocessParams.load(), [prompt.prompt for prompt in read_prompts(prompts)]
+    params, chosen = PreprocessParams.load(), engine()
+    held_out = [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
-    processes = processors() if large else 1
+    run_by = chosen if large else ALONE
     with published_folder(processed) as folder:
         read = Read()
-        metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, processes)
+        metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, run_by)
         write_json(folder / "metadata.json", metadata)
     write_json(metrics, summary(metadata))
     for source, account in metadata["sources"].items():
@@ -223,7 +163,7 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     for line in heavy_rules(metadata, params.max_rule_share):
         print(printable(line))
     print(outlook(metadata))
-    return {"processes": processes}
+    return {"engine": run_by.kind, "processes": run_by.processes}
 
 
 if __name__ == "__main__":
