@@ -47,6 +47,7 @@ def test_it_is_found_above_and_dvc_names_the_main_repository(here, monkeypatch):
         ("workers: 0", "workers = 0: Input should be greater than 0"),
         ("workers: true", "workers = True: Input should be a valid integer"),
         ("gpus: 0", "gpus = 0: Input should be greater than 0"),
+        ("work: s3://bucket/x", "work = 's3://bucket/x': object stores are not understood: give a folder"),
         ("- 1", r"\[1\]: Input should be a valid dictionary"),
         ("kind: [", "cannot be read"),
     ],

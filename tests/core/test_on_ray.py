@@ -11,7 +11,7 @@ import tasks
 from storyforge.core import on_ray
 from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
-from storyforge.core.runner import shared
+from storyforge.core.runner import running
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def ray_is_there(monkeypatch):
 
 
 def ask(address: str | None) -> list[int]:
-    return list(shared(tasks.squared, [1, 2], Engine(kind="ray", address=address), str))
+    with running(Engine(kind="ray", address=address)) as run:
+        return list(run(tasks.squared, [1, 2], str))
 
 
 def test_the_file_goes_before_the_environment_and_that_before_the_ray_of_this_machine(monkeypatch):

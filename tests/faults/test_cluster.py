@@ -10,9 +10,10 @@ from pipeline import stories
 
 from storyforge.core import on_ray
 from storyforge.collect.sources import folder_text
-from storyforge.core.engine_file import ALONE, Engine
+from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
-from storyforge.core.runner import shared
+from storyforge.core.files import write_jsonl
+from storyforge.core.runner import running
 from storyforge.core.workers import AHEAD
 from storyforge.preprocess import stage
 from storyforge.preprocess.stage import PreprocessParams
@@ -29,6 +30,11 @@ TOKEN = {"RAY_AUTH_TOKEN": "of a test " * 4}
 
 def named(item) -> str:
     return f"item {item}"
+
+
+def shared(task, items, run_by, named):
+    with running(run_by) as run:
+        yield from run(task, items, named)
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +101,14 @@ def test_a_node_with_another_package_is_named_before_it_has_done_anything(cluste
 def test_the_bytes_of_preprocess_are_those_of_one_process(cluster, tmp_path):
     texts = stories(90)
     made = [folder_text(*each) for each in [*texts.items(), ("copy.txt", texts["story-00.txt"])]]
+    write_jsonl(tmp_path / "raw/folder.jsonl", made)
     params, results = PreprocessParams.load(ROOT / "recipes/my-stories.yaml"), []
-    for name, run_by in (("alone", ALONE), ("local", Engine(workers=2)), ("ray", RAY)):
+    for name, run_by in (("alone", Engine(workers=1)), ("local", Engine(workers=2)), ("ray", RAY)):
         (tmp_path / name).mkdir()
-        report = stage.preprocess(iter(made), ["Held out."], params, tmp_path / name, run_by)
+        by = run_by.model_copy(update={"work": str(tmp_path / "work")})
+        report, _ = stage.preprocess(
+            [tmp_path / "raw/folder.jsonl"], ["Held out."], params, tmp_path / name, by
+        )
         results.append((report, {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}))
     assert results[0] == results[1] == results[2]
     assert all(results[0][1].values())

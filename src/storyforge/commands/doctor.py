@@ -14,11 +14,11 @@ from shlex import join, quote
 import psutil
 import typer
 
+from storyforge.core import on_ray
 from storyforge.commands import graphics, repository
 from storyforge.commands.findings import MARKS, Finding, note, ok, wrong
 from storyforge.commands.repository import LOCK, at_work, is_orphan, output, outputs, quiet, section, words
 from storyforge.commands.terminal import say
-from storyforge.core import on_ray
 from storyforge.core.cache import cache_dir, damaged, digest
 from storyforge.core.engine_file import engine as engine_file
 from storyforge.core.errors import UserError

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from storyforge.core.files import read_yaml
 from storyforge.core.params import Slice, validated
@@ -24,15 +24,22 @@ class Engine(Slice):
     kind: Literal["local", "ray"] = "local"  # who runs tasks: processes of this machine, or Ray
     workers: Count | None = None  # tasks at a time; None: a task a processor
     address: str | None = None  # HOST:PORT of Ray's head; None: $RAY_ADDRESS, else the Ray of this machine
+    work: str | None = (
+        None  # a folder that all nodes see, for what lies between tasks; None: .work beside .dvc
+    )
     gpus: Count | None = None  # that train and evaluate, a process each; None: all that are visible
+
+    @field_validator("work")
+    @classmethod
+    def _is_a_folder(cls, work: str | None) -> str | None:
+        if work and "://" in work:
+            raise ValueError("object stores are not understood: give a folder that all nodes see")
+        return work
 
     @property
     def processes(self) -> int | None:
         """How many of this machine run tasks; None where Ray decides."""
         return None if self.kind == "ray" else self.workers or processors()
-
-
-ALONE = Engine(workers=1)  # all in this process
 
 
 def engine() -> Engine:

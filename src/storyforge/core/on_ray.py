@@ -13,7 +13,8 @@ import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from contextlib import contextmanager
+from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import islice
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from storyforge.core.errors import UserError
-from storyforge.core.workers import AHEAD, Item, Result
+from storyforge.core.workers import AHEAD, Item, Result, Run
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DECIDING = ("numpy", "rensa", "ftfy", "py3langid", "sentencex")  # packages that decide a text's bytes or fate
@@ -57,43 +58,44 @@ def require(address: str, said_by: str) -> None:
         ) from None
 
 
-def shared(
-    task: Callable[[Item], Result],
-    items: Iterable[Item],
-    where: tuple[str, str],
-    most: int | None,
-    named: Callable[[Item], str],
-) -> Iterator[Result]:
-    """What `task` makes of each item, in order; `most` limits the tasks at a time. See `runner.shared`."""
+@contextmanager
+def running(where: tuple[str, str], most: int | None) -> Iterator[Run]:
+    """As `runner.running`; `most` limits the tasks at a time."""
     address, said_by = where
     ray = _connected(address, said_by)
     try:
         cpus = int(ray.cluster_resources().get("CPU", 0))
         if not cpus:
             raise UserError(f"{said_by} = {address}: that Ray has no CPU for tasks: `ray start --num-cpus`")
-        # The task, with whatever it is bound to, is sent once and not with each item.
-        run, held, here = ray.remote(max_retries=AGAIN)(_done), ray.put(pickle.dumps(task)), identity()
-        items, given = iter(items), deque()
-        while True:
-            for item in islice(items, (most or AHEAD * cpus) - len(given)):
-                given.append((item, run.remote([held], here, item)))
-            if not given:
-                return
-            item, to_come = given.popleft()
-            try:
-                result = ray.get(to_come)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error  # what the task raised, as in a process of this machine
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
-                raise UserError(
-                    f"{named(item)}: a process or node that worked on it was killed {1 + AGAIN} times (out "
-                    "of memory?): free memory, or give Ray fewer CPUs there: `ray start --num-cpus`"
-                ) from None
-            except ray.exceptions.RayError as error:
-                raise UserError(f"{named(item)}: {_brief(error)}") from None
-            yield result
+        yield partial(_shared, ray, most or AHEAD * cpus)
     finally:
         ray.shutdown()
+
+
+def _shared(
+    ray: Any, most: int, task: Callable[[Item], Result], items: Iterable[Item], named: Callable[[Item], str]
+) -> Iterator[Result]:
+    # The task, with whatever it is bound to, is sent once and not with each item.
+    run, held, here = ray.remote(max_retries=AGAIN)(_done), ray.put(pickle.dumps(task)), identity()
+    items, given = iter(items), deque()
+    while True:
+        for item in islice(items, most - len(given)):
+            given.append((item, run.remote([held], here, item)))
+        if not given:
+            return
+        item, to_come = given.popleft()
+        try:
+            result = ray.get(to_come)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # what the task raised, as in a process of this machine
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+            raise UserError(
+                f"{named(item)}: a process or node that worked on it was killed {1 + AGAIN} times (out "
+                "of memory?): free memory, or give Ray fewer CPUs there: `ray start --num-cpus`"
+            ) from None
+        except ray.exceptions.RayError as error:
+            raise UserError(f"{named(item)}: {_brief(error)}") from None
+        yield result
 
 
 def _connected(address: str, said_by: str) -> Any:

@@ -4,21 +4,25 @@ A task is a function of its item alone, and may be run anywhere, twice, or again
 are the same.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from storyforge.core import on_ray, workers
 from storyforge.core.engine_file import Engine
-from storyforge.core.workers import Item, Result
+from storyforge.core.workers import Run
 
 
-def shared(
-    task: Callable[[Item], Result], items: Iterable[Item], engine: Engine, named: Callable[[Item], str]
-) -> Iterator[Result]:
-    """What `task` makes of each item, in order; `task`, items and results are pickled.
+@contextmanager
+def running(engine: Engine) -> Iterator[Run]:
+    """A function of a task, its items and their names: what the task makes of each item, in order.
 
-    Few items are taken before their results are asked for: memory stays flat. What a killed process had is
-    given out again. UserError, with the item's name, where an item has ended several so.
+    Task, items and results are pickled. Few items are taken before their results are asked for: memory stays
+    flat. What a killed process had is given out again. UserError, with the item's name, where an item has
+    ended several so.
     """
     if engine.kind == "ray":
-        return on_ray.shared(task, items, on_ray.place(engine.address), engine.workers, named)
-    return workers.shared(task, items, engine.processes, named)
+        by = on_ray.running(on_ray.place(engine.address), engine.workers)
+    else:
+        by = workers.running(engine.processes)
+    with by as run:
+        yield run
