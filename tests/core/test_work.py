@@ -17,16 +17,22 @@ def test_it_stays_after_an_error_and_goes_after_the_end(tmp_path):
     assert (work / "result").exists()
     with work_folder(str(tmp_path / "w"), "one") as again:
         assert again == work and (work / "result").exists()
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "w").iterdir()) == []
 
 
 def test_another_run_takes_away_what_was_left_but_not_what_is_in_use_nor_what_is_not_its(tmp_path):
-    (tmp_path / "of somebody").mkdir()
+    for folder in (
+        "of somebody",
+        ".work/of somebody",
+    ):  # in ours, but without a lock; with one, but not in ours
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "of somebody/lock").touch()
     with pytest.raises(KeyError), work_folder(str(tmp_path), "left"):
         raise KeyError
     with work_folder(str(tmp_path), "used"), work_folder(str(tmp_path), "new"):
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "of somebody", "used"]
-    assert [path.name for path in tmp_path.iterdir()] == ["of somebody"]
+        assert sorted(path.name for path in (tmp_path / ".work").iterdir()) == ["new", "of somebody", "used"]
+    assert [path.name for path in (tmp_path / ".work").iterdir()] == ["of somebody"]
+    assert (tmp_path / "of somebody/lock").exists()
 
 
 def test_two_processes_at_the_same_work_are_one_too_many(tmp_path):
@@ -54,7 +60,7 @@ def test_it_lies_beside_the_main_repository(tmp_path, monkeypatch):
 def test_a_file_in_its_place_is_named(tmp_path):
     Path(tmp_path / "w").touch()
     with (
-        pytest.raises(UserError, match="w: .*: give engine.yaml a `work`"),
+        pytest.raises(UserError, match="w/.work: .*: give engine.yaml a `work`"),
         work_folder(str(tmp_path / "w"), "k"),
     ):
         pass

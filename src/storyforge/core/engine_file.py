@@ -24,9 +24,7 @@ class Engine(Slice):
     kind: Literal["local", "ray"] = "local"  # who runs tasks: processes of this machine, or Ray
     workers: Count | None = None  # tasks at a time; None: a task a processor
     address: str | None = None  # HOST:PORT of Ray's head; None: $RAY_ADDRESS, else the Ray of this machine
-    work: str | None = (
-        None  # a folder that all nodes see, for what lies between tasks; None: .work beside .dvc
-    )
+    work: str | None = None  # a folder that all nodes see, for what lies between tasks; None: the clone
     gpus: Count | None = None  # that train and evaluate, a process each; None: all that are visible
 
     @field_validator("work")

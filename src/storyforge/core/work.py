@@ -15,10 +15,10 @@ from storyforge.core.errors import UserError
 def work_folder(chosen: str | None, key: str) -> Iterator[Path]:
     """The run's own folder, locked against a second process; it goes when the block ends.
 
-    An error leaves it, as a kill does; a run of another key then takes it away. It lies in `chosen`, else
-    beside .dvc of the main repository. UserError where another process has it, or nothing can be written.
+    An error leaves it, as a kill does; a run of another key then takes it away. It lies in .work of the
+    folder `chosen`, else of the main repository. UserError where another has it, or nothing can be written.
     """
-    root = Path(chosen or Path(os.environ.get("DVC_ROOT", "."), ".work")).resolve()
+    root = Path(chosen or os.environ.get("DVC_ROOT", "."), ".work").resolve()  # where all is ours to delete
     try:
         lock = _locked(root / key)
     except OSError as error:
