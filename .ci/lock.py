@@ -5,7 +5,7 @@
 uv resolves the pins for Linux and macOS on every Python from 3.11 to 3.14. Of a package that has wheels their
 hashes are kept, not that of its source, whose build would run code. Builds of torch differ by index: a WHEEL
 adds its own hash, and hashes so added stay as long as the version does. requirements-cuda.lock has what only
-torch's CUDA builds need; liger-kernel of requirements-cuda.txt, optional even there, is in neither.
+torch's CUDA builds need; requirements-cuda.txt, optional even there, and requirements-ray.txt are in neither.
 """
 
 import hashlib

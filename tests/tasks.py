@@ -5,11 +5,16 @@ import signal
 import time
 from pathlib import Path
 
-from storyforge.preprocess.stage import Examiner
+from storyforge.core.errors import UserError
+from storyforge.preprocess.examiner import Examiner
 
 
 def squared(number: int) -> int:
     return number * number
+
+
+def mistaken(number: int) -> None:
+    raise UserError(f"file {number}: mend it")
 
 
 def process(_: int) -> int:
@@ -36,11 +41,10 @@ def killed_at_seven(number: int) -> int:
 class KilledExaminer(Examiner):
     """Killed at a story that has a mark in the folder `marks`, which it takes off unless it is `for ever`."""
 
-    def examine_all(self, stories):
-        for story in stories:
-            mark = Path("marks", story.id)
-            if mark.exists():
-                if mark.read_text() != "for ever":
-                    mark.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return super().examine_all(stories)
+    def of_story(self, story):
+        mark = Path("marks", story.id)
+        if mark.exists():
+            if mark.read_text() != "for ever":
+                mark.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().of_story(story)

@@ -14,6 +14,7 @@ from hub import NOWHERE, Hub, isolate
 from pipeline import Repository
 from ruamel.yaml import YAML
 
+from storyforge.core import on_ray
 from storyforge.commands import doctor, graphics
 from storyforge.commands.doctor import Finding
 from storyforge.commands.repository import is_orphan
@@ -411,6 +412,20 @@ def test_without_a_home_or_a_name_dvc_cannot_work(repository, monkeypatch, missi
     assert doctor.place().state == "ok"
     monkeypatch.delenv(missing)
     assert doctor.place().text.startswith("no home or no user name: set HOME")
+
+
+def test_ray_must_be_installed_and_answer(repository, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert doctor.engine().state == "ok"
+    Path("engine.yaml").write_text("kind: ray\naddress: 127.0.0.1:1\n")
+    monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
+    finding = doctor.outcome(doctor.engine)
+    assert finding.state == "wrong" and "127.0.0.1:1: the package ray is missing here: " in finding.text
+    monkeypatch.setattr(on_ray, "find_spec", lambda name: name)
+    finding = doctor.outcome(doctor.engine)
+    assert finding.state == "wrong" and "address = 127.0.0.1:1: nothing answers" in finding.text
+    Path("engine.yaml").write_text("kind: ray\naddress: auto\n")
+    assert doctor.engine().state == "ok"
 
 
 def test_a_full_disk_is_wrong(repository, monkeypatch):

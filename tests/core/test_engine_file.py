@@ -1,9 +1,16 @@
 """What engine.yaml says of this machine, and where it is looked for."""
 
-import pytest
+import subprocess
+from pathlib import Path
 
-from storyforge.core.engine_file import engine
+import pytest
+from rules_graph import declared, graph
+
+from storyforge.core import engine_file
+from storyforge.core.engine_file import NAME, Engine, engine
 from storyforge.core.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -14,29 +21,53 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("text", ["", "gpus:\n", "kind: ray\naddress: null\n"])
-def test_what_is_not_said_is_left_to_the_machine(here, text):
-    (here / "engine.yaml").write_text(text)
-    assert engine().gpus is None
+@pytest.mark.parametrize("text", ["", "gpus:\n", "kind: local\naddress: null\n"])
+def test_what_is_not_said_has_its_default(here, text):
+    (here / NAME).write_text(text)
+    assert engine() == Engine(kind="local", workers=None, address=None, gpus=None)
 
 
 def test_it_is_found_above_and_dvc_names_the_main_repository(here, monkeypatch):
-    assert engine().gpus is None
-    (here / "engine.yaml").write_text("gpus: 2\n")
+    assert engine() == Engine()
+    (here / NAME).write_text("gpus: 2\n")
     assert engine().gpus == 2
     main = here / "main"
     main.mkdir()
     monkeypatch.setenv("DVC_ROOT", str(main))
     assert engine().gpus is None
-    (main / "engine.yaml").write_text("gpus: 3\n")
+    (main / NAME).write_text("gpus: 3\n")
     assert engine().gpus == 3
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("gpus: 0", "engine.yaml: gpus = 0: .*greater than 0"), ("- 1", "engine.yaml: .1.: .*dictionary")],
+    ("text", "said"),
+    [
+        ("worker: 2", "worker is not a known key"),
+        ("kind: dask", "kind = 'dask': Input should be 'local' or 'ray'"),
+        ("workers: 0", "workers = 0: Input should be greater than 0"),
+        ("workers: true", "workers = True: Input should be a valid integer"),
+        ("gpus: 0", "gpus = 0: Input should be greater than 0"),
+        ("work: s3://bucket/x", "work = 's3://bucket/x': object stores are not understood: give a folder"),
+        ("- 1", r"\[1\]: Input should be a valid dictionary"),
+        ("kind: [", "cannot be read"),
+    ],
 )
-def test_a_wrong_value_is_named(here, text, message):
-    (here / "engine.yaml").write_text(text)
-    with pytest.raises(UserError, match=message):
+def test_a_mistake_is_one_line_with_file_key_and_value(here, text, said):
+    (here / NAME).write_text(text)
+    with pytest.raises(UserError, match=f"{NAME}: {said}") as raised:
         engine()
+    assert "\n" not in str(raised.value)
+
+
+def test_processes_are_as_many_as_are_wanted_else_as_there_are_processors(monkeypatch):
+    monkeypatch.setattr(engine_file, "processors", lambda: 7)
+    assert (Engine().processes, Engine(workers=3).processes) == (7, 3)
+    assert Engine(kind="ray", workers=3).processes is None
+
+
+def test_to_change_it_makes_nothing_stale():
+    """It is no dependency, lies in none, and git does not see it."""
+    for name, stage in graph(ROOT).items():
+        deps = {Path(dep) for dep in declared(stage, "deps", "params")}
+        assert not deps & {Path(NAME), *Path(NAME).parents}, name
+    assert subprocess.run(["git", "check-ignore", "--quiet", NAME], cwd=ROOT).returncode == 0

@@ -10,11 +10,16 @@ import tasks
 
 from storyforge.core import workers
 from storyforge.core.errors import UserError
-from storyforge.core.workers import AHEAD, shared
+from storyforge.core.workers import AHEAD, running
 
 
 def named(number: int) -> str:
     return f"item {number}"
+
+
+def shared(task, items, processes, named):
+    with running(processes) as run:
+        yield from run(task, items, named)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -46,9 +51,19 @@ def test_what_a_killed_process_had_is_done_again(tmp_path):
 
 def test_an_item_that_kills_every_process_is_named_and_no_other():
     done = []
-    with pytest.raises(UserError, match=r"^item 7: .* killed 3 times .*: free memory, or run") as raised:
+    with pytest.raises(
+        UserError, match=r"^item 7: .* killed 3 times .*: free memory, or set `workers` lower"
+    ) as raised:
         done.extend(shared(tasks.killed_at_seven, range(40), 2, named))
     assert "\n" not in str(raised.value)
+
+
+def test_one_pool_does_several_tasks_and_one_that_was_left_in_the_middle():
+    with running(2) as run:
+        found = set(run(tasks.process, range(20), named))
+        assert next(run(tasks.squared, range(1000), named)) == 0
+        assert set(run(tasks.process, range(20), named)) <= found | set(run(tasks.process, range(20), named))
+        assert len(found) <= 2
 
 
 def test_an_error_of_the_task_is_its_own():
@@ -66,9 +81,10 @@ def test_as_many_processors_as_the_process_was_given(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     (tmp_path / "pool.py").write_text(
-        "import tasks\nfrom storyforge.core.workers import shared\n"
+        "import tasks\nfrom storyforge.core.workers import running\n"
         "if __name__ == '__main__':\n"
-        "    for pid in shared(tasks.process, range(10_000), 2, str):\n        print(pid, flush=True)\n"
+        "    with running(2) as run:\n"
+        "        for pid in run(tasks.process, range(10_000), str):\n            print(pid, flush=True)\n"
     )
     env = {"PYTHONPATH": ":".join(map(str, (Path(tasks.__file__).parent, *sys.path)))}
     process = subprocess.Popen([sys.executable, "pool.py"], cwd=tmp_path, stdout=-1, text=True, env=env)

@@ -1,10 +1,21 @@
 """The account of a source: what was kept, what went by which rule, and examples of both."""
 
+import numpy as np
 import pytest
 
+from storyforge.core.choice import rank
 from storyforge.core.files import dumps
 from storyforge.core.records import SIDES, Exchange
-from storyforge.preprocess.accounts import EXAMPLES, OPENINGS, Account, outlook, report, shortened, summary
+from storyforge.preprocess.accounts import (
+    EXAMPLES,
+    OPENINGS,
+    Account,
+    Families,
+    outlook,
+    report,
+    shortened,
+    summary,
+)
 from storyforge.preprocess.corpus import Candidate
 from storyforge.preprocess.heldout import HeldOut, SplitParams
 
@@ -15,9 +26,7 @@ SPLIT = SplitParams(salt=1, val=0.1, test=0.1, held_out={"tales": HeldOut(val=()
 def entry(number: int, side: str = "train", **known) -> Candidate:
     row = {"source": "tales", "group": f"g{number}", "words": 10, "ended": True, "stripped_characters": 2}
     plain = {
-        "fingerprint": b"",
-        "signature": None,
-        "sketch": None,
+        "fingerprint": "",
         "prompt_words": None,
         "cluster": f"g{number}",
         "side": side,
@@ -76,8 +85,25 @@ def test_samples_are_few_and_do_not_depend_on_the_order():
     assert found == again
 
 
+FAMILIES = Families(
+    clusters={"train": 1, "val": 1, "test": 0},
+    groups={"tales": np.array([rank(f"g{number}", SPLIT.salt) for number in range(1, 6)], np.uint64)},
+    copies=[1],
+    prompts=[1],
+)
+
+
+def test_two_accounts_one_after_the_other_are_that_of_all():
+    drafts = [entry(n, language="ru" if n % 7 else "en") for n in range(30)]
+    drafts += [entry(n, side="val", reasons={"short": f"{n} words"} if n % 3 else {}) for n in range(30, 60)]
+    for border in (0, 1, 29, 31, 60):
+        first, later = kept_account(drafts[:border]), kept_account(drafts[border:])
+        first.add(later)
+        assert first.report() == kept_account(drafts).report()
+
+
 def test_the_report_adds_up_sides_copies_and_prompts():
-    found = report({"tales": kept_account(DRAFTS)}, DRAFTS, SPLIT)
+    found = report({"tales": kept_account(DRAFTS)}, FAMILIES, SPLIT)
     assert found["splits"]["train"] == {"rows": 2, "words": 20, "groups": 1}
     assert found["sources"]["tales"]["held_out_but_absent"] == ["elsewhere"]
     assert found["copies_of_one_story"] == {"1": 1}
@@ -85,7 +111,7 @@ def test_the_report_adds_up_sides_copies_and_prompts():
 
 
 def test_few_figures_are_compared_between_runs():
-    assert summary(report({"tales": kept_account(DRAFTS)}, DRAFTS, SPLIT)) == {
+    assert summary(report({"tales": kept_account(DRAFTS)}, FAMILIES, SPLIT)) == {
         "kept_stories": 3,
         "rejected_share": 0.4,
         "train_stories": 2,

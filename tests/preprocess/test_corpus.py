@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from definition import settle
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer
@@ -20,7 +21,6 @@ from storyforge.preprocess.corpus import (
     clusters,
     fingerprint,
     repeats,
-    settle,
     signature,
 )
 from storyforge.preprocess.overlap import sketch
@@ -48,8 +48,6 @@ def draft(number: int, text: str = "", prompt: str | None = None, **known) -> Ca
         ended=True,
         stripped_characters=0,
         fingerprint=fingerprint(words),
-        signature=signature(shingles(words, 5)),
-        sketch=sketch(shingles(words, 5)),
         prompt_words=prompt,
     )
     TEXTS[new.id] = shingles(words, 5)
@@ -72,7 +70,8 @@ def settled(
         replace(draft, side=side(draft.group), work=draft.group, reasons=dict(draft.reasons))
         for draft in drafts
     ]
-    settle(drafts, params, SALT, {"prompts": wanted}, lambda number: TEXTS[drafts[number].id])
+    texts = [TEXTS[draft.id] for draft in drafts]
+    settle(drafts, params, SALT, {"prompts": wanted}, texts.__getitem__, list(map(sketch, texts)))
     return {draft.id: draft for draft in drafts}
 
 

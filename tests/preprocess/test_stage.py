@@ -14,13 +14,14 @@ from ruamel.yaml import YAML
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from storyforge.collect.sources import folder_text, shakespeare, tinystories, writingprompts
+from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.core.words import grams, words
-from storyforge.preprocess import guards, stage
+from storyforge.preprocess import guards, shards, stage
 from storyforge.preprocess.drafts import Profile
-from storyforge.preprocess.heldout import sides
+from storyforge.preprocess.heldout import held_out_prompts, sides
 from storyforge.preprocess.stage import PreprocessParams, main, preprocess
 from storyforge.preprocess.wordings import SCENE_WORDINGS
 
@@ -169,40 +170,86 @@ def test_listed_plays_are_held_out(workplace):
     assert "Place: A heath. Speakers: FIRST LORD." in passage.prompt
 
 
-def test_the_number_of_processes_and_a_second_run_change_no_byte(workplace, params):
+def made(stories: list[Story], params: PreprocessParams, name: str, **engine) -> tuple:
+    """Report and bytes of a run over the stories, a file for each source."""
+    sources = dict.fromkeys(story.source for story in stories)
+    files = [Path("raw", f"{source}.jsonl") for source in sources]
+    for path in files:
+        write_jsonl(path, [story for story in stories if story.source == path.stem])
+    folder = Path(name)
+    folder.mkdir(exist_ok=True)
+    report, read = preprocess(files, ["Held out."], params, folder, Engine(**{"workers": 1} | engine))
+    return report, read, {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Of a few stories each."""
+    monkeypatch.setattr(shards, "LEAST_BYTES", 9_000)
+
+
+def test_processes_shards_and_a_second_run_change_no_byte(workplace, params, monkeypatch):
     stories = prompted(100) + plays()
-    results = []
-    for name, processes in (("one", 1), ("two", 2), ("again", 1)):
-        folder = workplace / name
-        folder.mkdir()
-        report = preprocess(iter(stories), ["Held out."], params, folder, processes)
-        results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
+    results = [made(stories, params, "one")]
+    monkeypatch.setattr(shards, "LEAST_BYTES", 9_000)
+    results += [made(stories, params, "two", workers=2), made(stories, params, "again")]
     assert results[0] == results[1] == results[2]
-    assert set(results[0][1]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
+    assert set(results[0][2]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
+    assert not Path(".work").exists()
 
 
-def test_a_process_that_is_killed_changes_no_byte(workplace, params, monkeypatch):
+def test_a_process_that_is_killed_changes_no_byte(workplace, params, monkeypatch, small_shards):
     stories = prompted(100)
-    results = []
-    for name in ("whole", "killed"):
-        folder = workplace / name
-        folder.mkdir()
-        report = preprocess(iter(stories), ["Held out."], params, folder, 2)
-        results.append((report, {file.name: file.read_bytes() for file in folder.iterdir()}))
-        monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
-        (workplace / "marks").mkdir(exist_ok=True)
-        (workplace / "marks" / stories[40].id).touch()
-    assert results[0] == results[1]
+    results = [made(stories, params, "whole", workers=2)]
+    monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
+    Path("marks").mkdir()
+    Path("marks", stories[40].id).touch()
+    results.append(made(stories, params, "killed", workers=2))
+    assert results[0] == results[1] and not list(Path("marks").iterdir())
 
 
-def test_stories_that_kill_every_process_are_named_in_one_line(workplace, params, monkeypatch):
+def test_stories_that_kill_every_process_are_named_in_one_line(workplace, params, monkeypatch, small_shards):
     stories = prompted(100)
     monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
-    (workplace / "marks").mkdir()
-    (workplace / "marks" / stories[70].id).write_text("for ever")
-    said = f"data/raw/writingprompts.jsonl, from story {stories[64].id} to {stories[95].id}: a process"
-    with pytest.raises(UserError, match=f"^{said} that worked on it was killed 3 times"):
-        preprocess(iter(stories), ["Held out."], params, workplace, 2)
+    Path("marks").mkdir()
+    Path("marks", stories[70].id).write_text("for ever")
+    with pytest.raises(UserError, match="that worked on it was killed 3 times") as raised:
+        made(stories, params, "named", workers=2)
+    first, last = re.search(
+        r"/raw/writingprompts.jsonl, from story (\S+) to (\S+): a process", str(raised.value)
+    ).groups()
+    ids = [story.id for story in stories]
+    assert 70 - 40 < ids.index(first) <= 70 <= ids.index(last) < 70 + 40
+
+
+def test_a_run_that_was_ended_goes_on_where_it_was(workplace, params, monkeypatch, small_shards):
+    stories, again = prompted(100), []
+    whole = made(stories, params, "whole")
+    examine = stage.Examiner.examine
+
+    def ended(examiner, shard):
+        if shard.number == 3:
+            raise KeyboardInterrupt
+        examine(examiner, shard)
+
+    def noted(examiner, shard):
+        again.append(shard.number)
+        examine(examiner, shard)
+
+    monkeypatch.setattr(stage.Examiner, "examine", ended)
+    with pytest.raises(KeyboardInterrupt):
+        made(stories, params, "ended")
+    monkeypatch.setattr(stage.Examiner, "examine", noted)
+    assert made(stories, params, "again") == whole
+    assert again[0] == 3 and again == sorted(again) and not Path(".work").exists()
+    other = params.model_copy(update={"max_rule_share": 0.99})
+    monkeypatch.setattr(stage.Examiner, "examine", ended)
+    with pytest.raises(KeyboardInterrupt):
+        made(stories, params, "ended")
+    monkeypatch.setattr(stage.Examiner, "examine", noted)
+    again.clear()
+    made(stories, other, "other")
+    assert again[0] == 0 and not Path(".work").exists()
 
 
 def test_the_order_of_the_rows_decides_nothing(workplace):
@@ -312,9 +359,9 @@ def test_of_few_drafts_a_rule_that_takes_many_is_said_and_stops_nothing(workplac
 
 
 def test_near_copies_of_ones_own_are_dropped_and_told_and_stop_nothing(workplace, capsys):
-    made = own(60, words=400)
-    alike = [folder_text(f"{n} old.txt", f"{made[n].text} The end came.") for n in range(30)]
-    write_jsonl(workplace / "raw/folder.jsonl", [*made, *alike])
+    texts = own(60, words=400)
+    alike = [folder_text(f"{n} old.txt", f"{texts[n].text} The end came.") for n in range(30)]
+    write_jsonl(workplace / "raw/folder.jsonl", [*texts, *alike])
     run()
     said = capsys.readouterr().out
     assert re.search(r"passages of 90 stories\n  dropped: .*near_copy", said)
@@ -325,12 +372,12 @@ def test_near_copies_of_ones_own_are_dropped_and_told_and_stop_nothing(workplace
 
 def own(count: int, words: int = 140, prompt: str | None = None) -> list[Story]:
     """Stories in plain English, a file each."""
-    made = (
+    texts = (
         folder_text(f"{n}.txt", tale(n, words).replace(" <newline> ", "\n").replace("<newline> ", "\n"))
         for n in range(count)
     )
     group = {"group": "".join(filter(str.isalnum, prompt.casefold()))} if prompt else {}
-    return [replace(story, prompt=prompt, **group) for story in made]
+    return [replace(story, prompt=prompt, **group) for story in texts]
 
 
 @pytest.mark.parametrize("count", range(3, 21))
@@ -430,6 +477,20 @@ def test_nothing_left_to_train_on_is_said(workplace):
     write_jsonl(workplace / "raw/folder.jsonl", [folder_text("a.txt", "Too short.")])
     with pytest.raises(UserError, match=r"no story is left to train on \(short 1\)"):
         run()
+
+
+def test_no_stories_at_all_are_said(workplace):
+    write_jsonl(workplace / "raw/folder.jsonl", [])
+    with pytest.raises(UserError, match=r"no story is left to train on \(there are no stories\)"):
+        run()
+
+
+def test_a_machine_that_does_not_see_the_work_folder_is_named(workplace, params):
+    write_jsonl(workplace / "raw/folder.jsonl", own(1))
+    examiner = stage.Examiner(params, held_out_prompts([], 5, 0.7), workplace / "elsewhere")
+    with pytest.raises(UserError, match=r" does not see \S+elsewhere: give engine.yaml a `work` in a folder"):
+        examiner.examine(shards.cut([Path("raw/folder.jsonl")])[0])
+    assert not Path("elsewhere").exists()
 
 
 def test_an_unknown_source_is_said(workplace):

@@ -36,7 +36,7 @@ MAY_IMPORT = {
 COMMANDS = {*MAY_IMPORT, "commands"}  # these, the command line and the demo may import everything
 TORCH = {"engine", "model", "train", "sampling", "evaluate", "export", *SECOND_PHASE}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors.torch")
-GROUND = {"filelock", "pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "storyforge"}
+GROUND = {"filelock", "pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "ray", "storyforge"}
 OUTSIDE = {
     "os",
     "io",
@@ -50,7 +50,7 @@ OUTSIDE = {
     "tqdm",
     "rich",
 }
-MAY_TALK = {"stage", "reading", "folder", "documents"}
+MAY_TALK = {"stage", "reading", "folder", "documents", "shards"}
 TALK = {"open", "print", "input", "read_text", "read_bytes", "write_text", "write_bytes"}
 
 
@@ -151,7 +151,7 @@ def normal(requirement: str) -> str:
 
 
 def silent_stages(root: Path) -> Iterator[str]:
-    """In a stage's folder stage.py alone opens files and prints; in collect, what reads opens files too."""
+    """In a stage's folder stage.py alone opens files and prints; what reads or keeps texts opens files."""
     for module, file in modules(root).items():
         if folder(module) not in {"collect", "preprocess", "evaluate", "report"} or file.stem in MAY_TALK:
             continue

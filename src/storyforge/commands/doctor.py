@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from getpass import getuser
 from pathlib import Path
 from shlex import join, quote
@@ -16,10 +14,13 @@ from shlex import join, quote
 import psutil
 import typer
 
+from storyforge.core import on_ray
 from storyforge.commands import graphics, repository
+from storyforge.commands.findings import MARKS, Finding, note, ok, wrong
 from storyforge.commands.repository import LOCK, at_work, is_orphan, output, outputs, quiet, section, words
 from storyforge.commands.terminal import say
 from storyforge.core.cache import cache_dir, damaged, digest
+from storyforge.core.engine_file import engine as engine_file
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
 from storyforge.core.text import one_line
@@ -28,20 +29,6 @@ PATIENCE_S, MOST, GIB = 10, 3, 1 << 30  # a process takes its time to end; diffe
 RWLOCK = Path(".dvc/tmp/rwlock")
 UNFINISHED = {"EXEC_BASELINE", "EXEC_MERGE", "EXEC_BRANCH"}  # EXEC_HEAD and EXEC_APPLY stay after a good run
 LEFTOVERS = ("#*", ".#*", "*~", ".*.sw?", "*.orig", "*.rej", ".DS_Store")  # of Emacs, vim, patch, macOS
-MARKS = {"ok": "green", "note": "yellow", "wrong": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line for a person."""
-
-    state: str  # ok, note or wrong
-    text: str
-    remedy: str = ""  # a shell's command that helps
-    by_hand: bool = False  # too long, too large or too personal to be run by doctor
-
-
-ok, note, wrong = (partial(Finding, state) for state in MARKS)
 
 
 def run(fix: bool) -> bool:
@@ -218,6 +205,15 @@ def device() -> Finding:
     return ok("params.yaml asks for no GPU")
 
 
+def engine() -> Finding:
+    """Who runs tasks, by engine.yaml; with Ray, that it is installed and answers."""
+    if (here := engine_file()).kind == "local":
+        return ok(f"tasks run in {here.processes} processes of this machine")
+    address, said_by = on_ray.place(here.address)
+    on_ray.require(address, said_by)
+    return ok(f"tasks run on Ray: {said_by} = {address}")
+
+
 def hub() -> Finding:
     """Gated weights need a token of an account that has accepted their licence."""
     model = section("model")
@@ -276,5 +272,5 @@ def remote() -> Finding:
 
 
 KILLED_RUNS = (place, processes, rwlock, lock, branch, experiments)  # mending these helps the others
-THE_REST = (params, stories, packages, device, hub, fetched, disk, data, remote)
+THE_REST = (params, stories, packages, device, engine, hub, fetched, disk, data, remote)
 CHECKS = {"dvc.lock" if check is lock else check.__name__: check for check in KILLED_RUNS + THE_REST}

@@ -1,32 +1,49 @@
-"""engine.yaml: how much of this machine a run takes. A fact of the machine and no choice of a run, so git
-ignores it, no stage depends on it, and to change it makes nothing stale."""
+"""engine.yaml: who computes, and on how much of this machine.
+
+That is a fact of the machine and no choice of a run: git ignores the file, no stage depends on it, and to
+change it makes nothing stale.
+"""
 
 import os
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt, ValidationError
+from pydantic import Field, field_validator
 
-from storyforge.core.errors import UserError
 from storyforge.core.files import read_yaml
-from storyforge.core.params import SHORT, Slice
+from storyforge.core.params import Slice, validated
+from storyforge.core.workers import processors
 
 NAME = "engine.yaml"
+Count = Annotated[int, Field(gt=0, strict=True)]
 
 
-class Engine(Slice, extra="ignore"):  # its other keys have readers of their own
-    gpus: PositiveInt | None = None  # that train and evaluate, a process each; None: all that are visible
+class Engine(Slice):
+    """All of the file; without one the defaults."""
+
+    kind: Literal["local", "ray"] = "local"  # who runs tasks: processes of this machine, or Ray
+    workers: Count | None = None  # tasks at a time; None: a task a processor
+    address: str | None = None  # HOST:PORT of Ray's head; None: $RAY_ADDRESS, else the Ray of this machine
+    work: str | None = None  # a folder that all nodes see, for what lies between tasks; None: the clone
+    gpus: Count | None = None  # that train and evaluate, a process each; None: all that are visible
+
+    @field_validator("work")
+    @classmethod
+    def _is_a_folder(cls, work: str | None) -> str | None:
+        if work and "://" in work:
+            raise ValueError("object stores are not understood: give a folder that all nodes see")
+        return work
+
+    @property
+    def processes(self) -> int | None:
+        """How many of this machine run tasks; None where Ray decides."""
+        return None if self.kind == "ray" else self.workers or processors()
 
 
 def engine() -> Engine:
     """What the file says, else the defaults; UserError names file, key and value."""
     path = _file()
-    found = (read_yaml(path) if path else None) or {}
-    try:
-        return Engine.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = "".join(f"{name} = " for name in first["loc"])
-        raise UserError(f"{path}: {key}{SHORT.repr(first['input'])}: {first['msg']}") from None
+    return validated(Engine, (read_yaml(path) if path else None) or {}, path or Path(NAME))
 
 
 def _file() -> Path | None:

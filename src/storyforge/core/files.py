@@ -6,6 +6,7 @@ Every file is written beside its place, synced and renamed, so a reader never me
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -147,14 +148,22 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
     return count
 
 
-def read_jsonl(path: Path, kind: type[Row]) -> Iterator[Row]:
-    """The rows of a file that `write_jsonl` wrote; UserError names the line that is not one."""
+def read_jsonl(path: Path, kind: type[Row], start: int = 0, end: float = math.inf) -> Iterator[Row]:
+    """The rows of a file that `write_jsonl` wrote; UserError names the line that is not one.
+
+    Those of the lines that begin from byte `start`, where one does, up to byte `end`.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: run `dvc repro`") from None
     with file:
+        file.seek(start)
+        at = start
         for number, line in enumerate(file, 1):
+            if at >= end:
+                return
+            at += len(line)
             try:
                 row = json.loads(line)
                 made = kind(**row)
@@ -164,8 +173,17 @@ def read_jsonl(path: Path, kind: type[Row]) -> Iterator[Row]:
                 if b"\\ud" in line:
                     json.dumps(row, ensure_ascii=False).encode()  # fails on half of a surrogate pair
             except (ValueError, TypeError, RecursionError) as error:
+                number += _lines_before(path, start)
                 raise UserError(f"{path}, line {number}: not a {kind.__name__}: {_brief(error)}") from None
             yield made
+
+
+def _lines_before(path: Path, end: int) -> int:
+    lines = 0
+    with path.open("rb") as file:
+        while block := file.read(min(1 << 20, end - file.tell())):
+            lines += block.count(b"\n")
+    return lines
 
 
 @cache

@@ -1,8 +1,9 @@
 """`Params`: one validated section of params.yaml."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,6 +13,7 @@ from storyforge.core.files import read_yaml
 PARAMS = Path("params.yaml")
 SHORT = Repr()  # of a value in a message
 SHORT.maxstring = SHORT.maxother = 80
+Group = TypeVar("Group", bound=BaseModel)
 
 
 class Slice(BaseModel):
@@ -32,17 +34,26 @@ class Params(Slice):
         sections = read_yaml(path)
         if not isinstance(sections, dict) or cls.section not in sections:
             raise UserError(f"{path}: section '{cls.section}' is missing: compare with recipes/")
-        try:
-            return cls.model_validate(sections[cls.section])
-        except ValidationError as error:
-            raise UserError(f"{path}: {'; '.join(map(cls._explain, error.errors()))}") from None
+        return validated(cls, sections[cls.section], path, (cls.section,), cls.if_unknown)
 
-    @classmethod
-    def _explain(cls, error: dict) -> str:
-        key = ".".join(map(str, (cls.section, *error["loc"])))
-        if error["type"] == "extra_forbidden":
-            more = f": {cls.if_unknown}" if cls.if_unknown and len(error["loc"]) == 1 else ""
-            return f"{key} is not a known key{more}"
-        if error["type"] == "missing":
-            return f"{key} is missing"
-        return f"{key} = {SHORT.repr(error['input'])}: {error['msg'].removeprefix('Value error, ')}"
+
+def validated(
+    kind: type[Group], values: Any, path: Path, above: Sequence[str] = (), if_unknown: str = ""
+) -> Group:
+    """The values, which stand in a file under the keys `above`; UserError names file, key and value."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        said = "; ".join(_explained(each, above, if_unknown) for each in error.errors())
+        raise UserError(f"{path}: {said}") from None
+
+
+def _explained(error: Mapping[str, Any], above: Sequence[str], if_unknown: str) -> str:
+    key = ".".join(map(str, (*above, *error["loc"])))
+    if error["type"] == "extra_forbidden":
+        more = f": {if_unknown}" if if_unknown and len(error["loc"]) == 1 else ""
+        return f"{key} is not a known key{more}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    given = f"{key} = " if key else ""
+    return f"{given}{SHORT.repr(error['input'])}: {error['msg'].removeprefix('Value error, ')}"

@@ -6,10 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storyforge.core.errors import UserError
 
@@ -17,6 +20,7 @@ AHEAD = 4  # items a process, given out before their results are asked for: memo
 MOST_TRIES = 3  # of one item
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Run = Callable[[Callable[[Any], Any], Iterable[Any], Callable[[Any], str]], Iterator[Any]]
 
 
 def processors() -> int:
@@ -24,23 +28,49 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shared(
-    task: Callable[[Item], Result], items: Iterable[Item], processes: int, named: Callable[[Item], str]
-) -> Iterator[Result]:
-    """What `task` makes of each item, in order; `task`, items and results are pickled.
+@contextmanager
+def running(processes: int) -> Iterator[Run]:
+    """As `runner.running`. A pool starts with the first task, and ends with the block."""
+    pools = _Pools(processes)
+    try:
+        yield partial(_shared, pools) if processes > 1 else lambda task, items, named: map(task, items)
+    finally:
+        pools.end()
 
-    A process that is killed (out of memory, a node taken away) costs the pool and not the run: what is
-    unfinished is given out again. UserError, with the item's name, where that has ended thrice so.
-    """
-    if processes < 2:
-        yield from map(task, items)
-        return
-    items, pool = iter(items), _pool(processes)
+
+@dataclass
+class _Pools:
+    """Of so many processes, one after the other: one that broke is of no more use."""
+
+    processes: int
+    pool: ProcessPoolExecutor | None = None
+
+    def submitted(self, task: Callable[[Item], Result], item: Item) -> tuple[ProcessPoolExecutor, Future]:
+        """The result to come; that of a pool that is broken already says so when it is asked for."""
+        if not self.pool:
+            self.pool = ProcessPoolExecutor(self.processes, get_context("spawn"), initializer=_begin)
+        try:
+            return self.pool, self.pool.submit(task, item)
+        except BrokenProcessPool as error:
+            future: Future = Future()
+            future.set_exception(error)
+            return self.pool, future
+
+    def end(self) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+        self.pool = None
+
+
+def _shared(
+    pools: _Pools, task: Callable[[Item], Result], items: Iterable[Item], named: Callable[[Item], str]
+) -> Iterator[Result]:
+    items = iter(items)
     given: deque[tuple[Item, ProcessPoolExecutor, Future]] = deque()
     try:
         while True:
-            for item in islice(items, AHEAD * processes - len(given)):
-                given.append((item, pool, _submitted(pool, task, item)))
+            for item in islice(items, AHEAD * pools.processes - len(given)):
+                given.append((item, *pools.submitted(task, item)))
             if not given:
                 return
             item, used, future = given.popleft()
@@ -52,20 +82,16 @@ def shared(
                     if not left:
                         raise UserError(
                             f"{named(item)}: a process that worked on it was killed {MOST_TRIES} times (out "
-                            "of memory?): free memory, or run on one processor: `taskset -c 0 dvc repro`"
+                            "of memory?): free memory, or set `workers` lower in engine.yaml"
                         ) from None
-                if used is pool:  # else it is one that broke before
-                    pool.shutdown()
-                    pool = _pool(processes)
+                if used is pools.pool:  # else it is one that broke before
+                    pools.end()
                 # Nothing new is given out until this one is done: whom the last try ends on is to blame.
-                used, future = pool, _submitted(pool, task, item)
+                used, future = pools.submitted(task, item)
             yield result
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin)
+        for _, _, future in given:
+            future.cancel()
 
 
 def _begin() -> None:
@@ -77,13 +103,3 @@ def _begin() -> None:
 def _end_with_parent() -> None:
     parent_process().join()
     os._exit(1)
-
-
-def _submitted(pool: ProcessPoolExecutor, task: Callable[[Item], Result], item: Item) -> Future:
-    """The result to come; that of a pool that is broken already says so when it is asked for."""
-    try:
-        return pool.submit(task, item)
-    except BrokenProcessPool as error:
-        future: Future = Future()
-        future.set_exception(error)
-        return future

@@ -3,13 +3,15 @@
 import json
 import re
 import textwrap
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from storyforge.core.choice import rank
-from storyforge.core.records import SIDES, Story
+from storyforge.core.records import SIDES
 from storyforge.core.words import quantiles
 from storyforge.measures.intervals import MIN_GROUPS
 from storyforge.preprocess.corpus import Candidate
@@ -38,6 +40,10 @@ class Sample:
         entry = {"id": candidate.id, "prompt": shortened(row["prompt"]), "opening": shortened(row["story"])}
         self.shown = sorted([*self.shown, (place, entry | more)], key=lambda pair: pair[0])[: self.size]
 
+    def add(self, later: "Sample") -> None:
+        """What was offered to another one afterwards."""
+        self.shown = sorted([*self.shown, *later.shown], key=lambda pair: pair[0])[: self.size]
+
     def entries(self) -> list[dict[str, str]]:
         return [entry for _, entry in self.shown]
 
@@ -49,13 +55,6 @@ class Read:
     stories: Counter[str] = field(default_factory=Counter)
     files: dict[str, str] = field(default_factory=dict)  # by story
 
-    def noted(self, stories: Iterable[Story]) -> Iterator[Story]:
-        for story in stories:
-            self.stories[story.source] += 1
-            if "file" in story.meta:
-                self.files[story.id] = story.meta["file"]
-            yield story
-
     def copies(self, account: Mapping[str, Any]) -> str:
         """Two files of which one repeats or shares text of the other, where there are such; else ""."""
         for rule in ("near_copy", "held_out_text", "copy"):
@@ -66,6 +65,17 @@ class Read:
                 if file and other and file != other:
                     return f"{file} has much of the text of {other}"
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Families:
+    """What of the whole stands in no account."""
+
+    clusters: Mapping[str, int]  # side → how many
+    groups: Mapping[str, np.ndarray]  # source → ranks of their names
+    copies: Iterable[int]  # of each original
+    prompts: Iterable[int]  # of each cluster, how many groups
+    ended: Sequence[str] = ()  # works whose own end is held out
 
 
 @dataclass
@@ -81,7 +91,7 @@ class Account:
     stripped_characters: int = 0
     cut_short: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
-    examples: dict[str, Sample] = field(default_factory=lambda: defaultdict(lambda: Sample(EXAMPLES)))
+    examples: dict[str, Sample] = field(default_factory=dict)  # by rule
     openings: Sample = field(default_factory=lambda: Sample(OPENINGS))
     languages: Counter[str] = field(default_factory=Counter)
 
@@ -91,7 +101,9 @@ class Account:
         if candidate.reasons:
             first = next(rule for rule in self.rules if rule in candidate.reasons)
             self.dropped[first] += 1
-            self.examples[first].offer(candidate, line, reason=shortened(candidate.reasons[first]))
+            self.examples.setdefault(first, Sample(EXAMPLES)).offer(
+                candidate, line, reason=shortened(candidate.reasons[first])
+            )
             return
         self.kept[candidate.side] += 1
         self.words[candidate.side] += candidate.words
@@ -100,6 +112,17 @@ class Account:
         self.stripped_characters += candidate.stripped_characters
         self.openings.offer(candidate, line)
         self.languages[candidate.language] += 1
+
+    def add(self, later: "Account") -> None:
+        """The account of drafts that come after these."""
+        for name in ("kept", "words", "dropped", "alone", "lengths", "languages"):
+            getattr(self, name).update(getattr(later, name))
+        self.drafts += later.drafts
+        self.stripped_characters += later.stripped_characters
+        self.cut_short += later.cut_short
+        for rule, sample in later.examples.items():
+            self.examples.setdefault(rule, Sample(EXAMPLES)).add(sample)
+        self.openings.add(later.openings)
 
     def report(self) -> dict[str, Any]:
         accounted = self.kept.total() + self.dropped.total()
@@ -115,7 +138,7 @@ class Account:
                 rule: {
                     "dropped": self.dropped[rule],
                     "would_drop_alone": self.alone[rule],
-                    "examples": self.examples[rule].entries(),
+                    "examples": self.examples[rule].entries() if rule in self.examples else [],
                 }
                 for rule in self.rules
                 if self.alone[rule]
@@ -125,38 +148,25 @@ class Account:
         }
 
 
-def report(
-    accounts: Mapping[str, Account],
-    candidates: Sequence[Candidate],
-    split: SplitParams,
-    ended: Sequence[str] = (),
-) -> dict[str, Any]:
-    """All accounts, what each side holds, and how large the families of copies and of prompts are.
-
-    `ended` are the works whose own end is held out.
-    """
-    groups: dict[str, set[str]] = {source: set() for source in accounts}
-    together: dict[str, set[str]] = defaultdict(set)
-    for candidate in candidates:
-        groups[candidate.source].add(candidate.group)
-        if candidate.prompt_words and not candidate.reasons:
-            together[candidate.cluster].add(candidate.group)
-    copies = Counter(candidate.original for candidate in candidates if candidate.original)
-    splits = {}
-    for side in SIDES:
-        kept = [candidate for candidate in candidates if candidate.side == side and not candidate.reasons]
-        clusters = {(candidate.source, candidate.cluster) for candidate in kept}
-        words = sum(candidate.words for candidate in kept)
-        splits[side] = {"rows": len(kept), "words": words, "groups": len(clusters)}
+def report(accounts: Mapping[str, Account], families: Families, split: SplitParams) -> dict[str, Any]:
+    """All accounts, what each side holds, and how large the families of copies and of prompts are."""
+    splits = {
+        side: {
+            "rows": sum(account.kept[side] for account in accounts.values()),
+            "words": sum(account.words[side] for account in accounts.values()),
+            "groups": families.clusters[side],
+        }
+        for side in SIDES
+    }
     return {
         "splits": splits,
         "sources": {
-            source: account.report() | {"held_out_but_absent": absent(source, groups[source], split)}
+            source: account.report() | {"held_out_but_absent": absent(source, families.groups[source], split)}
             for source, account in accounts.items()
         },
-        "copies_of_one_story": _histogram(copies.values()),
-        "groups_of_one_prompt": _histogram(map(len, together.values())),
-        **({"ends_held_out": sorted(ended)} if ended else {}),
+        "copies_of_one_story": _histogram(families.copies),
+        "groups_of_one_prompt": _histogram(families.prompts),
+        **({"ends_held_out": sorted(families.ended)} if families.ended else {}),
     }
 
 

@@ -5,7 +5,7 @@ Works on candidates, which hold no text: the texts together may not fit in memor
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -16,14 +16,15 @@ from storyforge.core.choice import rank
 from storyforge.core.params import Slice
 from storyforge.core.records import SIDES
 from storyforge.core.words import PROMPT_SHINGLE, jaccard, shingles
-from storyforge.preprocess.overlap import Sketch, overlaps
 
 # in this order
 RULES = ("copy", "near_copy", "gap", "held_out_text", "split_conflict", "crowded_prompt", "not_chosen")
 # MinHash: 128 numbers in 32 bands of 4 (Leskovec et al., Mining of Massive Datasets, section 3.4). They find
 # a pair of Jaccard similarity 0.7 in 99.98 % of cases, of 0.5 in 87 %. The texts found are then compared.
 PERMUTATIONS, BANDS = 128, 32
+ROWS = PERMUTATIONS // BANDS
 LEAST_EQUAL = 0.5  # of the numbers; of texts as similar as 0.7 one pair in a million has fewer
+COME_FIRST = "{} others come first"
 Same = Callable[[int, int], bool]
 
 
@@ -43,13 +44,10 @@ class Candidate:
     words: int
     ended: bool
     stripped_characters: int
-    fingerprint: bytes
-    signature: RMinHash | None  # None where it is rejected
-    sketch: Sketch | None  # of its shingles, likewise
+    fingerprint: str
     prompt_words: str | None  # of a premise: an own prompt that tells its story from others
     language: str = "en"
     story: str = ""  # whose draft it is
-    by_prompt: bool = False  # whether the group is named after a prompt that may be an instruction
     # Once all candidates are known:
     work: str = ""  # the group, or the story itself where the group is one of an instruction
     side: str = ""
@@ -58,10 +56,10 @@ class Candidate:
     cluster: str = ""  # the smallest group among those of nearly the same prompt
 
 
-def fingerprint(words: Sequence[str]) -> bytes:
+def fingerprint(words: Sequence[str]) -> str:
     """Equal for texts whose letters and digits are the same; `words` are casefolded."""
     letters = "".join(words).replace("'", "").replace("’", "")
-    return hashlib.sha256(letters.encode()).digest()[:16]
+    return hashlib.sha256(letters.encode()).hexdigest()[:32]
 
 
 def signature(shingles: Iterable[str]) -> RMinHash:
@@ -113,28 +111,42 @@ def _similar(index: RMinHashLSH, sketch: RMinHash, signatures: Sequence[RMinHash
     ]
 
 
-def settle(
-    candidates: Sequence[Candidate],
-    params: CorpusParams,
-    salt: int,
-    wanted: Mapping[str, int | None],
-    shingles: Callable[[int], frozenset[str]],
+def drop_copies(
+    candidates: Sequence[Candidate], min_jaccard: float, salt: int, shingles: Callable[[int], frozenset[str]]
 ) -> None:
-    """Give a reason to those that go, and a cluster to those that stay; `shingles` reads a candidate's text.
+    """Of copies and near copies one stays; `shingles` reads the text of a candidate by its place.
 
-    Rejected candidates are ignored. Of several that cannot all stay, those held out come first, then those of
-    the lowest hash: the order of the candidates never matters.
+    Rejected candidates are ignored, here and below. Of several that cannot all stay, those held out come
+    first, then those of the lowest hash: the order of the candidates never matters.
     """
-    _drop_copies(candidates, params.min_jaccard, salt, shingles)
-    for candidate, why in overlaps(_staying(candidates)):
-        candidate.reasons["held_out_text"] = why
+    originals: dict[str, Candidate] = {}
+    copies = []
+    for candidate in _by_right(candidates, salt):
+        if (original := originals.setdefault(candidate.fingerprint, candidate)) is not candidate:
+            copies.append(("copy", candidate, original))
+    left = list(originals.values())  # in the same order
+    numbers = {id(candidate): number for number, candidate in enumerate(candidates)}
+
+    def text(place: int) -> frozenset[str]:
+        return shingles(numbers[id(left[place])])
+
+    signatures = [signature(text(place)) for place in range(len(left))]
+    near = repeats(signatures, lambda a, b: jaccard(text(a), text(b)) >= min_jaccard)
+    copies += [("near_copy", left[repeat], left[original]) for repeat, original in near.items()]
+    for rule, candidate, original in copies:
+        candidate.original, candidate.reasons[rule] = original.id, f"of {original.id}"
+
+
+def settle_prompts(candidates: Sequence[Candidate], params: CorpusParams, salt: int) -> None:
+    """Give a cluster to those that stay, and a reason to those whose prompt has too many or is held out."""
     _cluster_prompts(candidates, params.min_jaccard)
     _drop_conflicts(candidates)
     prompted = [candidate for candidate in _by_right(candidates, salt) if candidate.prompt_words]
-    _cap(prompted, params.max_stories_a_prompt, "crowded_prompt", "cluster")
-    chosen = sorted(_staying(candidates), key=lambda candidate: (rank(candidate.id, salt), candidate.id))
-    for source, count in wanted.items():
-        _cap([candidate for candidate in chosen if candidate.source == source], count, "not_chosen", "source")
+    taken: Counter[str] = Counter()
+    for candidate in prompted if params.max_stories_a_prompt is not None else ():
+        taken[candidate.cluster] += 1
+        if taken[candidate.cluster] > params.max_stories_a_prompt:
+            candidate.reasons["crowded_prompt"] = COME_FIRST.format(params.max_stories_a_prompt)
 
 
 def _staying(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -144,26 +156,6 @@ def _staying(candidates: Iterable[Candidate]) -> list[Candidate]:
 def _by_right(candidates: Iterable[Candidate], salt: int) -> list[Candidate]:
     """Those that stay: held out before trained on, then by hash. Where not all can stay, the first do."""
     return sorted(_staying(candidates), key=lambda c: (-SIDES.index(c.side), rank(c.id, salt), c.id, c.group))
-
-
-def _drop_copies(
-    candidates: Sequence[Candidate], min_jaccard: float, salt: int, shingles: Callable[[int], frozenset[str]]
-) -> None:
-    originals: dict[bytes, Candidate] = {}
-    copies = []
-    for candidate in _by_right(candidates, salt):
-        if (original := originals.setdefault(candidate.fingerprint, candidate)) is not candidate:
-            copies.append(("copy", candidate, original))
-    left = list(originals.values())  # in the same order
-    numbers = {id(candidate): number for number, candidate in enumerate(candidates)}
-
-    def same(a: int, b: int) -> bool:
-        return jaccard(*(shingles(numbers[id(left[n])]) for n in (a, b))) >= min_jaccard
-
-    near = repeats([candidate.signature for candidate in left], same)
-    copies += [("near_copy", left[repeat], left[original]) for repeat, original in near.items()]
-    for rule, candidate, original in copies:
-        candidate.original, candidate.reasons[rule] = original.id, f"of {original.id}"
 
 
 def _cluster_prompts(candidates: Sequence[Candidate], min_jaccard: float) -> None:
@@ -202,12 +194,3 @@ def _drop_conflicts(candidates: Sequence[Candidate]) -> None:
     for candidate in prompted:
         if candidate.side != (kept := max(sides[candidate.cluster], key=SIDES.index)):
             candidate.reasons["split_conflict"] = f"its prompt is nearly one held out for {kept}"
-
-
-def _cap(candidates: Iterable[Candidate], count: int | None, rule: str, bin_name: str) -> None:
-    """At most `count` of those that agree in `bin_name`, the first ones."""
-    taken: Counter[str] = Counter()
-    for candidate in candidates if count is not None else ():
-        taken[getattr(candidate, bin_name)] += 1
-        if taken[getattr(candidate, bin_name)] > count:
-            candidate.reasons[rule] = f"{count} others come first"

@@ -1,17 +1,17 @@
 """What is held out: the side of each group, and stories that would give away a prompt of evaluation."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from storyforge.core.choice import rank
 from storyforge.core.params import Slice
+from storyforge.core.records import SIDES
 from storyforge.core.words import PROMPT_SHINGLE, WORD, jaccard, shingles
 from storyforge.measures.intervals import MIN_GROUPS
-from storyforge.preprocess.corpus import Candidate
 
 Share = Annotated[float, Field(ge=0, lt=0.5)]
 FEWEST = 3  # groups of a source, for one to be held out on each side
@@ -35,59 +35,84 @@ class SplitParams(Slice):
     held_out: dict[str, HeldOut] = {}  # by source; others are split by hash
 
 
-def hold_out(candidates: Sequence[Candidate], params: SplitParams, most_stories: int | None) -> list[str]:
-    """Give each candidate its work and side; returns the works whose own end is held out.
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Of one source's drafts, in order, an array a field; groups and stories are ranks of their names."""
 
-    That is for a source of one or two works: there is no other work to judge the training by. A prompt of
-    more than `most_stories` ("Write a short story.") is an instruction: its stories are works of their own.
+    group: np.ndarray
+    story: np.ndarray
+    prompted: np.ndarray  # whether its prompt tells it from others
+    by_prompt: np.ndarray  # whether its group is named after a prompt that may be an instruction
+    rejected: np.ndarray
+
+
+def works(drafts: Drafts, most_stories: int | None) -> np.ndarray:
+    """(drafts,) bool: whether each draft's work is its story, and not its group.
+
+    So it is for a prompt of more than `most_stories`: "Write a short story." is an instruction.
     """
-    stories_of: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for candidate in candidates:
-        stories_of[candidate.source, candidate.group].add(candidate.story)
-    works: dict[str, dict[str, list[Candidate]]] = defaultdict(lambda: defaultdict(list))
-    for candidate in candidates:
-        many = len(stories_of[candidate.source, candidate.group]) > (most_stories or MOST_OF_A_PREMISE)
-        candidate.work = candidate.story if many and candidate.by_prompt else candidate.group
-        candidate.side = "train"
-        if not candidate.reasons:
-            works[candidate.source][candidate.work].append(candidate)
-    ended = []
-    for source, rows_of in works.items():
-        sides_of = sides(source, rows_of, params)
-        alone = len(rows_of) < FEWEST and source not in params.held_out
-        for group, rows in rows_of.items():
-            passages = alone and not any(row.prompt_words for row in rows)
-            places = ends(len(rows), params) if passages else [sides_of[group]] * len(rows)
-            if "test" in places and passages:
-                ended.append(group)
-            for row, place in zip(rows, places, strict=True):
-                row.side = "train" if place == "gap" else place
-                if place == "gap":
-                    row.reasons["gap"] = "stands between what is trained on and what is held out"
-    return ended
+    asked = np.isin(drafts.group, np.unique(drafts.group[drafts.by_prompt]))
+    pairs = np.unique(np.stack([drafts.group[asked], drafts.story[asked]]), axis=1)
+    groups, stories = np.unique(pairs[0], return_counts=True)
+    many = groups[stories > (most_stories or MOST_OF_A_PREMISE)]
+    return drafts.by_prompt & np.isin(drafts.group, many)
+
+
+def hold_out(
+    source: str, drafts: Drafts, work: np.ndarray, params: SplitParams
+) -> tuple[np.ndarray, list[int], list[int]]:
+    """Side of each draft, as its place in SIDES; those in a gap; a draft of each work whose end is held out.
+
+    The last two are for a source of one or two works: there is no other work to judge the training by.
+    `work` has the rank of each draft's.
+    """
+    side = np.zeros(len(work), np.uint8)
+    staying = np.flatnonzero(~drafts.rejected)
+    found = np.unique(work[staying])
+    side[staying] = _sides(source, found, params)[np.searchsorted(found, work[staying])]
+    gaps, ended = [], []
+    for each in found if len(found) < FEWEST and source not in params.held_out else ():
+        mine = staying[work[staying] == each]
+        if drafts.prompted[mine].any():
+            continue
+        places = ends(len(mine), params)
+        side[mine] = [SIDES.index("train" if place == "gap" else place) for place in places]
+        gaps += [int(draft) for draft, place in zip(mine, places, strict=True) if place == "gap"]
+        ended += [int(mine[0])] if "test" in places else []
+    return side, gaps, ended
 
 
 def sides(source: str, groups: Iterable[str], params: SplitParams) -> dict[str, str]:
-    """Group → train, val or test: by a hash of its name, so that new stories hardly ever move an old one.
+    """Group → train, val or test."""
+    ranks = {group: rank(group, params.salt) for group in groups}
+    places = np.array(sorted(set(ranks.values())), np.uint64)
+    found = dict(zip(places.tolist(), _sides(source, places, params).tolist(), strict=True))
+    return {group: SIDES[found[place]] for group, place in ranks.items()}
 
-    Of three groups or more at least one is held out on each side, of 30 or more three, which an interval
-    needs: those of the lowest hashes, so that a new group displaces one of each side at most.
+
+def _sides(source: str, places: np.ndarray, params: SplitParams) -> np.ndarray:
+    """Side of each group, as its place in SIDES, by a hash of its name: new stories hardly move an old one.
+
+    `places` are the groups' ranks, ascending. Of three groups or more at least one is held out on each side,
+    of 30 or more three, which an interval needs: those of the lowest hashes, so that a new group displaces
+    one of each side at most.
     """
+    found = np.zeros(len(places), np.uint8)
     if listed := params.held_out.get(source):
-        return {
-            group: "test" if group in listed.test else "val" if group in listed.val else "train"
-            for group in groups
-        }
-    places = sorted((rank(group, params.salt) / 2**64, group) for group in set(groups))
-    if len(places) < FEWEST:
-        return {group: "train" for _, group in places}
-    least = min(MIN_GROUPS, max(1, len(places) // ONE_OF))
-    test = sum(place < params.test for place, _ in places)
-    test = min(max(test, least if params.test else 0), len(places) - 2)
-    val = sum(place < params.test + params.val for place, _ in places) - test
-    val = min(max(val, least if params.val else 0), len(places) - 1 - test)
-    names = ["test"] * test + ["val"] * val + ["train"] * (len(places) - test - val)
-    return {group: name for (_, group), name in zip(places, names, strict=True)}
+        for side in ("val", "test"):
+            ranks = [rank(name, params.salt) for name in getattr(listed, side)]
+            found[np.isin(places, np.array(ranks, np.uint64))] = SIDES.index(side)
+        return found
+    if (count := len(places)) < FEWEST:
+        return found
+    share = places.astype(np.float64) / 2.0**64
+    least = min(MIN_GROUPS, max(1, count // ONE_OF))
+    test = int((share < params.test).sum())
+    test = min(max(test, least if params.test else 0), count - 2)
+    val = int((share < params.test + params.val).sum()) - test
+    val = min(max(val, least if params.val else 0), count - 1 - test)
+    found[:test], found[test : test + val] = SIDES.index("test"), SIDES.index("val")
+    return found
 
 
 def ends(passages: int, params: SplitParams) -> list[str]:
@@ -104,10 +129,11 @@ def ends(passages: int, params: SplitParams) -> list[str]:
     return ["train"] * train + held_out
 
 
-def absent(source: str, groups: Iterable[str], params: SplitParams) -> list[str]:
-    """Groups that are to be held out and are not there."""
-    listed = params.held_out.get(source)
-    return sorted({*listed.val, *listed.test}.difference(groups)) if listed else []
+def absent(source: str, groups: np.ndarray, params: SplitParams) -> list[str]:
+    """Groups that are to be held out and are not among these ranks."""
+    listed, there = params.held_out.get(source), set(groups.tolist())
+    names = {*listed.val, *listed.test} if listed else ()
+    return sorted(name for name in names if rank(name, params.salt) not in there)
 
 
 @dataclass(frozen=True, slots=True)

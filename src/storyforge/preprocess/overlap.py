@@ -6,19 +6,26 @@ another estimates the share of its text (scaled MinHash: Irber et al. 2022).
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
-
-if TYPE_CHECKING:  # which imports this module
-    from storyforge.preprocess.corpus import Candidate
 
 SAMPLED = 4  # one shingle of so many is in a sketch
 CONTAINED = 0.3  # of the smaller text's shingles; two texts of their own share less than 0.1
 LEAST_COMMON = 8  # hashes, some 32 shingles; of short texts fewer may reach that share by chance
 Sketch = np.ndarray  # (shingles,) uint32, sorted, each once
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A draft that stays."""
+
+    number: int  # its place among all
+    work: int  # equal for the rows of one work
+    held_out: bool
+    sketch: Sketch
 
 
 def sketch(shingles: Iterable[str]) -> Sketch:
@@ -27,42 +34,53 @@ def sketch(shingles: Iterable[str]) -> Sketch:
     return np.unique(hashes[hashes % SAMPLED == 0])
 
 
-def overlaps(candidates: "Sequence[Candidate]") -> "Iterator[tuple[Candidate, str]]":
-    """Rows for training that must go, each with the reason; `candidates` are those that stay.
+def overlaps(rows: Iterable[Row]) -> Iterator[tuple[int, int, bool, bool]]:
+    """Training rows that must go, by number; the held-out row whose text each has; and on which grounds.
 
     A row goes that shares CONTAINED with a held-out row, by the smaller of the two, or that much of itself
-    with a held-out work; all rows of a work go of which that much stands in a held-out work.
+    with a held-out work; all rows of a work go of which that much stands in a held-out work. Grounds: whether
+    it is for its whole work that it goes, and whether for the other's.
     """
-    held_out = [row for row in candidates if row.side != "train"]
-    training = [row for row in candidates if row.side == "train"]
+    rows = list(rows)
+    held_out = [row for row in rows if row.held_out]
+    training = [row for row in rows if not row.held_out]
     index = _Index([row.sketch for row in held_out])
-    works = [(row.source, row.work) for row in held_out]
-    shared: dict[tuple, list[Sketch]] = defaultdict(list)  # training work, held-out work → hashes in both
-    gone: dict[int, str] = {}  # by number in `training`
-    for number, row in enumerate(training):
-        by_work: dict[tuple, list[Sketch]] = defaultdict(list)
+    first_of: dict[int, int] = {}  # held-out work → number of its first row
+    for row in held_out:
+        first_of.setdefault(row.work, row.number)
+    shared: dict[tuple[int, int], list[Sketch]] = defaultdict(
+        list
+    )  # training and held-out work → hashes in both
+    gone: dict[int, tuple[int, bool, bool]] = {}  # by place in `training`
+    for place, row in enumerate(training):
+        by_work: dict[int, list[Sketch]] = defaultdict(list)
         for other, common in index.found(row.sketch):
-            by_work[works[other]].append(common)
+            by_work[held_out[other].work].append(common)
             if _much(len(common), min(len(row.sketch), len(held_out[other].sketch))):
-                gone.setdefault(number, f"shares text with {held_out[other].id}, which is held out")
+                gone.setdefault(place, (held_out[other].number, False, False))
         for work, parts in by_work.items():
             common = _united(parts)
-            shared[(row.source, row.work), work].append(common)
+            shared[row.work, work].append(common)
             if _much(len(common), len(row.sketch)):
-                gone.setdefault(number, f"shares text with {work[1]}, which is held out")
-    rows_of: dict[tuple, list[int]] = defaultdict(list)
-    for number, row in enumerate(training):
-        rows_of[row.source, row.work].append(number)
-    sizes: dict[tuple, int] = {}
+                gone.setdefault(place, (first_of[work], False, True))
+    places_of: dict[int, list[int]] = defaultdict(list)
+    for place, row in enumerate(training):
+        places_of[row.work].append(place)
+    sizes: dict[int, int] = {}
     for (work, held_out_work), parts in shared.items():
         if (common := len(_united(parts))) < LEAST_COMMON:
             continue
         if work not in sizes:
-            sizes[work] = len(_united([training[number].sketch for number in rows_of[work]]))
+            sizes[work] = len(_united([training[place].sketch for place in places_of[work]]))
         if _much(common, sizes[work]):
-            for number in rows_of[work]:
-                gone.setdefault(number, f"its work shares text with {held_out_work[1]}, which is held out")
-    yield from ((training[number], why) for number, why in sorted(gone.items()))
+            for place in places_of[work]:
+                gone.setdefault(place, (first_of[held_out_work], True, True))
+    yield from ((training[place].number, *why) for place, why in sorted(gone.items()))
+
+
+def said(other: str, whole: bool) -> str:
+    """Why a row goes that has text of `other`, a row or a work."""
+    return f"{'its work ' if whole else ''}shares text with {other}, which is held out"
 
 
 def _united(sketches: Sequence[Sketch]) -> Sketch:

@@ -6,171 +6,70 @@ Writes  data/processed: train.jsonl, val.jsonl and test.jsonl in the order of th
 Params  preprocess
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar
+from typing import Any
 
-from pydantic import Field
 from tqdm import tqdm
 
+from storyforge.core.cache import digest
+from storyforge.core.engine_file import Engine, engine
 from storyforge.core.errors import UserError
-from storyforge.core.files import dumps, published, published_folder, read_jsonl, write_json
+from storyforge.core.files import dumps, published_folder, write_json
 from storyforge.core.launch import launch
-from storyforge.core.params import Params
-from storyforge.core.records import SIDES, Exchange, Story, read_prompts
+from storyforge.core.on_ray import identity
+from storyforge.core.records import read_prompts
+from storyforge.core.runner import running
 from storyforge.core.text import printable
-from storyforge.core.words import WORD, shingles
-from storyforge.core.workers import processors, shared
-from storyforge.preprocess import corpus, filters
+from storyforge.core.work import work_folder
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
-from storyforge.preprocess.corpus import Candidate, CorpusParams, settle
-from storyforge.preprocess.drafts import Draft, Profile, drafts
+from storyforge.preprocess.drafts import Profile
+from storyforge.preprocess.examiner import Examiner, PreprocessParams
 from storyforge.preprocess.guards import heavy_rules, require_moderate_rules
-from storyforge.preprocess.heldout import (
-    HeldOutPrompts,
-    SplitParams,
-    contaminated,
-    held_out_prompts,
-    hold_out,
-)
-from storyforge.preprocess.overlap import sketch
+from storyforge.preprocess.heldout import held_out_prompts
+from storyforge.preprocess.settling import FILES, RULES, Settler
+from storyforge.preprocess.shards import Shard, Spool, cut, is_stored, joined
+from storyforge.preprocess.verdicts import Verdicts
 
-RULES = (*(rule.__name__ for rule in filters.RULES), "contaminated", *corpus.RULES)
-BATCH = 32  # stories given to a process at once
 WORTH_PROCESSES = 2_000_000  # bytes of raw stories; fewer are done sooner than processes start
 
 
-class PreprocessParams(Params):
-    section: ClassVar[str] = "preprocess"
-    max_rule_share: Annotated[float, Field(gt=0, le=1)]
-    split: SplitParams
-    corpus: CorpusParams
-    profiles: dict[str, Profile]
-
-
-@dataclass(frozen=True, slots=True)
-class Examiner:
-    """All that is needed to examine one story by itself."""
-
-    params: PreprocessParams
-    held_out: HeldOutPrompts
-
-    def examine_all(self, stories: Sequence[Story]) -> list[tuple[Candidate, bytes]]:
-        """Each draft of the stories as a candidate, and as an exchange in JSON."""
-        return [
-            self._examine(story, draft)
-            for story in stories
-            for draft in drafts(story, self.params.profiles[story.source])
-        ]
-
-    def _examine(self, story: Story, draft: Draft) -> tuple[Candidate, bytes]:
-        reasons = filters.judged(draft, self.params.profiles[story.source])
-        grams = shingles(draft.all_words, self.params.corpus.shingle_words)
-        if why := contaminated(draft.all_words, grams, draft.own_prompt, self.held_out):
-            reasons["contaminated"] = why
-        asked = story.prompt or ""
-        candidate = Candidate(
-            id=draft.id,
-            source=story.source,
-            group=story.group,
-            words=len(draft.tokens),
-            ended=draft.ended,
-            stripped_characters=draft.meta.get("stripped_characters", 0),
-            fingerprint=corpus.fingerprint(draft.all_words),
-            signature=None if reasons else corpus.signature(grams),
-            sketch=None if reasons else sketch(grams),
-            prompt_words=" ".join(WORD.findall(draft.own_prompt.casefold())) or None
-            if draft.premise
-            else None,
-            language=draft.language,
-            story=story.id,
-            by_prompt=not draft.premise and story.group == "".join(filter(str.isalnum, asked.casefold())),
-            reasons=reasons,
-        )
-        exchange = Exchange(
-            draft.id, story.source, story.group, draft.prompt, draft.text, draft.ended, draft.meta
-        )
-        return candidate, dumps(exchange).encode() + b"\n"
-
-
 def preprocess(
-    stories: Iterable[Story],
-    prompts: Sequence[str],
-    params: PreprocessParams,
-    folder: Path,
-    processes: int = 1,
-) -> dict[str, Any]:
+    files: Sequence[Path], prompts: Sequence[str], params: PreprocessParams, folder: Path, run_by: Engine
+) -> tuple[dict[str, Any], Read]:
     """Write the splits and the rejected rows to `folder`; returns the report.
 
-    The drafts are written to a file as they come and read again at the end: memory holds no texts.
+    Texts stay in files of the work folder: one task examines a shard of the stories, others compare, the last
+    writes the shard's lines. What a killed run had examined is not examined again.
     """
     held_out = held_out_prompts(prompts, params.corpus.shingle_words, params.corpus.min_jaccard)
-    path = folder / ".drafts.jsonl"
-    candidates, starts = [], []
-    with path.open("wb") as file:
-        for candidate, line in _examined(Examiner(params, held_out), stories, processes):
-            candidates.append(candidate)
-            starts.append(file.tell())
-            file.write(line)
-    with path.open("rb") as file:
-        shingles = _shingles_of(file, starts, params.corpus.shingle_words)
-        wanted = {source: profile.keep for source, profile in params.profiles.items()}
-        ended = hold_out(candidates, params.split, params.corpus.max_stories_a_prompt)
-        settle(candidates, params.corpus, params.split.salt, wanted, shingles)
-        file.seek(0)
-        accounts = _written(candidates, file, folder)
-    path.unlink()
-    made = report(accounts, candidates, params.split, ended)
+    shards = cut(files)
+    key = {"params": params.model_dump(), "prompts": prompts, "made by": identity()}
+    key |= {"raw": [(path.name, digest(path)) for path in files]}
+    named = sha256(dumps(key).encode()).hexdigest()[:16]
+    with work_folder(run_by.work, named) as work, running(run_by) as run:
+        left = [shard for shard in shards if not is_stored(work, shard)]
+        examined = run(Examiner(params, held_out, work).examine, left, Shard.named)
+        for _ in tqdm(examined, "preprocess", len(left), unit=" shards", disable=None):
+            pass
+        spool = Spool.of(work, shards)
+        settler = Settler(params, spool)
+        verdicts = Verdicts(settler, run)
+        verdicts.find()
+        accounts: dict[str, Account] = {}
+        for shard, account in zip(
+            shards, run(settler.write, verdicts.shares(), lambda share: share.shard.named()), strict=True
+        ):
+            accounts.setdefault(shard.path.stem, Account(RULES)).add(account)
+        for name in FILES:
+            joined(work, shards, name, folder / f"{name}.jsonl")
+        made, read = report(accounts, verdicts.families(), params.split), Read()
+        for source, counted in spool.read():
+            read.stories[source] += counted["stories"]
+            read.files |= counted["files"]
     require_moderate_rules(made, params.max_rule_share)
-    return made
-
-
-def _examined(
-    examiner: Examiner, stories: Iterable[Story], processes: int
-) -> Iterator[tuple[Candidate, bytes]]:
-    """In the order of the stories, however many processes there are."""
-    stories = iter(tqdm(stories, "preprocess", unit=" stories", disable=None))
-    batches = iter(lambda: list(islice(stories, BATCH)), [])
-    for examined in shared(examiner.examine_all, batches, processes, _place):
-        yield from examined
-
-
-def _place(batch: Sequence[Story]) -> str:
-    first, last = batch[0], batch[-1]
-    return f"data/raw/{first.source}.jsonl, from story {first.id} to {last.id}"
-
-
-def _shingles_of(file: BinaryIO, starts: Sequence[int], length: int) -> Callable[[int], frozenset[str]]:
-    """A function that reads a draft's shingles from the file; it remembers the last few."""
-
-    @lru_cache(maxsize=256)
-    def of_draft(number: int) -> frozenset[str]:
-        file.seek(starts[number])
-        return shingles(WORD.findall(json.loads(file.readline())["story"].casefold()), length)
-
-    return of_draft
-
-
-def _written(candidates: Sequence[Candidate], lines: Iterable[bytes], folder: Path) -> dict[str, Account]:
-    """Write each draft to the file of its side or to the rejected; the account of each source."""
-    accounts: dict[str, Account] = {}
-    with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(published(folder / f"{name}.jsonl")) for name in (*SIDES, "rejected")
-        }
-        for candidate, line in zip(candidates, lines, strict=True):
-            accounts.setdefault(candidate.source, Account(RULES)).enter(candidate, line)
-            if candidate.reasons:
-                line = dumps(json.loads(line) | {"reasons": candidate.reasons}).encode() + b"\n"
-            elif candidate.cluster != candidate.group:
-                line = dumps(json.loads(line) | {"group": candidate.cluster}).encode() + b"\n"
-            files["rejected" if candidate.reasons else candidate.side].write(line)
-    return accounts
+    return made, read
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
@@ -186,24 +85,14 @@ def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
     return [found[source] for source in profiles if source in found]
 
 
-def stories_of(files: Iterable[Path]) -> Iterator[Story]:
-    for path in files:
-        for story in read_jsonl(path, Story):
-            if story.source != path.stem:
-                raise UserError(
-                    f"{path}: story {story.id} is of source {story.source!r}, not of {path.stem!r}"
-                )
-            yield story
-
-
 def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, Any]:
-    params, held_out = PreprocessParams.load(), [prompt.prompt for prompt in read_prompts(prompts)]
+    params, chosen = PreprocessParams.load(), engine()
+    held_out = [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
-    processes = processors() if large else 1
+    run_by = chosen if large else chosen.model_copy(update={"kind": "local", "workers": 1})
     with published_folder(processed) as folder:
-        read = Read()
-        metadata = preprocess(read.noted(stories_of(files)), held_out, params, folder, processes)
+        metadata, read = preprocess(files, held_out, params, folder, run_by)
         write_json(folder / "metadata.json", metadata)
     write_json(metrics, summary(metadata))
     for source, account in metadata["sources"].items():
@@ -223,7 +112,7 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     for line in heavy_rules(metadata, params.max_rule_share):
         print(printable(line))
     print(outlook(metadata))
-    return {"processes": processes}
+    return {"engine": run_by.kind, "processes": run_by.processes}
 
 
 if __name__ == "__main__":

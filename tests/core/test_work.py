@@ -1,0 +1,66 @@
+"""The work folder of a run: its own, gone on with, and gone when it is done."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storyforge.core.errors import UserError
+from storyforge.core.work import work_folder
+
+
+def test_it_stays_after_an_error_and_goes_after_the_end(tmp_path):
+    with pytest.raises(KeyError), work_folder(str(tmp_path / "w"), "one") as work:
+        (work / "result").touch()
+        raise KeyError
+    assert (work / "result").exists()
+    with work_folder(str(tmp_path / "w"), "one") as again:
+        assert again == work and (work / "result").exists()
+    assert list((tmp_path / "w").iterdir()) == []
+
+
+def test_another_run_takes_away_what_was_left_but_not_what_is_in_use_nor_what_is_not_its(tmp_path):
+    for folder in (
+        "of somebody",
+        ".work/of somebody",
+    ):  # in ours, but without a lock; with one, but not in ours
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "of somebody/lock").touch()
+    with pytest.raises(KeyError), work_folder(str(tmp_path), "left"):
+        raise KeyError
+    with work_folder(str(tmp_path), "used"), work_folder(str(tmp_path), "new"):
+        assert sorted(path.name for path in (tmp_path / ".work").iterdir()) == ["new", "of somebody", "used"]
+    assert [path.name for path in (tmp_path / ".work").iterdir()] == ["of somebody"]
+    assert (tmp_path / "of somebody/lock").exists()
+
+
+def test_two_processes_at_the_same_work_are_one_too_many(tmp_path):
+    code = (
+        "from storyforge.core.work import work_folder\n"
+        f"with work_folder({str(tmp_path)!r}, 'one'):\n    print('there', flush=True)\n    input()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "there\n"
+    said = "one: another process is at this very work: wait"
+    with pytest.raises(UserError, match=said), work_folder(str(tmp_path), "one"):
+        pass
+    process.kill()
+    process.communicate()
+    with work_folder(str(tmp_path), "one") as work:  # its lock has ended with it
+        assert work.is_dir()
+
+
+def test_it_lies_beside_the_main_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with work_folder(None, "key") as work:
+        assert work == tmp_path / ".work/key"
+
+
+def test_a_file_in_its_place_is_named(tmp_path):
+    Path(tmp_path / "w").touch()
+    with (
+        pytest.raises(UserError, match="w/.work: .*: give engine.yaml a `work`"),
+        work_folder(str(tmp_path / "w"), "k"),
+    ):
+        pass
