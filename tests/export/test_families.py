@@ -58,7 +58,7 @@ def test_each_family_is_read_again_as_it_was_in_16_bits(family, encoder, tmp_pat
     assert torch.allclose(loaded, in_16_bits(model)(ids).logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES.keys() - {"smollm3"})
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"smollm3"}))
 def test_transformers_reads_the_file_as_the_same_model(family, encoder, tmp_path):
     """Architecture and weights by its own reading of the file; it cannot read SmolLM3's."""
     model, ids = made(family, encoder), torch.arange(40)[None]
