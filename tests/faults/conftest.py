@@ -42,7 +42,6 @@ ALIGN = {  # four steps, validated in between
     "validate_every": 2,
     "checkpoint_every": 1,
 }
-SHORT_DRAFTS = ("without", "storyforge.align.guards", "DRAFT_TOKENS", "8")  # 64 take two fifths of a run
 GRAPH = rules_graph.graph(ROOT)
 Outputs = dict[str, bytes]
 
@@ -55,11 +54,10 @@ class Place:
     folder: Path
     words: Sequence[str]
     made: Sequence[str]
-    always: Sequence[Fault] = ()
 
     def start(self, *faults: Fault) -> int:
         env = {"STORYFORGE_CHECKPOINT_DIR": str(self.work)}
-        return self.warm.start(self.words, self.folder, [*self.always, *faults], env)
+        return self.warm.start(self.words, self.folder, faults, env)
 
     def run(self, *faults: Fault) -> int:
         """The status it ends with."""
@@ -213,7 +211,7 @@ def aligning(warm, template, whole, tmp_path_factory) -> Place:
     write_jsonl(revised / "pairs.jsonl", pairs)
     write_jsonl(revised / "sft.jsonl", [])
     write_json(revised / "report.json", {"pairs": len(pairs)})
-    return replace(place(warm, there.folder, "align"), always=[SHORT_DRAFTS])
+    return place(warm, there.folder, "align")
 
 
 @pytest.fixture(scope="session")
