@@ -128,11 +128,11 @@ def test_a_choice_is_set_by_its_place_and_nothing_else_changes(kernels, tmp_path
 @pytest.mark.parametrize("driver", [None, "535.104.05", "550.54.15", "570.86.10", "580.65.06"])
 def test_an_older_driver_stops_it_and_the_build_that_it_runs_is_named(kernels, tmp_path, driver):
     """Stand-ins for nvidia-smi and for the torch that comes by itself, which is built with CUDA 13.0."""
-    for name, text in (("nvidia-smi", f"#!/bin/sh\necho Tesla T4, {driver}, 7.5\n"),):
-        if driver:
-            (tmp_path / "bin").mkdir()
-            (tmp_path / "bin" / name).write_text(text)
-            (tmp_path / "bin" / name).chmod(0o755)
+    if driver:
+        smi = tmp_path / "bin" / "nvidia-smi"
+        smi.parent.mkdir()
+        smi.write_text(f"#!/bin/sh\necho Tesla T4, {driver}, 7.5\n")
+        smi.chmod(0o755)
     numbered = tmp_path / "usual" / f"torch-{PIN}.dist-info"
     numbered.mkdir(parents=True)
     (numbered / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {PIN}\n")
