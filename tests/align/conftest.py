@@ -57,7 +57,9 @@ def workspace(tmp_path, monkeypatch, exchanges, pairs, revisions, tuned, model_p
     monkeypatch.setenv("STORYFORGE_CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
     monkeypatch.setattr("storyforge.align.guards.DRAFT_TOKENS", 8)  # 64 take two fifths of a run
     write_jsonl(tmp_path / "processed" / "train.jsonl", exchanges[2:])
-    write_jsonl(tmp_path / "processed" / "val.jsonl", exchanges[:3])
+    # No draft is less varied than one word, whatever a processor's rounding makes of them.
+    word = Exchange("word", "made", "g", "Tell of rain.", "Rain.", True)
+    write_jsonl(tmp_path / "processed" / "val.jsonl", [*exchanges[:3], word])
     write_jsonl(tmp_path / "revised" / "pairs.jsonl", pairs)
     write_jsonl(tmp_path / "revised" / "sft.jsonl", revisions)
     write_json(tmp_path / "revised" / "report.json", {"pairs": len(pairs)})

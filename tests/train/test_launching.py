@@ -20,7 +20,8 @@ trap 'exit "$AFTER_TERM"' TERM
 echo $$ > running
 while :; do sleep 0.05; done""",
     "scancel": 'kill -TERM "$(cat running)"',
-    "scontrol": '[ "$1" = requeue ] || printf "node-7\\nnode-8\\n"',
+    # Two writes, the second after whoever wants the first line alone has gone.
+    "scontrol": '[ "$1" = requeue ] || { echo node-7; sleep 0.1; echo node-8; }',
     "dvc": "",
 }
 
@@ -59,6 +60,7 @@ def test_a_run_whose_time_is_over_is_told_so_and_queued_again_unless_it_was_at_i
 ):
     process = batch(after_term=after_term)
     while not (batch.running.exists() and batch.running.read_text()):
+        assert process.poll() is None, "it ended by itself"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == int(after_term)
