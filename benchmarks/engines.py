@@ -65,8 +65,13 @@ def trl_defaults(job: dict[str, Any], turns: Turns, adapter: Path) -> list[float
 
 
 def trl_tuned(job: dict[str, Any], turns: Turns, adapter: Path) -> list[float]:
-    """bf16 weights, no checkpointing."""
-    tuned = {"gradient_checkpointing": False, "model_init_kwargs": {"dtype": "bfloat16"}}
+    """Weights as this processor multiplies them fastest, no checkpointing."""
+    dtype = job["dtype"]
+    tuned = {
+        "bf16": dtype == "bfloat16",
+        "gradient_checkpointing": False,
+        "model_init_kwargs": {"dtype": dtype},
+    }
     return _sft(job, turns, adapter, tuned, peft_config=_lora_config(job))
 
 

@@ -27,6 +27,7 @@ from typing import Any
 from figures import flops_a_token, products, spread, table
 from inference import (
     BATCH_TOKENS,
+    FASTEST,
     NEW_TOKENS,
     REPEATS,
     SCORED_AT_ONCE,
@@ -45,7 +46,7 @@ from storyforge.core.files import published, read_jsonl
 from storyforge.core.records import Exchange
 from storyforge.evaluate.stage import losses
 from storyforge.model.bases import base_dir
-from storyforge.model.device import DTYPES, accelerator, precision
+from storyforge.model.device import accelerator, precision
 from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import ModelParams, load_base, load_encoder
 from storyforge.sampling.generate import SamplingParams
@@ -103,21 +104,22 @@ steps are not in the rates; rates and our lead, step against step, are the media
 the process's peak. Held out: nats a reply token of {held_out} passages of plays that no engine saw, our own
 count for each saved adapter; the base has {base_loss:.4f}.
 
-The limit is {limit:.0f} GFLOP/s in products of {precision} matrices, the best of all rounds (their median:
-{usual:.0f}). A token takes {flops:.3f} GFLOP: 4 for each of the {products:.1f} M parameters that multiply,
-the head included although masked tokens need none, and attention; not counted are the adapter's own
-products. So the limit allows {ceiling:.0f} tokens/s.
+The limit is {limit:.0f} GFLOP/s in PyTorch's products of {dtype} matrices, the best of all rounds (their
+median: {usual:.0f}). A token takes {flops:.3f} GFLOP: 4 for each of the {products:.1f} M parameters that
+multiply, the head included although masked tokens need none, and attention; not counted are the adapter's
+own products. So the limit allows {ceiling:.0f} tokens/s.
 
-TRL's defaults are float32 weights under bf16 autocast, and gradient checkpointing; tuned, it has bf16
-weights and no checkpointing. Unsloth is its CPU backend as it loads by default, and with its switch that
-compiles layers. All four take two stories at once, as the faster choice: with the default of 8, a step of TRL
-took 39 s instead of 32 (one step each, in turn, on 2026-11-22).
+TRL's defaults are float32 weights under bf16 autocast, and gradient checkpointing; tuned, it has {dtype}
+weights, which this processor multiplies fastest, and no checkpointing; StoryForge has {precision}. Unsloth is
+its CPU backend as it loads by default, and with its switch that compiles layers. All four take two stories
+at once, as the faster choice: with the default of 8, a step of TRL took 39 s instead of 32 (one step each, in
+turn, on 2026-11-22, with AVX512-BF16).
 
 ## Scoring, writing, loading
 
 {inference}
 
-Of transformers: bf16 `from_pretrained` with the adapter on it; {scored} passages, {scored_at_once} of like
+Of transformers: {dtype} `from_pretrained` with the adapter on it; {scored} passages, {scored_at_once} of like
 length at a time, their prompts masked in the labels; `generate` for all prompts at once. Of llama.cpp: the
 exported file, its server with as many slots as prompts. Each side is a process of its own, and they work in
 turn. Prompts are of held-out plays; each reply has at most {new_tokens} tokens, and all sides sample alike.
@@ -151,6 +153,7 @@ def job(steps: int, encoder: Encoder, params: ModelParams) -> tuple[dict[str, An
     told = {
         "base": str(base_dir(params)),
         "threads": params.threads,
+        "dtype": str(FASTEST).removeprefix("torch."),
         "train": {**CHOSEN, "max_steps": steps, "seed": train.seed},
         "exchanges": [asdict(story) for story, _ in chosen],
         "steps": [[_as_tokens(encoded) for encoded in step] for step in plan],
@@ -230,7 +233,7 @@ def training(steps: int, names: Sequence[str], encoder: Encoder, params: ModelPa
         engines = [Engine(name, ENGINES[name], file, Path(folder) / name) for name in names]
         for engine in engines:
             stack.callback(engine.end)
-        limits = race(engines, tokens, DTYPES[precision(params)])
+        limits = race(engines, tokens, FASTEST)
         if engines[0].error:
             raise SystemExit(f"error: {engines[0].title}: {engines[0].error}")
         ceiling = max(limits) / flops
@@ -286,6 +289,7 @@ def main(steps: int, names: Sequence[str]) -> None:
         versions=versions(),
         base=params.name,
         precision=precision(params),
+        dtype=str(FASTEST).removeprefix("torch."),
         batch=BATCH,
         warm_up=WARM_UP,
         held_out=HELD_OUT,
