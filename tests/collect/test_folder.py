@@ -40,8 +40,7 @@ class Own:
     def collect(self) -> dict:
         """The report of this source; `notes` has the lines for the terminal."""
         wanted = {"seed": 1, "max_reject_share": self.max_reject_share, "folder": {"stories": None}}
-        run_by = Engine(work=str(self.root.parent))
-        report, self.notes = stage.collect(stage.CollectParams(**wanted), self.root, self.raw, run_by)
+        report, self.notes = stage.collect(stage.CollectParams(**wanted), self.root, self.raw, Engine())
         return report["folder"]
 
     def stories(self) -> list[Story]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from collections import Counter
 from hashlib import sha256
 from operator import itemgetter
@@ -20,7 +21,7 @@ from storyforge.collect import reading, shards, stage
 from storyforge.collect.reading import Record, Unusable, decoded
 from storyforge.collect.shards import Choice, Maker, Share
 from storyforge.collect.sources import writingprompts
-from storyforge.core.choice import HIGHEST_RANK, highest_wanted, rank
+from storyforge.core.choice import HIGHEST_RANK, rank
 from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps
@@ -48,7 +49,7 @@ def collected(monkeypatch, tmp_path):
         source = {"stories": wanted, "origin": f"hub:datasets/w/p@{'0' * 40}", "files": "*"}
         params = stage.CollectParams(seed=SEED, max_reject_share=1, writingprompts=source)
         (raw := place / "raw").mkdir()
-        run_by = Engine(**{"workers": 1, "work": str(place)} | engine)
+        run_by = Engine(**{"workers": 1, "work": str(place / "work")} | engine)
         report, _ = stage.collect(params, place, raw, run_by)
         found = {path.name: path.read_bytes() for path in raw.iterdir()}
         shutil.rmtree(raw)
@@ -68,8 +69,8 @@ def defined(files: dict[str, Rows], wanted: int | None) -> tuple[list[bytes], li
             except Unusable as reason:
                 rejects.append((name, number, str(reason)))
     ranks = [rank(story.id, SEED) for story in stories]
-    limit = HIGHEST_RANK if wanted is None else highest_wanted(ranks, wanted)
-    within = [(place, story) for place, story in zip(ranks, stories, strict=True) if place <= limit]
+    lowest = set(sorted(set(ranks))[:wanted])
+    within = [(place, story) for place, story in zip(ranks, stories, strict=True) if place in lowest]
     kept = [each for number, each in enumerate(within) if each[0] not in dict(within[:number])]
     records = {
         "read": len(stories) + len(rejects),
@@ -151,6 +152,7 @@ def files(tmp_path, monkeypatch):
 
 def test_what_was_made_before_a_kill_is_not_made_again(collected, files, monkeypatch):
     whole, make, made = collected(files, 100), Maker.make, []
+    monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
 
     def killed(self, share, **options):
         if len(made) == 3:
@@ -201,6 +203,15 @@ def test_a_cut_table_allows_no_more_text_than_a_whole_one(files, monkeypatch):
     monkeypatch.undo()
     size = sum(path.stat().st_size for path in files.values())
     assert len(cut) > 5 and sum(each.most_bytes for each in cut) <= reading.MOST_TIMES * size
+
+
+def test_to_choose_takes_two_bytes_a_story_at_most():
+    ranks = np.random.default_rng(0).integers(0, 1 << 63, 100_000, np.uint64)
+    tracemalloc.start()
+    Choice.among(ranks, 5_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.2 * len(ranks)
 
 
 def test_a_card_is_what_is_packed():

@@ -156,6 +156,7 @@ def test_only_wanted_sources_are_written(work):
         "folder.jsonl",
         "rejects.jsonl",
     ]
+    assert [path.name for path in work.raw.parent.iterdir()] == ["raw"] and not Path(".work").exists()
 
 
 def test_output_depends_on_nothing_but_input(work):

@@ -59,7 +59,7 @@ class Maker:
 
     def make(self, share: Share, *, quiet: bool = True) -> None:
         """The shard of these records, whole or not at all. UserError on a machine that sees no `work`."""
-        if not (self.work / "lock").is_file():
+        if not self.work.is_dir():
             remedy = "give engine.yaml a `work` in a folder that all nodes see"
             raise UserError(f"{platform.node()} does not see {self.work}: {remedy}")
         found = tqdm(share.stories(), share.source, unit=" stories", disable=quiet or None)

@@ -12,6 +12,7 @@ from functools import partial
 from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, create_model
@@ -79,29 +80,29 @@ def collect(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the wanted stories of each source to `raw`, and the rejects; the report, and lines of notes.
 
-    A record is held no longer than it takes to write it to the work folder. What tasks had made of tables
-    when a run was killed is not made again.
+    A record is held no longer than it takes to write it to a work folder: beside `raw` where little is to be
+    read; else that of `run_by`, and what was made of tables when a run was killed is not made again.
     """
     report, notes = {}, []
-    wanted = {name: getattr(params, name) for name in SOURCES}
-    wanted = {name: each for name, each in wanted.items() if each is not None and each.stories != 0}
-    if not wanted:
+    collections = [
+        fetched(name, wanted, folder)
+        for name in SOURCES
+        if (wanted := getattr(params, name)) is not None and wanted.stories != 0
+    ]
+    if not collections:
         raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
-    collections = [fetched(name, each, folder) for name, each in wanted.items()]
     if sum(path.stat().st_size for each in collections for path in each.tables) < WORTH_PROCESSES:
-        run_by = run_by.model_copy(update={"kind": "local", "workers": 1})
-    key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
-    named = sha256(dumps(key | {"made by": identity()}).encode()).hexdigest()[:16]
-    with (
-        work_folder(run_by.work, named) as work,
-        running(run_by) as run,
-        published(raw / "rejects.jsonl") as rejects,
-    ):
+        place, run_by = TemporaryDirectory(dir=raw.parent), Engine(workers=1)
+    else:
+        key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
+        key |= {"made by": identity()}
+        place = work_folder(run_by.work, sha256(dumps(key).encode()).hexdigest()[:16])
+    with place as work, running(run_by) as run, published(raw / "rejects.jsonl") as rejects:
         for each in collections:
-            make(each, Maker(work, params.seed), run)
+            make(each, Maker(Path(work), params.seed), run)
             counts = Counts()
             with published(raw / f"{each.name}.jsonl") as file:
-                for line in joined(work, each.shares, each.wanted, counts, rejects):
+                for line in joined(Path(work), each.shares, each.wanted, counts, rejects):
                     file.write(line)
                     if each.listing:
                         counts.enter(json.loads(line))
