@@ -97,9 +97,15 @@ corpora = st.lists(st.lists(row, max_size=25), min_size=1, max_size=4)
 
 
 @settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
-@given(corpora, st.sampled_from([None, 1, 3, 12, 99]), st.sampled_from([1, 3, 100]), st.booleans())
+@given(
+    corpora,
+    st.sampled_from([None, 1, 3, 12, 99]),
+    st.sampled_from([1, 3, 100]),
+    st.booleans(),
+    st.sampled_from([0, 5, 100]),
+)
 def test_shards_hold_what_one_pass_over_all_rows_finds(
-    collected, tmp_path_factory, corpus, wanted, group, cut
+    collected, tmp_path_factory, corpus, wanted, group, cut, spare
 ):
     place = tmp_path_factory.mktemp("corpus")
     rows = {f"data/{number}.parquet": rows for number, rows in enumerate(corpus)}
@@ -107,6 +113,7 @@ def test_shards_hold_what_one_pass_over_all_rows_finds(
     for name, path in files.items():
         table(path, rows[name], group)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SPARE", spare)  # of what is wanted, so few that lines are missing at first
         if cut:
             patch.setattr(reading, "TABLE_BYTES", 700)
         lines, rejects, figures = defined(rows, wanted)
@@ -143,8 +150,9 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "TABLE_BYTES", 3_000)
     found = {}
     for number in range(2):
-        texts = [f"Story {n % 150} {sha256(str(n % 150).encode()).hexdigest()}" for n in range(200)]
-        rows = [(b"One", text.encode()) for text in texts[number * 17 :]] + [(b"Two", b" ")]
+        told = [170 * number + n % 190 for n in range(200)]
+        rows = [(b"One", f"Story {n} {sha256(bytes(n)).hexdigest()}".encode()) for n in told]
+        rows.append((b"Two", b" "))
         found[f"{number}.parquet"] = tmp_path / f"{number}.parquet"
         table(found[f"{number}.parquet"], rows, 20)
     return found
@@ -195,6 +203,25 @@ def test_a_machine_that_sees_no_work_folder_or_no_table_says_what_to_set(tmp_pat
     files["0.parquet"].unlink()
     with pytest.raises(UserError, match=r"does not see .*0.parquet: set STORYFORGE_CACHE to a folder"):
         next(each.records())
+
+
+def test_no_line_is_written_of_what_will_hardly_be_wanted(collected, files, monkeypatch, tmp_path):
+    shards_of, made = {}, []
+
+    def looked_at(maker, shares, *rest):
+        paths = [maker.folder(share) / "stories.jsonl" for share in shares]
+        shards_of[spare] = sum(path.read_bytes().count(b"\n") for path in paths)
+        made.append(sum(1 for path in maker.work.iterdir()) // len(shares))
+        return joined(maker, shares, *rest)
+
+    joined = stage.joined
+    monkeypatch.setattr(stage, "joined", looked_at)
+    found = []
+    for spare in (100, 20, -9):  # all, some, and too few: as many as are wanted then, at the second time
+        monkeypatch.setattr(shards, "SPARE", spare)
+        found.append(collected(files, 100))
+    assert found[0] == found[1] == found[2] and made == [1, 1, 2]
+    assert shards_of[100] > shards_of[20] > shards_of[-9] > 100  # 100 and their copies
 
 
 def test_a_cut_table_allows_no_more_text_than_a_whole_one(files, monkeypatch):

@@ -70,6 +70,7 @@ class Table:
     columns: tuple[str, ...]
     groups: range
     first: int  # number of its first row, from 1
+    rows: int
     most_bytes: int  # of its text
 
     def records(self) -> Iterator[Record]:
@@ -118,8 +119,9 @@ def tables(files: Mapping[str, Path], columns: tuple[str, ...]) -> Iterator[Tabl
             for share in range(shares):
                 mine = range(groups * share // shares, groups * (share + 1) // shares)
                 most_bytes = max(MAX_BATCH_BYTES, MOST_TIMES * size // shares)
-                yield Table(name, path, columns, mine, first, most_bytes)
-                first += sum(table.metadata.row_group(group).num_rows for group in mine)
+                rows = sum(table.metadata.row_group(group).num_rows for group in mine)
+                yield Table(name, path, columns, mine, first, rows, most_bytes)
+                first += rows
 
 
 @contextmanager

