@@ -609,8 +609,8 @@ def test_reading_a_table_takes_little_memory_however_it_is_laid_out(tmp_path):
         table, tmp_path / "one-group.parquet", row_group_size=10**6, use_dictionary=False
     )
     before, peak = pyarrow.total_allocated_bytes(), 0
-    (table,) = reading.tables({"one-group.parquet": tmp_path / "one-group.parquet"}, ("text",))
-    for _ in table.records():
+    (whole,) = reading.tables({"one-group.parquet": tmp_path / "one-group.parquet"}, ("text",))
+    for _ in whole.records():
         peak = max(peak, pyarrow.total_allocated_bytes() - before)
     assert peak < 8_000_000 < table.nbytes
 
