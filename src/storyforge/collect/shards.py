@@ -27,7 +27,7 @@ from storyforge.core.files import dumps, published_folder, read_jsonl
 from storyforge.core.records import Story
 
 CARD = np.dtype([("rank", "<u8"), ("bytes", "<u4"), ("words", "<u4")])  # words: 0 of what has no line
-SPARE = 100  # stories
+SPARE = 100  # stories beside those that are wanted
 PACKED = struct.Struct("<QII")
 
 
@@ -89,7 +89,13 @@ class Maker:
 
     def choice(self, shares: Sequence[Share], wanted: int | None) -> "Choice":
         """Which stories of these shards stay; 9 bytes a story are held while it is decided."""
-        return Choice.among(np.concatenate([self.cards(share)["rank"] for share in shares]), wanted)
+        sizes = [(self.folder(share) / "cards").stat().st_size for share in shares]
+        ranks, end = np.empty(sum(sizes) // CARD.itemsize, np.uint64), 0
+        for share in shares:
+            cards = self.cards(share)
+            start, end = end, end + len(cards)
+            ranks[start:end] = cards["rank"]
+        return Choice.among(ranks, wanted)
 
     def cards(self, share: Share) -> np.ndarray:
         return np.fromfile(self.folder(share) / "cards", CARD)
