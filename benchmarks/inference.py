@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from storyforge.engine.linear import bf16_units
 from storyforge.evaluate.stage import losses
 from storyforge.export.gguf_file import write_gguf
-from storyforge.export.merging import merged
+from storyforge.export.merging import merged, save
 from storyforge.model.device import accelerator
 from storyforge.model.encoding import Encoded, Encoder
 from storyforge.model.loading import ModelParams, load_adapter, load_base
@@ -175,13 +175,11 @@ def _rate(what: str, work: Any) -> float:
 def compared(setting: Setting, rows: Sequence[Encoded], prompts: Sequence[str]) -> Iterator[list[str]]:
     """Rows of a table, as HEAD has them; `prompts` are as many as STREAMS asks for."""
     with TemporaryDirectory() as folder, ExitStack() as stack:
-        files, model = (
-            [Path(folder, f"{kind}.gguf") for kind in KINDS],
-            merged(setting.adapter, setting.params),
-        )
+        files, whole = [Path(folder, f"{kind}.gguf") for kind in KINDS], Path(folder, "merged")
+        whole.mkdir()
+        save(whole, merged(setting.adapter, setting.params), setting.encoder, setting.sampling)
         for kind, file in zip(KINDS, files, strict=True):
-            write_gguf(file, model, setting.encoder, kind)
-        del model
+            write_gguf(file, whole, setting.encoder, kind)
         both = [Side(partial(kind, setting), stack) for kind in (Ours, Plain)]
         yield _row("scoring, tokens/s", in_turn(both, "score", rows[:1], rows))
         for streams in STREAMS:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Story
+from storyforge.core.words import shingles
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.drafts import drafts
 from storyforge.preprocess.stage import PreprocessParams
@@ -74,7 +75,8 @@ def rule_costs(stories: Sequence[Story], params: PreprocessParams) -> Iterator[t
         yield rule.__name__, time.process_time() - start
     start = time.process_time()
     for draft in made:
-        corpus.signature(corpus.shingles(draft.words, params.corpus.shingle_words))
+        grams = shingles(draft.all_words, params.corpus.shingle_words)
+        corpus.signature(grams, params.corpus.bands)
     yield "MinHash", time.process_time() - start
 
 

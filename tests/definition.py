@@ -32,7 +32,7 @@ def settle(
     sketches: Sequence[Sketch],
 ) -> None:
     """Give a reason to those that go, and a cluster to those that stay; `grams` reads a candidate's text."""
-    drop_copies(candidates, params.min_jaccard, salt, grams)
+    drop_copies(candidates, params, salt, grams)
     works: dict[tuple[str, str], int] = {}
     rows = [
         Row(number, works.setdefault((each.source, each.work), len(works)), each.side != "train", sketch)

@@ -454,7 +454,7 @@ def test_new_source_is_one_entry_in_one_file_and_its_params(work, serve):
         file.write(FABLES)
     stand_in = serve({"a.parquet": hub.parquet(fable=TEXTS)}, "datasets/f/b")
     fables = {"stories": None, "origin": f"hub:datasets/f/b@{hub.REVISION}", "files": "*.parquet"}
-    corpus = {"shingle_words": 5, "min_jaccard": 0.9, "max_stories_a_prompt": None}
+    corpus = {"shingle_words": 5, "min_jaccard": 0.9, "bands": [32, 4], "max_stories_a_prompt": None}
     preprocess = {"max_rule_share": 1.0, "split": {"salt": 1, "val": 0, "test": 0}, "corpus": corpus}
     params = {
         "collect": {"seed": 1, "max_reject_share": 0.0, "fables": fables},

@@ -16,6 +16,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from storyforge.core.choice import rank
 from storyforge.core.words import jaccard, shingles
 from storyforge.preprocess.corpus import (
+    Bands,
     Candidate,
     CorpusParams,
     clusters,
@@ -25,7 +26,8 @@ from storyforge.preprocess.corpus import (
 )
 from storyforge.preprocess.overlap import sketch
 
-PARAMS = CorpusParams(shingle_words=5, min_jaccard=0.7, max_stories_a_prompt=2)
+BANDS = Bands(32, 4)
+PARAMS = CorpusParams(shingle_words=5, min_jaccard=0.7, bands=BANDS, max_stories_a_prompt=2)
 SALT = 1
 PROMPTS = [
     "the keeper counts every ship that comes home in the night until one does not",
@@ -182,10 +184,10 @@ def similarities(found: list[list[str]]) -> np.ndarray:
     return common / (sizes[:, None] + sizes[None, :] - common)
 
 
-def found_repeats(found: list[list[str]]) -> dict[int, int]:
+def found_repeats(found: list[list[str]], bands: Bands = BANDS) -> dict[int, int]:
     grams = [shingles(words, 5) for words in found]
-    signatures = list(map(signature, grams))
-    return repeats(signatures, lambda a, b: jaccard(grams[a], grams[b]) >= 0.7)
+    signatures = [signature(each, bands) for each in grams]
+    return repeats(signatures, lambda a, b: jaccard(grams[a], grams[b]) >= 0.7, bands)
 
 
 def test_case_spaces_and_punctuation_make_no_other_story():
@@ -194,14 +196,27 @@ def test_case_spaces_and_punctuation_make_no_other_story():
 
 
 def test_the_order_of_shingles_does_not_change_a_signature():
-    assert signature(["a", "b", "c"]).digest() == signature(["c", "a", "b"]).digest()
+    assert signature(["a", "b", "c"], BANDS).digest() == signature(["c", "a", "b"], BANDS).digest()
+
+
+def test_bands_find_as_many_pairs_as_they_promise_and_let_few_strangers_meet():
+    """Counted on numbers drawn as MinHash draws them: two texts share each with their similarity's chance."""
+    rng = np.random.default_rng(1)
+    for bands in (BANDS, Bands(25, 5)):
+        for similarity in (0.3, 0.5, 0.7):
+            shared = rng.random((20_000, *bands)) < similarity
+            met = shared.all(axis=2).any(axis=1).mean()
+            assert met == pytest.approx(bands.found(similarity), abs=0.015)
+    assert BANDS.found(0.7) > 0.999 and Bands(25, 5).found(0.7) > 0.985
+    assert BANDS.found(0.02) > 30 * Bands(25, 5).found(0.02)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scikit_learn_finds_no_near_copy_among_those_that_stay(seed):
+@pytest.mark.parametrize("bands", [BANDS, Bands(25, 5)], ids=str)
+def test_scikit_learn_finds_no_near_copy_among_those_that_stay(seed, bands):
     found = texts(seed)
     similar = similarities(found)
-    repeated = found_repeats(found)
+    repeated = found_repeats(found, bands)
     staying = [n for n in range(len(found)) if n not in repeated]
     assert repeated
     assert all(similar[a, b] < 0.7 for a in staying for b in staying if a != b)
@@ -220,17 +235,17 @@ def test_a_chain_of_likenesses_is_one_cluster():
     other = rng.choices(WORDS, k=100)
     grams = [shingles(words, 3) for words in (other, third, first, second)]
     assert jaccard(grams[1], grams[2]) < 0.7
-    signatures = list(map(signature, grams))
-    assert clusters(signatures, lambda a, b: jaccard(grams[a], grams[b]) >= 0.7) == [0, 1, 1, 1]
+    signatures = [signature(each, BANDS) for each in grams]
+    assert clusters(signatures, lambda a, b: jaccard(grams[a], grams[b]) >= 0.7, BANDS) == [0, 1, 1, 1]
 
 
 def test_nothing_has_no_copies():
-    assert repeats([], lambda a, b: True) == {}
-    assert clusters([], lambda a, b: True) == []
+    assert repeats([], lambda a, b: True, BANDS) == {}
+    assert clusters([], lambda a, b: True, BANDS) == []
 
 
 @given(st.lists(st.sampled_from(["a b c", "a b d", "x y", ""]), max_size=20))
 def test_exactly_one_of_equal_texts_stays(found):
-    signatures = [signature(shingles(text.split(), 5)) for text in found]
-    repeated = repeats(signatures, lambda a, b: found[a] == found[b])
+    signatures = [signature(shingles(text.split(), 5), BANDS) for text in found]
+    repeated = repeats(signatures, lambda a, b: found[a] == found[b], BANDS)
     assert len(found) - len(repeated) == len(set(found))

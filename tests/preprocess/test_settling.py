@@ -32,12 +32,13 @@ PROMPTS = [
 ]
 
 
-def params() -> PreprocessParams:
+def params(bands: tuple[int, int] = (32, 4)) -> PreprocessParams:
     yaml = YAML(typ="safe")
     section = yaml.load(ROOT / "recipes/llama-3.1-8b.yaml")["preprocess"]
     section["profiles"] |= yaml.load(ROOT / "recipes/my-stories.yaml")["preprocess"]["profiles"]
     section["profiles"]["writingprompts"] |= {"keep": 6, "min_words": None}
     section["split"] |= {"val": 0.1, "test": 0.1}
+    section["corpus"] |= {"bands": bands}
     return PreprocessParams.model_validate(section | {"max_rule_share": 1.0})
 
 
@@ -84,8 +85,13 @@ corpora = st.lists(
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
-@given(corpora, st.sampled_from([1, 2, 64]), st.sampled_from([1_500, 5_000, 1 << 18]))
-def test_tasks_over_shards_decide_what_the_whole_does(tmp_path_factory, stories, crowd, least_bytes):
+@given(
+    corpora,
+    st.sampled_from([1, 2, 64]),
+    st.sampled_from([1_500, 5_000, 1 << 18]),
+    st.sampled_from([(32, 4), (25, 5)]),
+)
+def test_tasks_over_shards_decide_what_the_whole_does(tmp_path_factory, stories, crowd, least_bytes, bands):
     place = tmp_path_factory.mktemp("corpus")
     stories = sorted(stories, key=lambda each: each.source)
     files = [place / f"{source}.jsonl" for source in dict.fromkeys(each.source for each in stories)]
@@ -97,8 +103,8 @@ def test_tasks_over_shards_decide_what_the_whole_does(tmp_path_factory, stories,
         patch.setattr(verdicts, "PART", 5)
         patch.setattr("storyforge.preprocess.stage.require_moderate_rules", lambda *_: None)
         engine = Engine(workers=1, work=str(place / "work"))
-        report, _ = preprocess(files, ["Held out."], params(), place, engine)
-    lines, whole = decided(stories, ["Held out."], params())
+        report, _ = preprocess(files, ["Held out."], params(bands), place, engine)
+    lines, whole = decided(stories, ["Held out."], params(bands))
     for name, expected in lines.items():
         assert (place / f"{name}.jsonl").read_bytes().splitlines() == expected, name
     assert {side: known["groups"] for side, known in report["splits"].items()} == whole["groups"]

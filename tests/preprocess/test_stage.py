@@ -546,12 +546,25 @@ def test_prompts_of_another_shape_are_said(workplace):
         ),
         ("split.val", 0.7, "preprocess.split.val = 0.7"),
         ("corpus.min_jaccard", 0.1, "preprocess.corpus.min_jaccard = 0.1"),
+        ("corpus.bands", [8, 16], "preprocess.corpus.bands = [8, 16]: they find 3% of the pairs as alike"),
+        ("corpus.bands", [32], "preprocess.corpus.bands.1 is missing"),
     ],
 )
 def test_a_wrong_param_is_said(workplace, key, value, said):
     change(key, value)
     with pytest.raises(UserError, match=re.escape(f"params.yaml: {said}")):
         run()
+
+
+@pytest.mark.parametrize(("bands", "said"), [([32, 4], True), ([25, 5], False)])
+def test_it_says_where_bands_let_too_many_strangers_meet(workplace, monkeypatch, capsys, bands, said):
+    change("corpus.bands", bands)
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(3))
+    run()
+    assert "corpus.bands" not in capsys.readouterr().out
+    monkeypatch.setattr(guards, "MANY", 2)
+    run()
+    assert (f"preprocess.corpus.bands = {bands}: of " in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize("worth", [0, 10**9], ids=["processes", "one process"])

@@ -514,8 +514,10 @@ void cross_entropy(bf16 *logits, const len *targets, float *nll, len rows, len w
 
 /* Products with frozen weights, where the processor has no bfloat16 of its own and oneDNN none for it. */
 
-/* How many of the rows that are left are multiplied together. */
-static inline len together(len left) { return left >= SUMS ? SUMS : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+/* How many of the rows that are left are multiplied together: SUMS, or a smaller one that STRIPS knows below. */
+static inline len together(len left) {
+    return left >= SUMS ? SUMS : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
 
 /* x, (width, rows), by SUMS / rows panels, one after another in w; `left`: columns that there are. */
 static inline __attribute__((always_inline)) void strip(const float *x, const uint32_t *w, const bf16 *bias, bf16 *y,
@@ -542,9 +544,9 @@ static inline __attribute__((always_inline)) void strip(const float *x, const ui
     }
 }
 
-/* y = x w + bias (may be null): (rows, width), panels of columns, (columns,) -> (rows, columns). A panel is (half the
- * width, lanes) pairs; the last ones are filled up with 0 to SUMS of them. An element is summed in one order, whatever rows are
- * computed with it. */
+/* y = x w + bias (may be null): (rows, width), panels of columns, (columns,) -> (rows, columns). A panel is
+ * (half the width, lanes) pairs; the last ones are filled up with 0 to SUMS of them. An element is summed in one
+ * order, whatever rows are computed with it. */
 void product(const bf16 *x, const uint32_t *w, const bf16 *bias, bf16 *y, len rows, len width, len columns) {
     len even = width + width % 2; /* numbers of a row, in pairs */
     float *wide = malloc(rows * even * sizeof(float));

@@ -12,14 +12,12 @@ from storyforge.core.launch import memory_limit
 from storyforge.export.merging import empty_base, obstacle
 from storyforge.export.shards import SHARD
 from storyforge.model.device import DTYPES, device, precision
-from storyforge.model.loading import ModelParams
+from storyforge.model.params import NF4, PROCESS, ModelParams
 
 GIB = 1 << 30
 DISK = {"f16": 4, "q8_0": 2 + 34 / 32, "lora": 0, "none": 2}  # --type: bytes a weight
 REST = 64 << 20  # bytes: tokenizer, configuration, what a file system needs
-PROCESS = 1 << 30  # bytes: Python, torch and its libraries
 AT_ONCE = 8  # bytes for each number of the largest weight: as stored, in float32, and rounded
-NF4 = 0.55  # bytes a weight, with its scales
 FEWER = "give --stories 0, which measures nothing and still compares each tensor, or take a larger machine"
 
 

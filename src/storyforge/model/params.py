@@ -7,6 +7,10 @@ from pydantic import Field, PositiveInt
 from storyforge.core.origins import Origin
 from storyforge.core.params import Params, Slice
 
+# What memory is foretold from, in bytes.
+PROCESS = 1 << 30  # Python, torch and its libraries
+NF4 = 0.55  # a weight, with its scales (Dettmers et al. 2023: 4.1 bits, and what is not quantised)
+
 
 class ModelParams(Params):
     section: ClassVar[str] = "model"

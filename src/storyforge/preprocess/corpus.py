@@ -7,9 +7,9 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from rensa import RMinHash, RMinHashLSH
 
 from storyforge.core.choice import rank
@@ -19,19 +19,47 @@ from storyforge.core.words import PROMPT_SHINGLE, jaccard, shingles
 
 # in this order
 RULES = ("copy", "near_copy", "gap", "held_out_text", "split_conflict", "crowded_prompt", "not_chosen")
-# MinHash: 128 numbers in 32 bands of 4 (Leskovec et al., Mining of Massive Datasets, section 3.4). They find
-# a pair of Jaccard similarity 0.7 in 99.98 % of cases, of 0.5 in 87 %. The texts found are then compared.
-PERMUTATIONS, BANDS = 128, 32
-ROWS = PERMUTATIONS // BANDS
-LEAST_EQUAL = 0.5  # of the numbers; of texts as similar as 0.7 one pair in a million has fewer
+LEAST_EQUAL = 0.5  # of a text's numbers; of texts as similar as 0.7 one pair in a million has fewer of 128
+LEAST_FOUND = 0.95  # of the pairs as alike as min_jaccard
 COME_FIRST = "{} others come first"
 Same = Callable[[int, int], bool]
 
 
+class Bands(NamedTuple):
+    """MinHash: texts that share all numbers of a band are compared.
+
+    Leskovec et al., Mining of Massive Datasets, section 3.4. 32 bands of 4 find a pair of Jaccard similarity
+    0.7 in 99.98 % of cases, of 0.5 in 87 %; 25 of 5 in 99 and 55 %, and let fewer strangers meet.
+    """
+
+    bands: Annotated[int, Field(ge=1, le=64, strict=True)]
+    rows: Annotated[int, Field(ge=1, le=16, strict=True)]  # numbers of a band
+
+    @property
+    def numbers(self) -> int:
+        """Of each text."""
+        return self.bands * self.rows
+
+    def found(self, similarity: float) -> float:
+        """The probability that two texts of this Jaccard similarity are compared."""
+        return 1 - (1 - similarity**self.rows) ** self.bands
+
+
 class CorpusParams(Slice):
     shingle_words: Annotated[int, Field(ge=1, strict=True)]
-    min_jaccard: Annotated[float, Field(ge=0.6, le=1)]  # below, the signatures would miss pairs
+    min_jaccard: Annotated[float, Field(ge=0.6, le=1)]  # LEAST_EQUAL would miss less similar pairs
+    bands: Bands
     max_stories_a_prompt: Annotated[int, Field(ge=1, strict=True)] | None
+
+    @field_validator("bands")
+    @classmethod
+    def _find_what_is_alike(cls, bands: Bands, info: ValidationInfo) -> Bands:
+        if (found := bands.found(similarity := info.data.get("min_jaccard", 1.0))) < LEAST_FOUND:
+            raise ValueError(
+                f"they find {found:.0%} of the pairs as alike as min_jaccard, {similarity}, of which "
+                f"{LEAST_FOUND:.0%} are wanted: give more bands, or fewer numbers in each"
+            )
+        return bands
 
 
 @dataclass(slots=True)
@@ -62,19 +90,19 @@ def fingerprint(words: Sequence[str]) -> str:
     return hashlib.sha256(letters.encode()).hexdigest()[:32]
 
 
-def signature(shingles: Iterable[str]) -> RMinHash:
+def signature(shingles: Iterable[str], bands: Bands) -> RMinHash:
     """The shingles' order does not matter."""
-    sketch = RMinHash(num_perm=PERMUTATIONS, seed=1)
+    sketch = RMinHash(num_perm=bands.numbers, seed=1)
     sketch.update(list(shingles))
     return sketch
 
 
-def repeats(signatures: Sequence[RMinHash], same: Same) -> dict[int, int]:
+def repeats(signatures: Sequence[RMinHash], same: Same, bands: Bands) -> dict[int, int]:
     """Text → the earlier one that it repeats; no two of the others are the same.
 
     Compared with those that stay only, so that a thousand copies cost a thousand comparisons, not a million.
     """
-    staying = RMinHashLSH(LEAST_EQUAL, PERMUTATIONS, BANDS)
+    staying = RMinHashLSH(LEAST_EQUAL, bands.numbers, bands.bands)
     repeated: dict[int, int] = {}
     for text, sketch in enumerate(signatures):
         similar = (other for other in _similar(staying, sketch, signatures) if same(other, text))
@@ -85,9 +113,9 @@ def repeats(signatures: Sequence[RMinHash], same: Same) -> dict[int, int]:
     return repeated
 
 
-def clusters(signatures: Sequence[RMinHash], same: Same) -> list[int]:
+def clusters(signatures: Sequence[RMinHash], same: Same, bands: Bands) -> list[int]:
     """For each text the lowest number among all it is connected to through pairs that are the same."""
-    earlier = RMinHashLSH(LEAST_EQUAL, PERMUTATIONS, BANDS)
+    earlier = RMinHashLSH(LEAST_EQUAL, bands.numbers, bands.bands)
     parents = list(range(len(signatures)))
 
     def root(text: int) -> int:
@@ -112,7 +140,10 @@ def _similar(index: RMinHashLSH, sketch: RMinHash, signatures: Sequence[RMinHash
 
 
 def drop_copies(
-    candidates: Sequence[Candidate], min_jaccard: float, salt: int, shingles: Callable[[int], frozenset[str]]
+    candidates: Sequence[Candidate],
+    params: CorpusParams,
+    salt: int,
+    shingles: Callable[[int], frozenset[str]],
 ) -> None:
     """Of copies and near copies one stays; `shingles` reads the text of a candidate by its place.
 
@@ -130,8 +161,11 @@ def drop_copies(
     def text(place: int) -> frozenset[str]:
         return shingles(numbers[id(left[place])])
 
-    signatures = [signature(text(place)) for place in range(len(left))]
-    near = repeats(signatures, lambda a, b: jaccard(text(a), text(b)) >= min_jaccard)
+    def same(a: int, b: int) -> bool:
+        return jaccard(text(a), text(b)) >= params.min_jaccard
+
+    signatures = [signature(text(place), params.bands) for place in range(len(left))]
+    near = repeats(signatures, same, params.bands)
     copies += [("near_copy", left[repeat], left[original]) for repeat, original in near.items()]
     for rule, candidate, original in copies:
         candidate.original, candidate.reasons[rule] = original.id, f"of {original.id}"
@@ -139,7 +173,7 @@ def drop_copies(
 
 def settle_prompts(candidates: Sequence[Candidate], params: CorpusParams, salt: int) -> None:
     """Give a cluster to those that stay, and a reason to those whose prompt has too many or is held out."""
-    _cluster_prompts(candidates, params.min_jaccard)
+    _cluster_prompts(candidates, params)
     _drop_conflicts(candidates)
     prompted = [candidate for candidate in _by_right(candidates, salt) if candidate.prompt_words]
     taken: Counter[str] = Counter()
@@ -158,7 +192,7 @@ def _by_right(candidates: Iterable[Candidate], salt: int) -> list[Candidate]:
     return sorted(_staying(candidates), key=lambda c: (-SIDES.index(c.side), rank(c.id, salt), c.id, c.group))
 
 
-def _cluster_prompts(candidates: Sequence[Candidate], min_jaccard: float) -> None:
+def _cluster_prompts(candidates: Sequence[Candidate], params: CorpusParams) -> None:
     """Groups whose prompts are nearly the same get one name; every other group its own."""
     # 1. Each different prompt once, sorted: the order of the candidates must not matter.
     owners: dict[str, set[str]] = defaultdict(set)  # prompt → groups
@@ -168,7 +202,11 @@ def _cluster_prompts(candidates: Sequence[Candidate], min_jaccard: float) -> Non
     prompts = sorted(owners)
     # 2. Prompts connected by pairs that are nearly the same; shingles and roots are parallel to prompts.
     grams = [shingles(prompt.split(), PROMPT_SHINGLE) for prompt in prompts]
-    roots = clusters(list(map(signature, grams)), lambda a, b: jaccard(grams[a], grams[b]) >= min_jaccard)
+
+    def same(a: int, b: int) -> bool:
+        return jaccard(grams[a], grams[b]) >= params.min_jaccard
+
+    roots = clusters([signature(each, params.bands) for each in grams], same, params.bands)
     families: dict[int, set[str]] = defaultdict(set)  # root → groups
     for prompt, root in zip(prompts, roots, strict=True):
         families[root] |= owners[prompt]

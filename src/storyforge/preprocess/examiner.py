@@ -20,7 +20,7 @@ from storyforge.preprocess.corpus import Candidate, CorpusParams
 from storyforge.preprocess.drafts import Draft, Profile, drafts
 from storyforge.preprocess.heldout import HeldOutPrompts, SplitParams, contaminated
 from storyforge.preprocess.overlap import sketch
-from storyforge.preprocess.shards import NO_NUMBERS, Examined, Shard, WorkFolder, store
+from storyforge.preprocess.shards import Examined, Shard, WorkFolder, store
 
 
 class PreprocessParams(Params):
@@ -42,7 +42,7 @@ class Examiner:
     def examine(self, shard: Shard) -> None:
         """A task: the drafts of a shard, into the work folder."""
         read: dict[str, Any] = {"stories": 0, "files": {}}
-        store(self.work, shard, self._all(shard, read), read)
+        store(self.work, shard, self._all(shard, read), read, self.params.corpus.bands)
 
     def _all(self, shard: Shard, read: dict[str, Any]) -> Iterator[Examined]:
         for story in shard.stories():
@@ -84,8 +84,8 @@ class Examiner:
             dumps(exchange).encode() + b"\n",
             hashes=self._hashes(candidate),
             by_prompt=not draft.premise and story.group == "".join(filter(str.isalnum, asked.casefold())),
-            text=NO_NUMBERS if reasons else _numbers(grams),
-            prompt=_numbers(shingles(prompt_words, PROMPT_SHINGLE)) if compared else NO_NUMBERS,
+            text=self._numbers(None if reasons else grams),
+            prompt=self._numbers(shingles(prompt_words, PROMPT_SHINGLE) if compared else None),
             sketch=None if reasons else sketch(grams),
         )
 
@@ -96,6 +96,9 @@ class Examiner:
         prompt = rank(candidate.prompt_words, salt) if candidate.prompt_words else 0
         return group, story, prompt, int(candidate.fingerprint[:16], 16), rank(candidate.id, salt)
 
-
-def _numbers(grams: frozenset[str]) -> np.ndarray:
-    return np.array(corpus.signature(grams).digest(), np.uint32)
+    def _numbers(self, grams: frozenset[str] | None) -> np.ndarray:
+        """Zeros of what is not compared."""
+        bands = self.params.corpus.bands
+        if grams is None:
+            return np.zeros(bands.numbers, np.uint32)
+        return np.array(corpus.signature(grams, bands).digest(), np.uint32)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storyforge.core.errors import UserError
+from storyforge.preprocess.corpus import Bands
 
 NO_FAULT = ("not_chosen", "gap")  # as many as params.yaml asks for
 # Of one's own stories, where several drafts of one are nothing unusual: to drop them is enough.
@@ -34,6 +35,7 @@ GOVERNED = {  # rule → the key that makes it stricter or milder; of a source's
     "split_conflict": "corpus.min_jaccard",
     "crowded_prompt": "corpus.max_stories_a_prompt",
 }
+MANY, ROWS = 10_000_000, 4  # drafts, of which with so few numbers in a band too many meet by chance
 FEW = 50  # drafts of a source; among fewer a share does not stop the stage, and is said
 
 
@@ -50,6 +52,20 @@ def require_moderate_rules(report: Mapping[str, Any], max_share: float) -> None:
             f"no story is left to train on ({rules or 'there are no stories'}): "
             "look at preprocess.profiles in params.yaml"
         )
+
+
+def strangers(drafts: int, bands: Bands) -> str | None:
+    """A line where so many texts, of which nothing is alike, would be compared; else None.
+
+    With 32 bands of 4 each TinyStories row meets 1.3 among two million, and more as they grow in number.
+    """
+    if drafts <= MANY or bands.rows > ROWS:
+        return None
+    found = Bands(25, 5).found(similarity := 0.7)
+    return (
+        f"preprocess.corpus.bands = {list(bands)}: of {drafts:,} drafts many that are nothing alike share a "
+        f"band and are compared: [25, 5] spares most of that, and finds {found:.0%} of pairs of {similarity}"
+    )
 
 
 def heavy_rules(report: Mapping[str, Any], max_share: float) -> list[str]:

@@ -5,7 +5,7 @@ from itertools import count, pairwise
 
 import numpy as np
 
-from storyforge.preprocess.corpus import LEAST_EQUAL, PERMUTATIONS
+from storyforge.preprocess.corpus import LEAST_EQUAL
 from storyforge.preprocess.shards import Spool
 
 CROWD = 64  # drafts in one bucket; of more, not each is compared with each
@@ -48,7 +48,7 @@ def _equal(spool: Spool, kind: str, pairs: Pairs) -> np.ndarray:
     found = [np.empty(0, bool)]
     for start in range(0, len(pairs), CHUNK):
         a, b = (spool.numbers(kind, drafts) for drafts in pairs[start : start + CHUNK].T)
-        found.append((a == b).sum(axis=1) >= LEAST_EQUAL * PERMUTATIONS)
+        found.append((a == b).mean(axis=1) >= LEAST_EQUAL)
     return np.concatenate(found)
 
 

@@ -54,7 +54,7 @@ class Settler:
         for family in families:
             candidates = [self._sided(*each) for each in family]
             text = self._reader([number for number, _ in family])
-            drop_copies(candidates, self.params.corpus.min_jaccard, self.params.split.salt, text)
+            drop_copies(candidates, self.params.corpus, self.params.split.salt, text)
             for (number, _), candidate in zip(family, candidates, strict=True):
                 gone += [(number, rule, candidate.original) for rule in candidate.reasons]
         return gone

@@ -3,7 +3,7 @@
 A draft has a number: its place among all drafts, in the order of the raw stories. Of a shard there are
   drafts.jsonl  two lines a draft: the candidate, and the exchange it may become
   cards.npy     CARD of each: what decides with which others it is compared
-  texts.npy, prompts.npy  (BANDS, drafts, ROWS) uint32: MinHash of its text and its prompt, 0 of none
+  texts.npy, prompts.npy  (bands, drafts, rows) uint32: MinHash of its text and its prompt, 0 of none
   sketches.npy  one after the other
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, published, published_folder, read_json, read_jsonl, write_json
 from storyforge.core.records import Story
-from storyforge.preprocess.corpus import BANDS, PERMUTATIONS, ROWS, Candidate
+from storyforge.preprocess.corpus import Bands, Candidate
 from storyforge.preprocess.overlap import Sketch
 
 # 64 bits each. What they find to be a copy or one prompt is compared again, by its text; groups and stories
@@ -35,8 +35,7 @@ CARD = np.dtype(
 )
 LEAST_BYTES, MOST_BYTES, MOST = 1 << 18, 8 << 20, 64  # of a shard's stories; shards until those are reached
 WorkFolder = Path
-Numbers = np.ndarray  # (PERMUTATIONS,) uint32
-NO_NUMBERS = np.zeros(PERMUTATIONS, np.uint32)
+Numbers = np.ndarray  # (bands.numbers,) uint32
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,9 @@ class Examined:
     sketch: Sketch | None
 
 
-def store(work: Path, shard: Shard, examined: Iterable[Examined], read: Mapping[str, Any]) -> None:
+def store(
+    work: Path, shard: Shard, examined: Iterable[Examined], read: Mapping[str, Any], bands: Bands
+) -> None:
     """The folder of the shard, whole or not at all; `read` is complete once `examined` has ended.
 
     UserError on a machine that does not see the work folder.
@@ -111,7 +112,7 @@ def store(work: Path, shard: Shard, examined: Iterable[Examined], read: Mapping[
                 sketches.append(sketch)
         np.save(folder / "cards.npy", np.array(cards, CARD))
         for name, numbers in (("texts", texts), ("prompts", prompts)):
-            whole = np.array(numbers, np.uint32).reshape(-1, BANDS, ROWS)
+            whole = np.array(numbers, np.uint32).reshape(-1, *bands)
             np.save(folder / f"{name}.npy", np.ascontiguousarray(whole.swapaxes(0, 1)))
         np.save(folder / "sketches.npy", np.concatenate(sketches))
         write_json(folder / "read.json", read)
@@ -160,18 +161,19 @@ class Spool:
             yield shard.path.stem, read_json(_folder(self.work, shard) / "read.json")
 
     def band(self, kind: str, band: int, among: np.ndarray) -> np.ndarray:
-        """(drafts, ROWS) uint32: the band's numbers, of the texts or the prompts, of the drafts `among`."""
+        """(drafts, rows) uint32: the band's numbers, of the texts or the prompts, of the drafts `among`."""
         return np.concatenate(
             [_array(self.work, shard, kind)[band, mine] for shard, mine in self._shares(among)]
         )
 
     def numbers(self, kind: str, drafts: np.ndarray) -> np.ndarray:
-        """(drafts, PERMUTATIONS) uint32, in their order."""
-        found = np.empty((len(drafts), PERMUTATIONS), np.uint32)
+        """(drafts, bands.numbers) uint32, in their order."""
+        bands, _, rows = _array(self.work, self.shards[0], kind).shape
+        found = np.empty((len(drafts), bands * rows), np.uint32)
         order = np.argsort(drafts, kind="stable")
         done = 0
         for shard, mine in self._shares(drafts[order]):
-            whole = _array(self.work, shard, kind)[:, mine].swapaxes(0, 1).reshape(-1, PERMUTATIONS)
+            whole = _array(self.work, shard, kind)[:, mine].swapaxes(0, 1).reshape(-1, bands * rows)
             found[order[done : done + len(mine)]] = whole
             done += len(mine)
         return found

@@ -28,7 +28,7 @@ from storyforge.core.work import work_folder
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.drafts import Profile
 from storyforge.preprocess.examiner import Examiner, PreprocessParams
-from storyforge.preprocess.guards import heavy_rules, require_moderate_rules
+from storyforge.preprocess.guards import heavy_rules, require_moderate_rules, strangers
 from storyforge.preprocess.heldout import held_out_prompts
 from storyforge.preprocess.settling import FILES, RULES, Settler
 from storyforge.preprocess.shards import Shard, Spool, cut, is_stored, joined
@@ -56,6 +56,8 @@ def preprocess(
         for _ in tqdm(examined, "preprocess", len(left), unit=" shards", disable=None):
             pass
         spool = Spool.of(work, shards)
+        if line := strangers(len(spool), params.corpus.bands):
+            print(line)
         settler = Settler(params, spool)
         verdicts = Verdicts(settler, run)
         verdicts.find()

@@ -11,7 +11,6 @@ from storyforge.core.records import SIDES
 from storyforge.core.workers import Run
 from storyforge.preprocess import corpus
 from storyforge.preprocess.accounts import Families
-from storyforge.preprocess.corpus import BANDS
 from storyforge.preprocess.heldout import Drafts, hold_out, works
 from storyforge.preprocess.relations import connected, equal, families
 from storyforge.preprocess.settling import STAYS, Settler, Share, Sided, batches
@@ -175,7 +174,8 @@ class Verdicts:
 
     def _alike(self, kind: str, drafts: np.ndarray) -> list[np.ndarray]:
         self.settler.spool.keep(kind, drafts)
-        return list(self.run(self.settler.alike, [(kind, band) for band in range(BANDS)], str))
+        bands = range(self.settler.params.corpus.bands.bands)
+        return list(self.run(self.settler.alike, [(kind, band) for band in bands], str))
 
     def _named(self, batch: list[Sided]) -> str:
         known = self.settler.spool.draft(batch[0][0][0])[0]

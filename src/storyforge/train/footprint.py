@@ -3,11 +3,9 @@
 import math
 from typing import Any
 
-from storyforge.model.params import LoraParams, ModelParams
+from storyforge.model.params import NF4, PROCESS, LoraParams, ModelParams
 from storyforge.train.params import TrainParams
 
-PROCESS = 1 << 30  # bytes of Python, torch and its libraries
-NF4 = 0.55  # bytes a weight, with its scales (Dettmers et al. 2023: 4.1 bits, and what is not quantised)
 ADAPTER = 16  # bytes an adapter's weight: itself, its gradient, two moments, all float32
 LOGITS = 16 * 512  # bytes a word of the vocabulary: a chunk of logits and what is formed of them
 # Norms of a layer, and whether heads have one too, where it is not as in Llama.
