@@ -42,8 +42,9 @@ from race import PEERS, QUIET, REPOSITORY, Engine, race
 
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
-from storyforge.core.files import published, read_jsonl
+from storyforge.core.files import published
 from storyforge.core.records import Exchange
+from storyforge.core.splits import read_split
 from storyforge.evaluate.stage import losses
 from storyforge.model.bases import base_dir
 from storyforge.model.device import accelerator, precision
@@ -132,7 +133,7 @@ aside. Loading is base and adapter, without imports and without the first conver
 
 def passages(split: str, encoder: Encoder, count: int) -> list[tuple[Exchange, Encoded]]:
     """Of the pipeline's own stories, chosen by hash: some 320 tokens each with their prompt."""
-    stories = read_jsonl(REPOSITORY / f"data/processed/{split}.jsonl", Exchange)
+    stories = read_split(REPOSITORY / "data/processed", split)
     found: list[tuple[Exchange, Encoded]] = []
     for story in sorted(stories, key=lambda story: rank(story.id, 0)):
         encoded = encoder.exchange(story, TOKENS.stop)

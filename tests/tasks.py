@@ -3,8 +3,11 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from storyforge.collect.reading import Record
+from storyforge.collect.shards import Maker
 from storyforge.core.errors import UserError
 from storyforge.preprocess.examiner import Examiner
 
@@ -48,3 +51,18 @@ class KilledExaminer(Examiner):
                 mark.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().of_story(story)
+
+
+class KilledMaker(Maker):
+    """Killed once, in the middle of a share, where there is a file `mark`, which it takes away."""
+
+    def make(self, share):
+        if share.number == 3 and Path("mark").exists():
+            Path("mark").unlink()
+            share = replace(share, records=killed)
+        super().make(share)
+
+
+def killed():
+    yield Record("a", 1, None, (b"p", b"s"))
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -12,6 +12,7 @@ import pytest
 
 from storyforge.collect import documents, folder, stage
 from storyforge.collect.accounts import MOST_OF_A_PREMISE, REMEDIES, Reject, counted
+from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl
 from storyforge.core.records import Story
@@ -39,7 +40,7 @@ class Own:
     def collect(self) -> dict:
         """The report of this source; `notes` has the lines for the terminal."""
         wanted = {"seed": 1, "max_reject_share": self.max_reject_share, "folder": {"stories": None}}
-        report, self.notes = stage.collect(stage.CollectParams(**wanted), self.root, self.raw)
+        report, self.notes = stage.collect(stage.CollectParams(**wanted), self.root, self.raw, Engine())
         return report["folder"]
 
     def stories(self) -> list[Story]:

@@ -7,15 +7,17 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import hub
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 from ruamel.yaml import YAML
 
-from storyforge.collect import accounts, reading, sources, stage
+from storyforge.collect import accounts, reading, shards, sources, stage
 from storyforge.collect.sources import tinystories
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, read_jsonl
@@ -154,6 +156,7 @@ def test_only_wanted_sources_are_written(work):
         "folder.jsonl",
         "rejects.jsonl",
     ]
+    assert [path.name for path in work.raw.parent.iterdir()] == ["raw"] and not Path(".work").exists()
 
 
 def test_output_depends_on_nothing_but_input(work):
@@ -564,13 +567,14 @@ def test_process_ends_with_one_line_and_status_1(work):
 
 
 def test_report_counts_words_and_bytes_of_what_is_kept():
-    counts = accounts.Counts(not_chosen=2, duplicates=1)
-    counts.keep(tinystories("One two three."), rank=5)
-    counts.keep(tinystories("Café noir."), rank=4)
+    counts = accounts.Counts()
+    cards = np.array([(5, 14, 3), (4, 11, 2), (4, 11, 2), (6, 1, 1), (7, 1, 1)], shards.CARD)
+    counts.choose(cards, np.array([True, True, False, False, False]), limit=5)
     counts.reject(accounts.Reject("tinystories", "a.jsonl", 1, 0, "nul", "0" * 64, 30))
     counts.reject(accounts.Reject("tinystories", "a.jsonl", 2, 9, "not_json", "0" * 64, 30))
     report = counts.report()
     assert (report["stories"], report["words"], report["bytes"]) == (2, 5, 14 + 11)
+    assert report["words_per_story"]["median"] == 2 and counts.read_bytes == 14 + 11 + 11 + 1 + 1 + 30 + 30
     assert report["records"] == {
         "read": 7,
         "not_chosen": 2,
@@ -583,15 +587,15 @@ def test_report_counts_words_and_bytes_of_what_is_kept():
 
 
 def test_samples_are_the_lowest_ranks_whatever_the_order():
-    stories = [tinystories(f"Story {number}. " + "word " * 200) for number in range(10)]
+    stories = [asdict(tinystories(f"Story {number}. " + "word " * 200)) for number in range(10)]
     forward, backward = accounts.Counts(), accounts.Counts()
     for number, story in enumerate(stories):
-        forward.keep(story, number)
+        forward.sample(story, number)
     for number, story in reversed(list(enumerate(stories))):
-        backward.keep(story, number)
+        backward.sample(story, number)
     samples = forward.report()["samples"]
     assert samples == backward.report()["samples"]
-    assert [sample["id"] for sample in samples] == [story.id for story in stories[: accounts.SAMPLES]]
+    assert [sample["id"] for sample in samples] == [story["id"] for story in stories[: accounts.SAMPLES]]
     assert all(len(sample["opening"]) <= 240 and sample["opening"].endswith(" …") for sample in samples)
 
 
@@ -605,7 +609,8 @@ def test_reading_a_table_takes_little_memory_however_it_is_laid_out(tmp_path):
         table, tmp_path / "one-group.parquet", row_group_size=10**6, use_dictionary=False
     )
     before, peak = pyarrow.total_allocated_bytes(), 0
-    for _ in reading.tables({"one-group.parquet": tmp_path / "one-group.parquet"}, ("text",)):
+    (whole,) = reading.tables({"one-group.parquet": tmp_path / "one-group.parquet"}, ("text",))
+    for _ in whole.records():
         peak = max(peak, pyarrow.total_allocated_bytes() - before)
     assert peak < 8_000_000 < table.nbytes
 
@@ -619,6 +624,6 @@ def test_a_small_table_of_one_long_text_repeated_does_not_fill_the_memory(tmp_pa
     )
     before, peak = pyarrow.total_allocated_bytes(), 0
     with pytest.raises(UserError, match=r"bomb: its text is over 200 times as large as the file"):
-        for _ in reading.tables({"bomb": path}, ("text",)):
+        for _ in next(reading.tables({"bomb": path}, ("text",))).records():
             peak = max(peak, pyarrow.total_allocated_bytes() - before)
     assert peak < 2 * reading.MAX_BATCH_BYTES

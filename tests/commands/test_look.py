@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from storyforge.core import splits
 from storyforge.collect.accounts import Reject
 from storyforge.commands.look import chosen, spelled
 from storyforge.core.errors import UserError
@@ -105,6 +106,16 @@ def test_a_rules_name_is_no_markup_of_the_table(clone, storyforge):
 )
 def test_what_is_not_there_is_answered_with_what_is(clone, storyforge, words, complaint):
     assert storyforge("look", *words, status=1).stderr == f"error: {complaint}\n"
+
+
+def test_a_split_in_parts_is_looked_at_as_one(clone, monkeypatch):
+    file = clone / "data/processed/train.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.unlink()
+    monkeypatch.setattr(splits, "PART_BYTES", 1)
+    splits.write_split(file.parent, "train", lines)
+    assert len(list(file.parent.glob("train-*"))) == len(lines) > 1
+    assert {row["id"] for row in chosen("train", 99, 1)} == {json.loads(line)["id"] for line in lines}
 
 
 def test_missing_stories_name_the_command_that_makes_them(clone):

@@ -13,11 +13,13 @@ import tasks
 from ruamel.yaml import YAML
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from storyforge.core import splits
 from storyforge.collect.sources import folder_text, shakespeare, tinystories, writingprompts
 from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
+from storyforge.core.splits import read_split
 from storyforge.core.words import grams, words
 from storyforge.preprocess import guards, shards, stage
 from storyforge.preprocess.drafts import Profile
@@ -196,6 +198,22 @@ def test_processes_shards_and_a_second_run_change_no_byte(workplace, params, mon
     assert results[0] == results[1] == results[2]
     assert set(results[0][2]) == {"train.jsonl", "val.jsonl", "test.jsonl", "rejected.jsonl"}
     assert not Path(".work").exists()
+
+
+def test_a_large_split_is_cut_where_its_bytes_say_whatever_the_shards(workplace, monkeypatch):
+    write_jsonl(workplace / "raw/writingprompts.jsonl", prompted(100))
+    whole, all_rows = run()["train.jsonl"], rows("train")
+    found, paths = [], [Path(name) for name in ("raw", "prompts.yaml", "processed", "metrics.json")]
+    with monkeypatch.context() as patch:
+        patch.setattr(splits, "PART_BYTES", len(whole) // 3)
+        for least_bytes in (9_000, 20_000):
+            patch.setattr(shards, "LEAST_BYTES", least_bytes)
+            main(*paths)
+            found.append({path.name: path.read_bytes() for path in Path("processed").glob("train*")})
+            assert list(read_split(Path("processed"), "train")) == all_rows
+    assert found[0] == found[1] and len(found[0]) == 4
+    assert b"".join(found[0][name] for name in sorted(found[0])) == whole
+    assert run()["train.jsonl"] == whole and len(list(Path("processed").glob("train*"))) == 1
 
 
 def test_a_process_that_is_killed_changes_no_byte(workplace, params, monkeypatch, small_shards):

@@ -17,16 +17,17 @@ from storyforge.train.tokens import encoded_once
 
 @pytest.fixture
 def stored(tmp_path, exchanges, encoder):
-    """`encoded_once` of two files, the second of no story, and what the encoder itself makes of the first."""
+    """`encoded_once` of a split in two files and one of no story, and what the encoder makes of the first."""
     rows = [replace(row, id=f"{row.id} – Ωmega"[: 9 + 3 * n]) for n, row in enumerate(exchanges)]
-    files, work = [tmp_path / "train.jsonl", tmp_path / "val.jsonl"], tmp_path / "work"
-    write_jsonl(files[0], rows)
-    write_jsonl(files[1], [])
+    parts, val = [tmp_path / f"train-{n:05}.jsonl" for n in (0, 1)], tmp_path / "val.jsonl"
+    for path, content in zip((*parts, val), (rows[:4], rows[4:], []), strict=True):
+        write_jsonl(path, content)
+    work = tmp_path / "work"
     work.mkdir()
     encode = partial(encoder.exchange, max_tokens=100)  # some are cut
 
     def run(encode, require_unchanged=lambda: None):
-        return encoded_once(work, files, encode, require_unchanged)
+        return encoded_once(work, {"train": parts, "val": [val]}, encode, require_unchanged)
 
     return SimpleNamespace(work=work, run=run, encode=encode, rows=list(map(encode, rows)))
 

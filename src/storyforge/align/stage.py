@@ -20,6 +20,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, write_json
 from storyforge.core.launch import first_process, launch
 from storyforge.core.records import Exchange, Pair
+from storyforge.core.splits import read_split, split_files
 from storyforge.model.bases import described
 from storyforge.model.encoding import Encoder
 from storyforge.model.loading import load_adapter, load_base, load_encoder, save_adapter
@@ -31,11 +32,7 @@ from storyforge.train.job import foretelling, job, lengths, ready, write_tsv
 from storyforge.train.loop import train
 from storyforge.train.run import Run, trainable
 
-READ = (
-    ("train.jsonl", "val.jsonl"),
-    ("pairs.jsonl", "sft.jsonl"),
-    ("adapter_config.json", "adapter_model.safetensors"),
-)
+READ = (("pairs.jsonl", "sft.jsonl"), ("adapter_config.json", "adapter_model.safetensors"))
 
 
 def main(
@@ -49,12 +46,12 @@ def main(
         return None
     sections = {"model": model_params, "align": params, "sampling": sampling}
     choices = {name: section.model_dump(mode="json") for name, section in sections.items()}
-    folders = (processed, revised, tuned)
-    files = [folder / name for folder, names in zip(folders, READ, strict=True) for name in names]
+    files = [file for name in ("train", "val") for file in split_files(processed, name)]
+    files += [folder / name for folder, names in zip((revised, tuned), READ, strict=True) for name in names]
     with job("align", choices, files, model_params) as this:
         encoder = load_encoder(model_params)
         material = read(processed, revised, encoder, params)
-        val, context = _read_val(processed / "val.jsonl"), described(model_params).max_position_embeddings
+        val, context = _read_val(processed), described(model_params).max_position_embeddings
         guard = guards(val, encoder, params, sampling, context=context)
         if this.main:
             print(*encoder.chat.remarks, _announced(material, params, guard), sep="\n")
@@ -95,8 +92,9 @@ def _publish_off(aligned: Path, metrics: Path, curve: Path) -> None:
     write_tsv(curve, [])
 
 
-def _read_val(file: Path) -> list[Exchange]:
-    if not (val := list(read_jsonl(file, Exchange))):
+def _read_val(processed: Path) -> list[Exchange]:
+    if not (val := list(read_split(processed, "val"))):
+        file = processed / "val.jsonl"
         raise UserError(f"{file} is empty, and the guards measure on it: raise preprocess.split.val")
     return val
 
@@ -104,7 +102,7 @@ def _read_val(file: Path) -> list[Exchange]:
 def read(processed: Path, revised: Path, encoder: Encoder, params: AlignParams) -> Material:
     """What the objective is trained on."""
     if params.objective.kind == "sft":
-        file, human = revised / "sft.jsonl", read_jsonl(processed / "train.jsonl", Exchange)
+        file, human = revised / "sft.jsonl", read_split(processed, "train")
         return of_revisions(file, list(read_jsonl(file, Exchange)), human, encoder, params)
     file = revised / "pairs.jsonl"
     return of_pairs(file, list(read_jsonl(file, Pair)), encoder, params)

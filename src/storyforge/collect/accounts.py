@@ -3,13 +3,15 @@
 import hashlib
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from storyforge.collect.folder import Listing, unread
 from storyforge.collect.reading import Record, Unusable
 from storyforge.core.choice import rank as rank_of
-from storyforge.core.records import Story
 from storyforge.core.words import quantiles
 
 SAMPLES = 3
@@ -71,7 +73,7 @@ def reject_of(source: str, record: Record, reason: Unusable) -> Reject:
 
 @dataclass
 class Counts:
-    """What the report says of one source, counted story by story in memory that does not grow with it."""
+    """What the report says of one source, in memory that does not grow with it, one's own folder aside."""
 
     kept: int = 0
     not_chosen: int = 0
@@ -98,19 +100,30 @@ class Counts:
         self.rejected_bytes += reject.bytes
         self.read_bytes += reject.bytes
 
-    def keep(self, story: Story, rank: int) -> None:
-        self.kept += 1
-        group = rank_of(story.group, 0)
+    def choose(self, cards: np.ndarray, stay: np.ndarray, limit: int) -> None:
+        """The stories of a shard (shards.CARD), which of them stay, and the highest rank that is wanted."""
+        kept, wanted = cards[stay], int(np.count_nonzero(cards["rank"] <= limit))
+        self.kept += len(kept)
+        self.not_chosen += len(cards) - wanted
+        self.duplicates += wanted - len(kept)
+        self.read_bytes += int(cards["bytes"].sum(dtype=np.int64))
+        self.bytes += int(kept["bytes"].sum(dtype=np.int64))
+        lengths, counts = np.unique(kept["words"], return_counts=True)
+        self.lengths.update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
+
+    def sample(self, story: Mapping[str, Any], rank: int) -> None:
+        """Of each shard those of the lowest ranks; those of all stories remain."""
+        beginning = story["text"][: 4 * OPENING_CHARACTERS]
+        opening = textwrap.shorten(beginning, OPENING_CHARACTERS, placeholder=" …")
+        self.samples = sorted([*self.samples, (rank, story["id"], opening)])[:SAMPLES]
+
+    def enter(self, story: Mapping[str, Any]) -> None:
+        """What is told of one's own stories besides: to which work each belongs, what was taken off."""
+        group = rank_of(story["group"], 0)
         self.groups[group] += 1
-        if story.group == "".join(filter(str.isalnum, (story.prompt or "").casefold())):
+        if story["group"] == "".join(filter(str.isalnum, (story["prompt"] or "").casefold())):
             self.prompts.add(group)
-        self.taken_off.update(story.meta.get("taken_off", {}))
-        self.lengths[len(story.text.split())] += 1
-        self.bytes += len(story.text.encode())
-        if len(self.samples) < SAMPLES or rank < self.samples[-1][0]:
-            beginning = story.text[: 4 * OPENING_CHARACTERS]
-            opening = textwrap.shorten(beginning, OPENING_CHARACTERS, placeholder=" …")
-            self.samples = sorted([*self.samples, (rank, story.id, opening)])[:SAMPLES]
+        self.taken_off.update(story["meta"].get("taken_off", {}))
 
     @property
     def works(self) -> int:

@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from storyforge.collect.reading import MAX_RECORD_BYTES, Unusable, guessed
+from storyforge.collect.encodings import guessed
+from storyforge.collect.reading import MAX_RECORD_BYTES, Unusable
 from storyforge.collect.zips import unsafe
 
 FORMATS = {

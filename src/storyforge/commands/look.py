@@ -18,6 +18,7 @@ from storyforge.core.choice import rank
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json, read_jsonl
 from storyforge.core.records import SIDES, Exchange
+from storyforge.core.splits import split_files
 
 RAW, PROCESSED = Path("data/raw"), Path("data/processed")
 REJECTS_SHOWN = 20
@@ -69,8 +70,8 @@ def files_of(stage: str) -> list[Path]:
     """UserError names the stages there are, or the command that makes this one."""
     if stage not in STAGES:
         raise UserError(f"{stage!r} is no stage: choose one of {', '.join((*STAGES, *OF_PAIRS))}")
-    files = RAW.glob("*.jsonl") if stage == "raw" else PROCESSED.glob(f"{stage}.jsonl")
-    found = sorted(file for file in files if file.stem != "rejects")
+    files = sorted(RAW.glob("*.jsonl")) if stage == "raw" else split_files(PROCESSED, stage)
+    found = [file for file in files if file.stem != "rejects" and file.exists()]
     if not found:
         maker = "collect" if stage == "raw" else "preprocess"
         raise UserError(f"there are no {stage} stories yet: run `dvc repro {maker}`")

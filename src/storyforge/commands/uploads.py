@@ -16,7 +16,8 @@ from storyforge.commands.plan import PUBLISHED
 from storyforge.core.errors import UserError
 from storyforge.core.files import read_json, read_jsonl, read_yaml
 from storyforge.core.params import PARAMS
-from storyforge.core.records import Exchange, Story
+from storyforge.core.records import Story
+from storyforge.core.splits import read_split
 from storyforge.core.text import printable
 from storyforge.model.params import ModelParams
 from storyforge.train.params import TrainParams
@@ -97,7 +98,7 @@ def outlook(folder: Path = FOLDER) -> tuple[str, list[str], str]:
         held_out = sum(metadata["splits"][side]["groups"] for side in ("val", "test"))
         kept = "an end" if "ends_held_out" in metadata else f"{held_out:,} of the works"
         numbers = f"{counted(found, 'file')}, {files['read'] - len(refused):,} read, {kept} held out"
-        return f"{numbers}, {_duration(recipe, work / 'processed/train.jsonl')}", said, command
+        return f"{numbers}, {_duration(recipe, work / 'processed')}", said, command
 
 
 def _stage(work: Path, name: str, *paths: str | Path) -> list[str]:
@@ -116,12 +117,12 @@ def _stage(work: Path, name: str, *paths: str | Path) -> list[str]:
     return printable(done.stdout).splitlines()
 
 
-def _duration(recipe: Path, train: Path) -> str:
+def _duration(recipe: Path, processed: Path) -> str:
     """Of the training alone, by the rate measured on two cores; steps where no rate is known."""
     params, name = TrainParams.load(recipe), ModelParams.load(recipe).name.rpartition("/")[2]
     lengths = [
         min(params.max_tokens, TOKENS_A_WORD * len(" ".join((row.prompt, row.story)).split()))
-        for row in read_jsonl(train, Exchange)
+        for row in read_split(processed, "train")
     ]
     steps = params.epochs * math.ceil(len(lengths) / params.batch_stories)
     steps = min(steps, params.max_steps or steps)

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from storyforge.commands.terminal import waiting
 from storyforge.core.choice import sample_seed
 from storyforge.core.errors import UserError
-from storyforge.core.files import read_jsonl, whole
-from storyforge.core.records import Exchange, Prompt, read_prompts
+from storyforge.core.files import whole
+from storyforge.core.records import Prompt, read_prompts
+from storyforge.core.splits import read_split, split_files
 from storyforge.core.text import printable
 from storyforge.evaluate.prompts import AskedParams, fitting_prompts
 
@@ -80,9 +81,11 @@ def asked(texts: Sequence[str], kinds: Sequence[str] = (), *, least_held_out: in
         own += chosen
     if own:
         return own
-    params, file = AskedParams.load(), PROCESSED / "test.jsonl"
+    params = AskedParams.load()
     wanted = params.prompts.model_copy(update={"held_out": max(params.prompts.held_out, least_held_out)})
-    return fitting_prompts(standard, read_jsonl(file, Exchange) if file.exists() else (), wanted, params.seed)
+    are_there = split_files(PROCESSED, "test")[0].exists()
+    tests = read_split(PROCESSED, "test") if are_there else ()
+    return fitting_prompts(standard, tests, wanted, params.seed)
 
 
 def named(adapter: Path | None, more: Iterable[Path] = ()) -> dict[str, Path]:

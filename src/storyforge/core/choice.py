@@ -1,8 +1,6 @@
 """Choice by hash: which of many stories are taken depends on their ids and a seed, never on their order."""
 
 import hashlib
-from collections.abc import Iterable
-from heapq import heappush, heappushpop
 
 HIGHEST_RANK = (1 << 64) - 1
 
@@ -15,19 +13,3 @@ def rank(identity: str, seed: int) -> int:
 def sample_seed(prompt: str, sample: int, seed: int) -> int:
     """32 bits for the n-th sample (from 0) of a prompt: other prompts and samples do not change it."""
     return rank(f"{prompt}\0{sample}" if sample else prompt, seed) >> 32
-
-
-def highest_wanted(ranks: Iterable[int], wanted: int) -> int:
-    """The `wanted`-th lowest rank, equal ones counted once; holds so many, however long `ranks` is."""
-    lowest: list[int] = []  # as negatives: the heap then has the highest on top
-    held: set[int] = set()
-    for rank in ranks:
-        if rank in held:
-            continue
-        if len(lowest) < wanted:
-            heappush(lowest, -rank)
-            held.add(rank)
-        elif rank < -lowest[0]:
-            held.remove(-heappushpop(lowest, -rank))
-            held.add(rank)
-    return -lowest[0] if lowest else HIGHEST_RANK

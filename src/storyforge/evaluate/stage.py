@@ -28,6 +28,7 @@ from storyforge.core.files import published_folder, read_jsonl, write_json, writ
 from storyforge.core.launch import first_process
 from storyforge.core.params import Params, Slice
 from storyforge.core.records import Exchange, Prompt, read_prompts
+from storyforge.core.splits import read_split
 from storyforge.core.tracking import tracked
 from storyforge.evaluate.answers import answers, requests
 from storyforge.evaluate.figures import measured, metrics
@@ -205,7 +206,7 @@ def main(
     """Returns the figures that vary between runs."""
     model_params, params, sampling = ModelParams.load(), EvaluateParams.load(), SamplingParams.load()
     requested = read_prompts(prompts)
-    exchanges = list(read_jsonl(processed / "test.jsonl", Exchange))  # none where there are one or two works
+    exchanges = list(read_split(processed, "test"))  # none where there are one or two works
     begin = time.perf_counter()
     encoder = load_encoder(model_params)
     tuned = load_adapter(load_base(model_params), adapter, model_params)
@@ -224,7 +225,7 @@ def main(
         beside = in_full(model_params, params, encoder, exchanges, found.stories)
     if not process.is_main_process:
         return None
-    written = writing(found.samples, exchanges, read_jsonl(processed / "train.jsonl", Exchange), params)
+    written = writing(found.samples, exchanges, read_split(processed, "train"), params)
     details = measured(found.stories, found.general, found.choices, written) | beside
     figures = metrics(details)
     with published_folder(evaluated) as folder:

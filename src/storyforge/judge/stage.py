@@ -19,10 +19,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from storyforge.core import before_torch as before_torch
 from storyforge.core.cache import place
-from storyforge.core.files import published_folder, read_jsonl, write_json, write_jsonl
+from storyforge.core.files import published_folder, write_json, write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.params import Params
 from storyforge.core.records import Exchange
+from storyforge.core.splits import read_split
 from storyforge.judge.estimates import power, strengths
 from storyforge.judge.gate import BY_RULES, KINDS, gate, obvious
 from storyforge.judge.pairs import matches, questions, rows, tally
@@ -96,13 +97,13 @@ def main(
     lengths = {"seed": params.seed, "max_new_tokens": params.max_new_tokens}
     sampling = SamplingParams.load().model_copy(update=lengths)
     choices = Choices(ModelParams.load(), params, sampling, principles)
-    tests = list(read_jsonl(processed / "test.jsonl", Exchange))
+    tests = list(read_split(processed, "test"))
     if not tests or not (aligned / "adapter_config.json").exists():
         why = f"{aligned} holds no adapter" if tests else "no story was held out"
         print(f"nothing is judged: {why}")
         return _write(results, metrics, {"off": True, "why": why}, {"judge": None})
     require_machine(choices.model)  # before a judge is paid
-    known = corpus(read_jsonl(processed / "train.jsonl", Exchange))
+    known = corpus(read_split(processed, "train"))
     judge = _judge(choices, known)
     tried, said = gate(judge, obvious(tests, params.gate_pairs, params.seed), _claimed(params))
     details = {"judge": params.judge, "fit": tried["why"] is None, "why": tried.pop("why"), "gate": tried}

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from shutil import copyfileobj
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -234,9 +233,8 @@ def lines_of(work: Path, shard: Shard, names: Sequence[str]) -> Iterator[dict[st
         yield {name: stack.enter_context(published(folder / f"{name}.jsonl")) for name in names}
 
 
-def joined(work: Path, shards: Sequence[Shard], name: str, path: Path) -> None:
-    """Those files of all shards as one."""
-    with published(path) as whole:
-        for shard in shards:
-            with (_folder(work, shard) / f"{name}.jsonl").open("rb") as part:
-                copyfileobj(part, whole, 1 << 20)
+def joined(work: Path, shards: Sequence[Shard], name: str) -> Iterator[bytes]:
+    """The lines of those files of all shards."""
+    for shard in shards:
+        with (_folder(work, shard) / f"{name}.jsonl").open("rb") as lines:
+            yield from lines

@@ -2,7 +2,8 @@
 
 Reads   data/raw/SOURCE.jsonl of each source; data/prompts.yaml, which no story may give away
 Writes  data/processed: train.jsonl, val.jsonl and test.jsonl in the order of the sources, so that a new
-        story shows as a new line and as nothing else; rejected.jsonl with reasons; metadata.json; the metrics
+        story shows as a new line and as nothing else; rejected.jsonl with reasons (any of these in parts
+        where it is large: core/splits.py); metadata.json; the metrics
 Params  preprocess
 """
 
@@ -21,6 +22,7 @@ from storyforge.core.launch import launch
 from storyforge.core.on_ray import identity
 from storyforge.core.records import read_prompts
 from storyforge.core.runner import running
+from storyforge.core.splits import write_split
 from storyforge.core.text import printable
 from storyforge.core.work import work_folder
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
@@ -65,7 +67,7 @@ def preprocess(
         ):
             accounts.setdefault(shard.path.stem, Account(RULES)).add(account)
         for name in FILES:
-            joined(work, shards, name, folder / f"{name}.jsonl")
+            write_split(folder, name, joined(work, shards, name))
         made, read = report(accounts, verdicts.families(), params.split), Read()
         for source, counted in spool.read():
             read.stories[source] += counted["stories"]

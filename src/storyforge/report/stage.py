@@ -29,7 +29,8 @@ from matplotlib.figure import Figure
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, read_json, read_jsonl, read_yaml
 from storyforge.core.launch import launch
-from storyforge.core.records import SIDES, Exchange
+from storyforge.core.records import SIDES
+from storyforge.core.splits import read_split
 from storyforge.core.text import printable
 from storyforge.report import findings, judging, pictures, provenance
 from storyforge.report.card import card
@@ -200,7 +201,7 @@ def _lengths(processed: Path) -> dict[str, Counter[int]]:
     """Source → words of a story → stories."""
     found: dict[str, Counter[int]] = defaultdict(Counter)
     for side in SIDES:
-        for exchange in read_jsonl(processed / f"{side}.jsonl", Exchange):
+        for exchange in read_split(processed, side):
             found[exchange.source][len(exchange.story.split())] += 1
     return dict(sorted(found.items()))
 

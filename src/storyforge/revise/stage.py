@@ -19,9 +19,10 @@ from typing import Any
 
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
-from storyforge.core.files import published_folder, read_jsonl, write_json, write_jsonl
+from storyforge.core.files import published_folder, write_json, write_jsonl
 from storyforge.core.launch import launch
 from storyforge.core.records import Exchange, read_prompts
+from storyforge.core.splits import read_split
 from storyforge.model.device import accelerator, require_machine
 from storyforge.model.loading import ModelParams, load_adapter, load_base, load_encoder
 from storyforge.principles.constitution import Principle, read_constitution
@@ -62,7 +63,7 @@ def main(
     require_machine(model_params)
     sampling = sampling.model_copy(update={"max_new_tokens": params.max_new_tokens})
     principles = read_constitution(constitution)
-    train = list(read_jsonl(processed / "train.jsonl", Exchange))
+    train = list(read_split(processed, "train"))
     is_held_out = near_copy_of(held_out(processed, prompts))
     begin = time.perf_counter()
     with work_directory(run_key(**parts(model_params, sampling, adapter))) as work:
@@ -121,7 +122,7 @@ def parts(model_params: ModelParams, sampling: SamplingParams, adapter: Path) ->
 
 def held_out(processed: Path, prompts: Path) -> list[str]:
     """Every prompt that evaluation, validation or a judge may ask."""
-    rows = (row for name in ("val", "test") for row in read_jsonl(processed / f"{name}.jsonl", Exchange))
+    rows = (row for name in ("val", "test") for row in read_split(processed, name))
     return [row.prompt for row in (*read_prompts(prompts), *rows)]
 
 

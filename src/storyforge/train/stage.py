@@ -1,6 +1,6 @@
 """Trains a LoRA adapter on the base model; interrupted at any moment, it resumes to the same bytes.
 
-Reads   data/processed/train.jsonl and val.jsonl; the base model that `model` names
+Reads   data/processed (train.jsonl, val.jsonl); the base model that `model` names
 Writes  models/tuned (the adapter, and training.json), metrics/train.json: the few figures of it to compare;
         two loss curves (TSV: one row a step, a validation)
 Params  model, train, tracking
@@ -8,12 +8,14 @@ Params  model, train, tracking
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from storyforge.core import before_torch as before_torch
 from storyforge.core.errors import UserError
 from storyforge.core.files import published_folder, write_json
+from storyforge.core.splits import split_files
 from storyforge.model.encoding import Encoded, singly
 from storyforge.model.loading import attach, load_base, load_encoder, save_adapter
 from storyforge.model.params import LoraParams, ModelParams
@@ -31,13 +33,14 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
     """Returns the figures that vary between runs."""
     model_params, params = ModelParams.load(), TrainParams.load()
     choices = {"model": model_params.model_dump(mode="json"), "train": params.model_dump(mode="json")}
-    files = [processed / "train.jsonl", processed / "val.jsonl"]
-    with job("train", choices, files, model_params, same_bits=params.same_bits) as this:
+    files = {name: split_files(processed, name) for name in ("train", "val")}
+    with job("train", choices, [*chain(*files.values())], model_params, same_bits=params.same_bits) as this:
         encoder = load_encoder(model_params)
         encode = partial(encoder.exchange, max_tokens=params.max_tokens)
         stories, val = encoded_once(this.work, files, encode, this.require_unchanged)
         if not stories:
-            raise UserError(f"{files[0]} is empty: metadata.json beside it says what was dropped and why")
+            (file,) = files["train"]
+            raise UserError(f"{file} is empty: metadata.json beside it says what was dropped and why")
         plan, measured = [singly(rows) for rows in batches(stories, params)], validated(val, params)
         if this.main:
             print(*encoder.chat.remarks, lengths("stories", len(stories), [*stories, *val], params), sep="\n")

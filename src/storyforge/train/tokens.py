@@ -1,7 +1,7 @@
 """What is trained on, as tokens: encoded once for a run, kept on disk, and mapped by each of its processes.
 
-They lie in the run's work directory, whose key holds all that decides them; of each file three parts, in this
-machine's byte order:
+They lie in the run's work directory, whose key holds all that decides them; of each split three files, in
+this machine's byte order:
 
     NAME.tokens  int32: the tokens, row after row
     NAME.ids     UTF-8: the ids, row after row
@@ -11,10 +11,11 @@ machine's byte order:
 
 import mmap
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -33,7 +34,7 @@ TOKENS_END, ID_END, REPLY_START, SHORTENED = range(4)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Map:
-    """The parts of one file."""
+    """The files of one split."""
 
     tokens: memoryview
     ids: memoryview
@@ -76,11 +77,13 @@ class Mapped:
 
 def encoded_once(
     work: Path,
-    files: Sequence[Path],
+    files: Mapping[str, Sequence[Path]],
     encode: Callable[[Exchange], Encoded],
     require_unchanged: Callable[[], None],
 ) -> list[list[Mapped]]:
-    """The rows of each file. The first process encodes them if no start before did, the others wait for it.
+    """The rows of each split, of which `files` has NAME and files.
+
+    The first process encodes them if no start before did, the others wait for it.
 
     UserError where they cannot be saved, where a process does not see `work`, where `encode` raises one, and
     where `require_unchanged` does: what was read meanwhile is then not what the key of the run says.
@@ -92,26 +95,27 @@ def encoded_once(
 
     first_alone(FOLDER, partial(made_once, work, FOLDER, write))
     maps = [
-        Map(*(_mapped(work / FOLDER / f"{file.stem}.{part}", kind) for part, kind in KINDS.items()))
-        for file in files
+        Map(*(_mapped(work / FOLDER / f"{name}.{part}", kind) for part, kind in KINDS.items()))
+        for name in files
     ]
     return [[Mapped(whole, row) for row in range(len(whole.rows) // 4 - 1)] for whole in maps]
 
 
-def _write(files: Sequence[Path], encode: Callable[[Exchange], Encoded], folder: Path) -> None:
-    for file in files:
+def _write(files: Mapping[str, Sequence[Path]], encode: Callable[[Exchange], Encoded], folder: Path) -> None:
+    for name, parts in files.items():
         with ExitStack() as stack:
             tokens, ids, rows = (
-                stack.enter_context((folder / f"{file.stem}.{part}").open("wb")) for part in KINDS
+                stack.enter_context((folder / f"{name}.{part}").open("wb")) for part in KINDS
             )
             array("q", (0, 0, 0, 0)).tofile(rows)
             tokens_end = ids_end = 0
-            stories = tqdm(read_jsonl(file, Exchange), desc=f"tokens of {file.name}", unit="", disable=None)
+            stories = chain.from_iterable(read_jsonl(file, Exchange) for file in parts)
+            stories = tqdm(stories, desc=f"tokens of {name}", unit="", disable=None)
             for row in map(encode, stories):
-                name = row.id.encode()
-                tokens_end, ids_end = tokens_end + len(row.ids), ids_end + len(name)
+                identity = row.id.encode()
+                tokens_end, ids_end = tokens_end + len(row.ids), ids_end + len(identity)
                 array("i", row.ids).tofile(tokens)
-                ids.write(name)
+                ids.write(identity)
                 array("q", (tokens_end, ids_end, row.reply_start, row.shortened)).tofile(rows)
 
 
