@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from storyforge.core.errors import UserError
+from storyforge.core.storage import Work
 from storyforge.preprocess.examiner import Examiner
 
 
@@ -48,3 +50,16 @@ class KilledExaminer(Examiner):
                 mark.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().of_story(story)
+
+
+def length(item: tuple[str, str]) -> int:
+    """Of a file of a work folder."""
+    root, name = item
+    return Work(root).read(name).stat().st_size
+
+
+class BlindExaminer(Examiner):
+    """As on a machine that does not see the clone's files."""
+
+    def examine(self, shard):
+        super().examine(replace(shard, path=Path("/nowhere", shard.path.name)))
