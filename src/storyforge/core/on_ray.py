@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from storyforge.core.errors import UserError
+from storyforge.core.storage import PLACE
 from storyforge.core.workers import AHEAD, Item, Result, Run
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -107,10 +108,13 @@ def _connected(address: str, said_by: str) -> Any:
     require(address, said_by)
     import ray
 
+    place_of_store = {
+        name: os.environ[name] for name in PLACE if name in os.environ
+    }  # keys are the node's own
     try:
         ray.init(
             address,
-            runtime_env={"py_modules": [str(PACKAGE)]},
+            runtime_env={"py_modules": [str(PACKAGE)], "env_vars": place_of_store},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

@@ -9,7 +9,9 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,18 +29,11 @@ if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]*(/[^/?#\s]+)*")
-PLACE = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-)  # nodes get the driver's
-CONNECT_S, TRIES = 3, 3
-BLOCK = 4 << 20
+# Where the store is: a node gets the driver's; the keys are its own.
+PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+CONNECT_S, TRIES, AT_ONCE, BLOCK = 3, 3, 8, 4 << 20
 GOES_ON = "the same command goes on from there"
-RIGHTS = (
-    "give every node keys that may list, read, write and delete there ($AWS_ACCESS_KEY_ID, ~/.aws or a role)"
-)
+RIGHTS = "give every node keys ($AWS_ACCESS_KEY_ID, ~/.aws, a role) that may list, read, write, delete there"
 REMEDIES = {
     "ACCESS_DENIED": RIGHTS,
     "INVALID_ACCESS_KEY_ID": RIGHTS,
@@ -77,24 +72,28 @@ class Work:
             return {path.relative_to(self.root).as_posix() for path in Path(self.root).rglob("*")}
         from pyarrow.fs import FileSelector
 
+        top = _key(self.root)
         with _answering(self.root):
-            found = _store().get_file_info(
-                FileSelector(_key(self.root), recursive=True, allow_not_found=True)
-            )
-        return {info.path.removeprefix(f"{_key(self.root)}/") for info in found if info.is_file}
+            found = _store().get_file_info(FileSelector(top, recursive=True, allow_not_found=True))
+        return {info.path.removeprefix(f"{top}/") for info in found if info.is_file}
 
     def read(self, name: str) -> Path:
         """The file, on this machine."""
         path = self._here() / name
         if self.is_stored and not path.exists():
-            with FileLock(
-                self._here() / "locks" / name.replace("/", "--")
-            ):  # others of this node wait for it
+            # Of this node's processes one fetches it, the others wait.
+            with FileLock(self._here() / "locks" / name.replace("/", "--")):
                 if not path.exists():
                     with published(path) as file, _answering(f"{self.root}/{name}") as url:
                         with _store().open_input_stream(_key(url)) as stored:
                             shutil.copyfileobj(stored, file, BLOCK)
         return path
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Several at a time, of a store, what is to be read one by one."""
+        if self.is_stored:
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                deque(pool.map(self.read, names), 0)
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[BinaryIO]:

@@ -145,6 +145,7 @@ class Spool:
 
     @classmethod
     def of(cls, work: Work, shards: Sequence[Shard]) -> "Spool":
+        _fetch(work, shards, "cards.npy", WHOLE)
         counts = [len(_array(work, shard, "cards")) for shard in shards]
         return cls(work, tuple(shards), (0, *map(int, np.cumsum(counts))))
 
@@ -179,6 +180,7 @@ class Spool:
 
     def band(self, kind: str, band: int, among: np.ndarray) -> np.ndarray:
         """(drafts, ROWS) uint32: the band's numbers, of the texts or the prompts, of the drafts `among`."""
+        _fetch(self.work, self.shards, f"{kind}.npy")
         return np.concatenate(
             [_array(self.work, shard, kind)[band, mine] for shard, mine in self._shares(among)]
         )
@@ -237,6 +239,10 @@ def _file(work: Work, shard: Shard, name: str) -> Path:
     return work.read(f"{_folder(shard)}/{name}")
 
 
+def _fetch(work: Work, shards: Sequence[Shard], *names: str) -> None:
+    work.fetch(f"{_folder(shard)}/{name}" for shard in shards for name in names)
+
+
 def _array(work: Work, shard: Shard, name: str) -> np.ndarray:
     return np.load(_file(work, shard, f"{name}.npy"), mmap_mode="r")
 
@@ -256,6 +262,7 @@ def lines_of(work: Work, shard: Shard, names: Sequence[str]) -> Iterator[dict[st
 
 def joined(work: Work, shards: Sequence[Shard], name: str, path: Path) -> None:
     """Those files of all shards as one."""
+    _fetch(work, shards, f"{name}.jsonl")
     with published(path) as whole:
         for shard in shards:
             with _file(work, shard, f"{name}.jsonl").open("rb") as part:
