@@ -14,7 +14,7 @@ from bucket import BUSY, DENIED, URL
 
 from storyforge.core import storage
 from storyforge.core.errors import UserError
-from storyforge.core.storage import Work
+from storyforge.core.storage import Work, require_store
 from storyforge.core.workers import running
 
 
@@ -160,6 +160,14 @@ def test_a_bucket_that_is_not_there_is_named(store):
         UserError, match="^s3://other/x/one: NO_SUCH_BUCKET in .*: make that bucket, or correct"
     ):
         put(Work("s3://other/x"), "one", b"1")
+    with pytest.raises(
+        UserError, match="^s3://other/x: there is no bucket other: make that bucket, or correct"
+    ):
+        require_store("s3://other/x")
+    require_store(URL)
+    store.refuse = lambda method, path: DENIED
+    with pytest.raises(UserError, match=f"^{URL}: ACCESS_DENIED in HeadBucket: .*: give every node keys"):
+        require_store(URL)
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,12 @@ class Work:
 
 
 def require_store(url: str) -> None:
-    """UserError where it does not answer, or does not let us in."""
-    Work(url).names()
+    """UserError where it does not answer, refuses to be listed, or has no such bucket."""
+    bucket = _key(url).partition("/")[0]
+    with _answering(url):
+        found = _store().get_file_info(bucket)
+    if found.type.name == "NotFound":
+        raise UserError(f"{url}: there is no bucket {bucket}: {REMEDIES['NO_SUCH_BUCKET']}")
 
 
 def locked(folder: Path, how: int) -> BinaryIO | None:
