@@ -5,8 +5,6 @@ import hub
 import pytest
 from huggingface_hub import constants
 
-from storyforge.core import storage
-
 
 @pytest.fixture
 def waits(monkeypatch, tmp_path):
@@ -21,4 +19,3 @@ def store(monkeypatch, tmp_path):
     monkeypatch.setenv("STORYFORGE_CACHE", str(tmp_path / "cache"))
     with bucket.started(monkeypatch) as found:
         yield found
-    storage._leave()

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -90,31 +89,27 @@ def test_a_node_fetches_a_file_once(store, forgetful, tmp_path):
     with running(3) as run:
         assert set(run(tasks.length, [(URL, "large")] * 12, str)) == {1 << 20}
     assert store.paths("GET") == ["large"]
-    assert Work(URL).read("large").read_bytes() and store.paths("GET") == ["large"] * 2  # the last had left
+    assert Work(URL).read("large").read_bytes() and store.paths("GET") == ["large"]
 
 
-def test_what_was_fetched_goes_with_the_last_process_or_with_the_next_run(store, tmp_path):
-    kept, code = tmp_path / "cache/work", "from storyforge.core.storage import Work\n"
+def test_what_was_fetched_goes_with_the_run_else_with_the_next_one_there(store, tmp_path):
+    kept, other = tmp_path / "cache/work", Work(f"{URL}/other")
     put(Work(URL), "one", b"1")
-    storage._leave()
+    Work(URL).forget()
     assert list(kept.iterdir()) == []
+    code = "from storyforge.core.storage import Work\n"
     code += f"Work({URL!r}).read('one')\nprint('there', flush=True)\ninput()"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) for _ in "123"
-    ]
-    assert [process.stdout.readline() for process in processes] == ["there\n"] * 3
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
+    assert process.stdout.readline() == "there\n"
     (folder,) = kept.iterdir()
-    processes[0].send_signal(signal.SIGKILL)
-    processes[1].communicate("\n")
-    put(Work(f"{URL}/other"), "two", b"2")
+    put(other, "two", b"2")
     assert (folder / "one").read_text() == "1"  # a process makes use of it
-    processes[2].send_signal(signal.SIGKILL)
-    processes[2].communicate()
-    assert (folder / "one").exists()
-    storage._leave()
-    put(Work(f"{URL}/other"), "two", b"2")
-    assert not folder.exists() and len(list(kept.iterdir())) == 1
-    storage._leave()
+    process.kill()
+    process.communicate()
+    other.forget()
+    assert [path.name for path in kept.iterdir()] == [folder.name]
+    other.read("two")
+    assert not folder.exists()
 
 
 def test_a_file_that_is_not_there_is_said_and_leaves_nothing(store, tmp_path):
@@ -128,7 +123,7 @@ def test_a_file_that_is_not_there_is_said_and_leaves_nothing(store, tmp_path):
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 def test_a_busy_store_is_asked_again(store, method):
     put(Work(URL), "one", b"1" * 1000)
-    storage._leave()
+    Work(URL).forget()
     answers = [BUSY] * (storage.TRIES - 1)
     store.refuse = lambda made, path: answers.pop() if answers and made == method else None
     assert Work(URL).read("one").stat().st_size == 1000 and not answers
@@ -146,7 +141,7 @@ def test_a_store_that_stays_busy_is_one_line(store):
 )
 def test_a_refusal_is_one_line_with_a_remedy(store, ask):
     put(Work(URL), "one", b"1")
-    storage._leave()
+    Work(URL).forget()
     store.refuse = lambda method, path: DENIED
     with pytest.raises(
         UserError, match=rf"^{URL}\S*: ACCESS_DENIED in \w+: .*: give every node keys"
@@ -175,7 +170,7 @@ def test_a_bucket_that_is_not_there_is_named(store):
 )
 def test_a_store_that_is_gone_is_one_line(store, ask):
     put(Work(URL), "one", b"1")
-    storage._leave()
+    Work(URL).forget()
     store.stop()
     with pytest.raises(UserError, match=rf"^{URL}\S*: NETWORK_CONNECTION in \w+: .*: see that it answers"):
         ask(Work(URL))

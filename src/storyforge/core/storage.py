@@ -3,7 +3,6 @@
 Of a store each node fetches a file whole, at most once, into a folder of its own, where it may be mapped.
 """
 
-import atexit
 import fcntl
 import hashlib
 import os
@@ -111,14 +110,20 @@ class Work:
             self._send(f"{name}/{path.name}")
 
     def remove(self) -> None:
-        """All of it, and what this node has fetched."""
-        here = self._here()
-        if lock := _held.pop(here, None):
-            lock.close()
-        shutil.rmtree(here, ignore_errors=True)
+        """All of it."""
+        self.forget()
         if self.is_stored:
             with _answering(self.root), suppress(FileNotFoundError):
                 _store().delete_dir(_key(self.root))
+        else:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def forget(self) -> None:
+        """On this node: what it has of a store goes."""
+        if self.is_stored:
+            here = self._here()
+            _held.pop(here).close()
+            shutil.rmtree(here, ignore_errors=True)
 
     def _here(self) -> Path:
         return _kept(self.root) if self.is_stored else Path(self.root)
@@ -171,25 +176,11 @@ def _kept(url: str) -> Path:
                 f"{folder}: {error.strerror}: set STORYFORGE_CACHE to a folder you may write to"
             ) from None
         for other in folder.parent.iterdir():
-            _discard(other)
+            with suppress(OSError):  # another user's
+                if other not in _held and (lock := locked(other, fcntl.LOCK_EX | fcntl.LOCK_NB)):
+                    with lock:
+                        shutil.rmtree(other, ignore_errors=True)
     return folder
-
-
-def _discard(folder: Path) -> None:
-    """The node's folder, unless a process makes use of it."""
-    with suppress(OSError):  # another user's
-        if folder not in _held and (lock := locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)):
-            with lock:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-@atexit.register
-def _leave() -> None:
-    """The last process of a node takes away what it fetched; one that is killed leaves it to the next run."""
-    while _held:
-        folder, lock = _held.popitem()
-        lock.close()
-        _discard(folder)
 
 
 def _key(url: str) -> str:

@@ -21,7 +21,7 @@ from storyforge.core.files import dumps, published_folder, write_json
 from storyforge.core.launch import launch
 from storyforge.core.on_ray import identity
 from storyforge.core.records import read_prompts
-from storyforge.core.runner import running
+from storyforge.core.runner import everywhere, running
 from storyforge.core.text import printable
 from storyforge.core.work import work_folder
 from storyforge.core.workers import Run
@@ -67,6 +67,8 @@ def preprocess(
         for source, counted in spool.read():
             read.stories[source] += counted["stories"]
             read.files |= counted["files"]
+        if work.is_stored:
+            everywhere(run_by, work.forget)
     require_moderate_rules(made, params.max_rule_share)
     return made, read
 
