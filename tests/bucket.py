@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
+from moto.moto_server.threaded_moto_server import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+    make_server,
+)
 
 NAME = "storyforge"
 URL = f"s3://{NAME}/some/where"
@@ -20,7 +24,7 @@ Refusal = tuple[int, str]  # status and code
 DENIED, BUSY = (403, "AccessDenied"), (503, "SlowDown")
 
 
-class Quiet(WSGIRequestHandler):
+class Quiet(MotoRequestHandler):
     def log_request(self, *_) -> None:
         pass
 

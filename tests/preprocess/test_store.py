@@ -58,6 +58,7 @@ def test_the_bytes_are_those_of_a_folder_and_nothing_stays(store, monkeypatch):
 
 def test_a_node_needs_nothing_of_another_but_the_store(store, monkeypatch):
     """Each task as on a node that has never done one."""
+    monkeypatch.setattr(shards, "LEAST_BYTES", 20_000)
     whole, names = made("folder"), []
 
     def on_new_nodes(task, items, named):
