@@ -9,6 +9,7 @@ from pathlib import Path
 from storyforge.collect.reading import Record
 from storyforge.collect.shards import Maker
 from storyforge.core.errors import UserError
+from storyforge.core.storage import Work
 from storyforge.preprocess.examiner import Examiner
 
 
@@ -66,3 +67,16 @@ class KilledMaker(Maker):
 def killed():
     yield Record("a", 1, None, (b"p", b"s"))
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def length(item: tuple[str, str]) -> int:
+    """Of a file of a work folder."""
+    root, name = item
+    return Work(root).read(name).stat().st_size
+
+
+class BlindExaminer(Examiner):
+    """As on a machine that does not see the clone's files."""
+
+    def examine(self, shard):
+        super().examine(replace(shard, path=Path("/nowhere", shard.path.name)))

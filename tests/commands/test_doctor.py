@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import bucket
 import pytest
 import torch
 from hub import NOWHERE, Hub, isolate
@@ -426,6 +427,19 @@ def test_ray_must_be_installed_and_answer(repository, monkeypatch):
     assert finding.state == "wrong" and "address = 127.0.0.1:1: nothing answers" in finding.text
     Path("engine.yaml").write_text("kind: ray\naddress: auto\n")
     assert doctor.engine().state == "ok"
+
+
+def test_an_object_store_must_answer(repository, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    with bucket.started(monkeypatch) as store:
+        Path("engine.yaml").write_text(f"work: {bucket.URL}\n")
+        assert doctor.engine().state == "ok"
+        Path("engine.yaml").write_text("work: s3://other\n")
+        finding = doctor.outcome(doctor.engine)
+        assert finding.state == "wrong" and "there is no bucket other: make that bucket" in finding.text
+        store.stop()
+        finding = doctor.outcome(doctor.engine)
+        assert finding.state == "wrong" and "s3://other: NETWORK_CONNECTION in " in finding.text
 
 
 def test_a_full_disk_is_wrong(repository, monkeypatch):

@@ -47,7 +47,10 @@ def test_it_is_found_above_and_dvc_names_the_main_repository(here, monkeypatch):
         ("workers: 0", "workers = 0: Input should be greater than 0"),
         ("workers: true", "workers = True: Input should be a valid integer"),
         ("gpus: 0", "gpus = 0: Input should be greater than 0"),
-        ("work: s3://bucket/x", "work = 's3://bucket/x': object stores are not understood: give a folder"),
+        ("work: gs://bucket/x", "work = 'gs://bucket/x': give a folder that all nodes see, or s3://BUCKET/"),
+        ("work: s3://key:word@bucket", "work = 's3://key:word@bucket': give a folder that all nodes see"),
+        ("work: s3://bucket//x", "work = 's3://bucket//x': give a folder that all nodes see"),
+        ("work: s3://", "work = 's3://': give a folder that all nodes see"),
         ("- 1", r"\[1\]: Input should be a valid dictionary"),
         ("kind: [", "cannot be read"),
     ],
@@ -57,6 +60,15 @@ def test_a_mistake_is_one_line_with_file_key_and_value(here, text, said):
     with pytest.raises(UserError, match=f"{NAME}: {said}") as raised:
         engine()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("work", "place"),
+    [("s3://my.bucket-1", "s3://my.bucket-1"), ("s3://b0/x/y.z/", "s3://b0/x/y.z"), ("../x/", "../x/")],
+)
+def test_work_is_a_folder_or_a_place_in_a_store(here, work, place):
+    (here / NAME).write_text(f"work: {work}\n")
+    assert engine().work == place
 
 
 def test_processes_are_as_many_as_are_wanted_else_as_there_are_processors(monkeypatch):

@@ -1,22 +1,25 @@
 """The work folder of a run: its own, gone on with, and gone when it is done."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from bucket import DENIED, URL
 
 from storyforge.core.errors import UserError
+from storyforge.core.storage import Work
 from storyforge.core.work import work_folder
 
 
 def test_it_stays_after_an_error_and_goes_after_the_end(tmp_path):
     with pytest.raises(KeyError), work_folder(str(tmp_path / "w"), "one") as work:
-        (work / "result").touch()
+        Path(work.root, "result").touch()
         raise KeyError
-    assert (work / "result").exists()
+    assert Path(work.root, "result").exists()
     with work_folder(str(tmp_path / "w"), "one") as again:
-        assert again == work and (work / "result").exists()
+        assert again == work and Path(work.root, "result").exists()
     assert list((tmp_path / "w").iterdir()) == []
 
 
@@ -48,13 +51,13 @@ def test_two_processes_at_the_same_work_are_one_too_many(tmp_path):
     process.kill()
     process.communicate()
     with work_folder(str(tmp_path), "one") as work:  # its lock has ended with it
-        assert work.is_dir()
+        assert Path(work.root).is_dir()
 
 
 def test_it_lies_beside_the_main_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     with work_folder(None, "key") as work:
-        assert work == tmp_path / ".work/key"
+        assert work == Work(str(tmp_path / ".work/key"))
 
 
 def test_a_file_in_its_place_is_named(tmp_path):
@@ -64,3 +67,50 @@ def test_a_file_in_its_place_is_named(tmp_path):
         work_folder(str(tmp_path / "w"), "k"),
     ):
         pass
+
+
+@pytest.fixture
+def clone(monkeypatch, tmp_path):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "clone"))
+    return tmp_path / "clone"
+
+
+def result(work: Work) -> None:
+    with work.publishing("result") as file:
+        file.write(b"1")
+
+
+def test_in_a_store_it_stays_after_an_error_and_goes_after_the_end(clone, store):
+    with pytest.raises(KeyError), work_folder(URL, "one") as work:
+        result(work)
+        raise KeyError
+    with work_folder(URL, "one") as again:
+        assert again == work == Work(f"{URL}/one") and again.read("result").read_bytes() == b"1"
+    assert Work(URL).names() == set() and list(clone.iterdir()) == []
+
+
+def test_another_run_takes_away_what_this_clone_left_in_a_store_and_nothing_else(clone, store, tmp_path):
+    result(Work(f"{URL}/of another clone"))
+    for chosen, key in ((URL, "left"), (f"{URL}/deeper", "same")):
+        with pytest.raises(KeyError), work_folder(chosen, key) as work:
+            result(work)
+            raise KeyError
+    with work_folder(str(tmp_path / "folder"), "new"):
+        pass
+    of_another = {"of another clone/result"}
+    assert Work(URL).names() == {"deeper/same/begun", "deeper/same/result"} | of_another
+    with work_folder(None, "same"):
+        assert Work(URL).names() == of_another
+
+
+def test_a_store_that_keeps_what_is_done_with_is_said(clone, store, capsys):
+    with work_folder(URL, "one") as work:
+        result(work)
+        store.refuse = lambda method, path: DENIED if method != "GET" else None
+    assert re.search(f"^note: {URL}/one stays: {URL}/one: ACCESS_DENIED in ", capsys.readouterr().out)
+
+
+def test_a_store_that_cannot_be_written_is_said_before_anything_is_done(clone, store):
+    store.refuse = lambda method, path: DENIED if method != "GET" else None
+    with pytest.raises(UserError, match="ACCESS_DENIED in PutObject"), work_folder(URL, "one"):
+        raise AssertionError

@@ -1,8 +1,11 @@
 """Tasks on a Ray cluster of two nodes on loopback: results, errors and bytes are those of one machine."""
 
+import time
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
+import bucket
 import pytest
 import ray_cluster
 import tasks
@@ -14,8 +17,9 @@ from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import write_jsonl
 from storyforge.core.runner import running
+from storyforge.core.storage import Work
 from storyforge.core.workers import AHEAD
-from storyforge.preprocess import stage
+from storyforge.preprocess import shards, stage
 from storyforge.preprocess.stage import PreprocessParams
 
 pytestmark = [
@@ -25,6 +29,7 @@ pytestmark = [
 ]
 ROOT = Path(__file__).parents[2]
 RAY = Engine(kind="ray")
+STORED = Engine(kind="ray", work=bucket.URL)
 TOKEN = {"RAY_AUTH_TOKEN": "of a test " * 4}
 
 
@@ -40,7 +45,10 @@ def shared(task, items, run_by, named):
 @pytest.fixture(scope="module")
 def cluster():
     """Two nodes that ask for a token, which the driver finds in its environment, as the address."""
-    with ray_cluster.started(RAY_AUTH_MODE="token", **TOKEN) as head, pytest.MonkeyPatch.context() as patch:
+    with (
+        ray_cluster.started(RAY_AUTH_MODE="token", **TOKEN, **bucket.KEYS) as head,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         for name, value in {**ray_cluster.LOOPBACK, **TOKEN, "RAY_ADDRESS": head.address}.items():
             patch.setenv(name, value)
         yield head
@@ -98,27 +106,126 @@ def test_a_node_with_another_package_is_named_before_it_has_done_anything(cluste
     assert (tmp_path / "0").exists()
 
 
-def test_the_bytes_of_preprocess_are_those_of_one_process(cluster, tmp_path):
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """Stories in shards of a few."""
+    monkeypatch.setattr(shards, "LEAST_BYTES", 9_000)
     texts = stories(90)
     made = [folder_text(*each) for each in [*texts.items(), ("copy.txt", texts["story-00.txt"])]]
     write_jsonl(tmp_path / "raw/folder.jsonl", made)
-    params, results = PreprocessParams.load(ROOT / "recipes/my-stories.yaml"), []
-    for name, run_by in (("alone", Engine(workers=1)), ("local", Engine(workers=2)), ("ray", RAY)):
-        (tmp_path / name).mkdir()
-        by = run_by.model_copy(update={"work": str(tmp_path / "work")})
-        report, _ = stage.preprocess(
-            [tmp_path / "raw/folder.jsonl"], ["Held out."], params, tmp_path / name, by
-        )
-        results.append((report, {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}))
-    assert results[0] == results[1] == results[2]
-    assert all(results[0][1].values())
+    return tmp_path / "raw/folder.jsonl"
+
+
+@pytest.fixture
+def store(cluster, monkeypatch, tmp_path):
+    """An object store that both nodes reach; the driver has a cache of its own, as each of them has."""
+    monkeypatch.setenv("STORYFORGE_CACHE", str(tmp_path / "cache"))
+    with bucket.started(monkeypatch) as found:
+        yield found
+
+
+def preprocessed(raw: Path, name: str, run_by: Engine) -> tuple:
+    """Report and bytes."""
+    params = PreprocessParams.load(ROOT / "recipes/my-stories.yaml")
+    folder = raw.parents[1] / name
+    folder.mkdir()
+    by = run_by if run_by.work else run_by.model_copy(update={"work": str(raw.parents[1] / "work")})
+    report, _ = stage.preprocess([raw], ["Held out."], params, folder, by)
+    return report, {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_the_bytes_of_preprocess_are_those_of_one_process(cluster, raw):
+    whole = preprocessed(raw, "alone", Engine(workers=1))
+    assert whole == preprocessed(raw, "local", Engine(workers=2)) == preprocessed(raw, "ray", RAY)
+    assert all(whole[1].values())
+
+
+def test_a_process_killed_in_the_middle_of_it_changes_no_byte_and_costs_little(cluster, raw, monkeypatch):
+    ids = [story.id for story in shards.Shard(0, raw, 0, 10**9).stories()]
+    mark = Path(cluster.folder, "marks", ids[50])
+    mark.parent.mkdir(exist_ok=True)
+    monkeypatch.setattr(stage, "Examiner", tasks.KilledExaminer)
+    made, took = [], []
+    for name in ("whole", "killed"):
+        if name == "killed":
+            mark.touch()
+        start = time.monotonic()
+        made.append(preprocessed(raw, name, RAY))
+        took.append(time.monotonic() - start)
+    assert made[0] == made[1] and not mark.exists()
+    assert took[1] < took[0] + 30
+
+
+def test_nodes_that_share_a_store_and_no_disk_make_the_same_bytes(cluster, raw, store, monkeypatch):
+    whole = preprocessed(raw, "alone", Engine(workers=1))
+    monkeypatch.setattr(stage, "Examiner", tasks.BlindExaminer)
+    assert preprocessed(raw, "ray", STORED) == whole
+    fetched = Counter(path.partition("/")[2] for path in store.paths("GET"))
+    assert fetched["000000/texts.npy"] == 1  # by the node that did not write it; the driver needs it never
+    assert fetched["texts.npy"] == 2  # which the driver wrote
+    assert Work(bucket.URL).names() == set()
+    assert not list(Path(cluster.folder).glob("*/work/*"))
+
+
+def test_a_store_that_is_lost_is_one_line_and_a_second_run_goes_on(cluster, raw, store):
+    whole, published = preprocessed(raw, "alone", Engine(workers=1)), []
+
+    def refuse(method, path):
+        if method == "PUT" and path.endswith("/read.json"):
+            published.append(path)
+        return bucket.DENIED if len(published) > 2 else None
+
+    store.refuse = refuse
+    with pytest.raises(
+        UserError, match=rf"^{bucket.URL}/\S+: ACCESS_DENIED in \w+: .*: give every"
+    ) as raised:
+        preprocessed(raw, "refused", STORED)
+    assert type(raised.value) is UserError and "\n" not in str(raised.value)
+    store.refuse = lambda method, path: None
+    done = {name for name in Work(bucket.URL).names() if name.endswith("/read.json")}
+    store.requests.clear()
+    assert preprocessed(raw, "again", STORED) == whole
+    assert len(done) == 2 and not done & set(store.paths("PUT"))
+    store.refuse = lambda method, path: store.stop() if "000003/" in path else None
+    with pytest.raises(
+        UserError, match=rf"^{bucket.URL}/\S+: NETWORK_CONNECTION in \w+: .*: see that it answers"
+    ):
+        preprocessed(raw, "ended", STORED)
+
+
+def test_a_broken_line_has_its_number_in_the_file_of_the_clone(cluster, raw, store):
+    with raw.open("a") as file:
+        file.write("{broken\n")
+    lines = len(raw.read_bytes().splitlines())
+    for number, run_by in enumerate((RAY, STORED)):
+        with pytest.raises(UserError, match=f"raw/folder.jsonl, line {lines}: not a Story"):
+            preprocessed(raw, str(number), run_by)
+
+
+def told(cluster) -> str:
+    """What it answers to a line."""
+    cluster.stdin.write("\n")
+    cluster.stdin.flush()
+    return cluster.stdout.readline()
 
 
 def test_a_node_that_is_lost_costs_its_time_alone(cluster):
-    """The last test: one node is left."""
     results = shared(tasks.process, range(300), RAY, named)
     first = [next(results) for _ in range(5)]
-    cluster.stdin.write("\n")
-    cluster.stdin.flush()
-    assert cluster.stdout.readline() == "lost\n"
+    assert told(cluster) == "lost\n"
     assert len(first) + len(list(results)) == 300
+    assert told(cluster) == "there\n"
+
+
+def test_a_node_lost_in_the_middle_of_preprocess_changes_no_byte(cluster, raw, store):
+    """The last test: one node is left."""
+    whole, lost = preprocessed(raw, "alone", Engine(workers=1)), []
+
+    def refuse(method, path):
+        if "000003/" in path and not lost:
+            lost.append(path)
+            lost.append(told(cluster))
+
+    store.refuse = refuse
+    assert preprocessed(raw, "ray", STORED) == whole
+    assert lost[1:] == ["lost\n"]

@@ -20,6 +20,7 @@ from storyforge.core.errors import UserError
 from storyforge.core.files import read_jsonl, write_jsonl
 from storyforge.core.records import Exchange, Story, read_prompts
 from storyforge.core.splits import read_split
+from storyforge.core.storage import Work
 from storyforge.core.words import grams, words
 from storyforge.preprocess import guards, shards, stage
 from storyforge.preprocess.drafts import Profile
@@ -505,7 +506,7 @@ def test_no_stories_at_all_are_said(workplace):
 
 def test_a_machine_that_does_not_see_the_work_folder_is_named(workplace, params):
     write_jsonl(workplace / "raw/folder.jsonl", own(1))
-    examiner = stage.Examiner(params, held_out_prompts([], 5, 0.7), workplace / "elsewhere")
+    examiner = stage.Examiner(params, held_out_prompts([], 5, 0.7), Work(str(workplace / "elsewhere")))
     with pytest.raises(UserError, match=r" does not see \S+elsewhere: give engine.yaml a `work` in a folder"):
         examiner.examine(shards.cut([Path("raw/folder.jsonl")])[0])
     assert not Path("elsewhere").exists()

@@ -91,15 +91,12 @@ def collect(
     ]
     if not collections:
         raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
-    if sum(each.bytes for each in collections) < WORTH_PROCESSES:
-        place, run_by = TemporaryDirectory(dir=raw.parent), Engine(workers=1)
-    else:
-        key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
-        key |= {"made by": identity()}
-        place = work_folder(run_by.work, sha256(dumps(key).encode()).hexdigest()[:16])
-    with place as work, running(run_by) as run, published(raw / "rejects.jsonl") as rejects:
+    key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
+    small = sum(each.bytes for each in collections) < WORTH_PROCESSES
+    working = _alone(raw.parent) if small else _shared(key, run_by)
+    with working as (work, run), published(raw / "rejects.jsonl") as rejects:
         for each in collections:
-            maker, choice = made(each, Maker(Path(work), params.seed), run)
+            maker, choice = made(each, Maker(work, params.seed), run)
             counts = Counts()
             with published(raw / f"{each.name}.jsonl") as file:
                 for line in joined(maker, each.shares, choice, counts, rejects):
@@ -112,6 +109,24 @@ def collect(
             report[each.name] = counts.report() | about | own_account(counts, each.listing)
             notes += left(each.name, counts, each.listing)
     return report, notes
+
+
+@contextmanager
+def _alone(beside: Path) -> Iterator[tuple[Path, Run]]:
+    """One process, and a folder that any kill takes along with the outputs."""
+    with TemporaryDirectory(dir=beside) as work, running(Engine(workers=1)) as run:
+        yield Path(work), run
+
+
+@contextmanager
+def _shared(key: dict[str, Any], run_by: Engine) -> Iterator[tuple[Path, Run]]:
+    """By whom engine.yaml says, in its work folder; on this machine alone where that is an object store."""
+    if run_by.work and "://" in run_by.work:
+        print(f"collect runs on this machine: what tables there are lies in its cache, not in {run_by.work}")
+        run_by = run_by.model_copy(update={"kind": "local", "work": None})
+    named = sha256(dumps(key | {"made by": identity()}).encode()).hexdigest()[:16]
+    with work_folder(run_by.work, named) as work, running(run_by) as run:
+        yield Path(work.root), run
 
 
 def fetched(name: str, params: SourceParams, folder: Path) -> Collection:

@@ -23,6 +23,7 @@ from storyforge.core.cache import cache_dir, damaged, digest
 from storyforge.core.engine_file import engine as engine_file
 from storyforge.core.errors import UserError
 from storyforge.core.origins import Origin
+from storyforge.core.storage import require_store
 from storyforge.core.text import one_line
 
 PATIENCE_S, MOST, GIB = 10, 3, 1 << 30  # a process takes its time to end; differences that are named
@@ -206,8 +207,11 @@ def device() -> Finding:
 
 
 def engine() -> Finding:
-    """Who runs tasks, by engine.yaml; with Ray, that it is installed and answers."""
-    if (here := engine_file()).kind == "local":
+    """Who runs tasks, by engine.yaml; that a Ray and an object store answer."""
+    here = engine_file()
+    if here.work and "://" in here.work:
+        require_store(here.work)
+    if here.kind == "local":
         return ok(f"tasks run in {here.processes} processes of this machine")
     address, said_by = on_ray.place(here.address)
     on_ray.require(address, said_by)

@@ -6,6 +6,7 @@
     converted/           base models as safetensors
     kernels/NAME/        compiled code, and the assembly it was made of
     verified/PATH.json   digest, size and modification time of the cached file PATH when it was last hashed
+    work/HASH/           what tasks on this node read of their object store (storage.py); goes with them
     parts/, locks/       downloads in progress; one lock for each path
 
 A file whose size and modification time are in its record is trusted; any other is hashed when it is used.

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from storyforge.core.files import read_yaml
 from storyforge.core.params import Slice, validated
+from storyforge.core.storage import BUCKET
 from storyforge.core.workers import processors
 
 NAME = "engine.yaml"
@@ -24,14 +25,18 @@ class Engine(Slice):
     kind: Literal["local", "ray"] = "local"  # who runs tasks: processes of this machine, or Ray
     workers: Count | None = None  # tasks at a time; None: a task a processor
     address: str | None = None  # HOST:PORT of Ray's head; None: $RAY_ADDRESS, else the Ray of this machine
-    work: str | None = None  # a folder that all nodes see, for what lies between tasks; None: the clone
+    work: str | None = (
+        None  # folder that all nodes see, or s3://…, for what lies between tasks; None: the clone
+    )
     gpus: Count | None = None  # that train and evaluate, a process each; None: all that are visible
 
     @field_validator("work")
     @classmethod
-    def _is_a_folder(cls, work: str | None) -> str | None:
-        if work and "://" in work:
-            raise ValueError("object stores are not understood: give a folder that all nodes see")
+    def _is_a_place(cls, work: str | None) -> str | None:
+        if not work or "://" not in work:
+            return work
+        if not BUCKET.fullmatch(work := work.rstrip("/")):
+            raise ValueError("give a folder that all nodes see, or s3://BUCKET/PREFIX")
         return work
 
     @property

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from storyforge.core.errors import UserError
+from storyforge.core.storage import PLACE
 from storyforge.core.workers import AHEAD, Item, Result, Run
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -98,6 +99,21 @@ def _shared(
         yield result
 
 
+def everywhere(task: Callable[[], None]) -> None:
+    """As `runner.everywhere`."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as At
+
+    run = ray.remote(num_cpus=0, max_retries=0)(_called)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    given = [run.options(scheduling_strategy=At(node, soft=False)).remote(task) for node in nodes]
+    ray.wait(given, num_returns=len(given), timeout=PATIENCE_S)
+
+
+def _called(task: Callable[[], None]) -> None:
+    task()
+
+
 def _connected(address: str, said_by: str) -> Any:
     """The module ray, as a driver of the cluster whose workers import this clone's code."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # else it reports to its makers
@@ -107,10 +123,13 @@ def _connected(address: str, said_by: str) -> Any:
     require(address, said_by)
     import ray
 
+    place_of_store = {
+        name: os.environ[name] for name in PLACE if name in os.environ
+    }  # keys are the node's own
     try:
         ray.init(
             address,
-            runtime_env={"py_modules": [str(PACKAGE)]},
+            runtime_env={"py_modules": [str(PACKAGE)], "env_vars": place_of_store},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

@@ -4,7 +4,7 @@ A task is a function of its item alone, and may be run anywhere, twice, or again
 are the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from storyforge.core import on_ray, workers
@@ -26,3 +26,11 @@ def running(engine: Engine) -> Iterator[Run]:
         by = workers.running(engine.processes)
     with by as run:
         yield run
+
+
+def everywhere(engine: Engine, task: Callable[[], None]) -> None:
+    """While they are `running`, on each node once; one that does not answer is left alone."""
+    if engine.kind == "ray":
+        on_ray.everywhere(task)
+    else:
+        task()

@@ -6,43 +6,64 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from storyforge.core.errors import UserError
+from storyforge.core.storage import Work, locked
+
+ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 @contextmanager
-def work_folder(chosen: str | None, key: str) -> Iterator[Path]:
+def work_folder(chosen: str | None, key: str) -> Iterator[Work]:
     """The run's own folder, locked against a second process; it goes when the block ends.
 
     An error leaves it, as a kill does; a run of another key then takes it away. It lies in .work of the
-    folder `chosen`, else of the main repository. UserError where another has it, or nothing can be written.
+    folder `chosen`, else of the main repository; of a URL, in the store, and there the lock alone. UserError
+    where another has it, or nothing can be written.
     """
-    root = Path(chosen or os.environ.get("DVC_ROOT", "."), ".work").resolve()  # where all is ours to delete
+    url = f"{chosen}/{key}" if chosen and "://" in chosen else ""
+    around = chosen if chosen and not url else os.environ.get("DVC_ROOT", ".")
+    root = Path(around, ".work").resolve()  # where all is ours to delete
     try:
-        lock = _locked(root / key)
+        lock = locked(root / key, ALONE)
     except OSError as error:
         raise UserError(f"{root}: {error.strerror}: give engine.yaml a `work` you may write to") from None
     if not lock:
         raise UserError(f"{root / key}: another process is at this very work: wait for it or stop it")
     with lock:
         for other in (path for path in root.glob("*") if path.name != key and (path / "lock").is_file()):
-            if left := _locked(other):
+            if left := locked(other, ALONE):
                 with left:
+                    _remove_stored(_url_of(other))
                     shutil.rmtree(other, ignore_errors=True)
-        yield root / key
+        yield _begun(root / key, url)
+        _remove_stored(url)
         shutil.rmtree(root / key, ignore_errors=True)
         with suppress(OSError):  # another run's work is there
             root.rmdir()
 
 
-def _locked(folder: Path) -> BinaryIO | None:
-    """The folder's lock, which ends with its process; None where another one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("wb")
+def _begun(folder: Path, url: str) -> Work:
+    """The lock says where the work lies: one who finds it left there knows what to remove."""
+    if _url_of(folder) != url:
+        _remove_stored(_url_of(folder))
+    (folder / "lock").write_text(url)
+    work = Work(url or str(folder))
+    if url:
+        with work.publishing("begun"):  # a store that refuses does so before anything is done
+            pass
+    return work
+
+
+def _url_of(folder: Path) -> str:
+    """ "" where the work lies in the folder itself."""
+    return (folder / "lock").read_text()
+
+
+def _remove_stored(url: str) -> None:
+    """That it cannot be removed is no reason to stop."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
+        if url:
+            Work(url).remove()
+    except UserError as error:
+        print(f"note: {url} stays: {error}")

@@ -14,13 +14,14 @@ from storyforge.core.choice import rank
 from storyforge.core.files import dumps
 from storyforge.core.params import Params
 from storyforge.core.records import Exchange, Story
+from storyforge.core.storage import Work
 from storyforge.core.words import PROMPT_SHINGLE, WORD, shingles
 from storyforge.preprocess import corpus, filters
 from storyforge.preprocess.corpus import Candidate, CorpusParams
 from storyforge.preprocess.drafts import Draft, Profile, drafts
 from storyforge.preprocess.heldout import HeldOutPrompts, SplitParams, contaminated
 from storyforge.preprocess.overlap import sketch
-from storyforge.preprocess.shards import Examined, Shard, WorkFolder, store
+from storyforge.preprocess.shards import Examined, Shard, received, store
 
 
 class PreprocessParams(Params):
@@ -37,7 +38,7 @@ class Examiner:
 
     params: PreprocessParams
     held_out: HeldOutPrompts
-    work: WorkFolder
+    work: Work
 
     def examine(self, shard: Shard) -> None:
         """A task: the drafts of a shard, into the work folder."""
@@ -45,7 +46,7 @@ class Examiner:
         store(self.work, shard, self._all(shard, read), read, self.params.corpus.bands)
 
     def _all(self, shard: Shard, read: dict[str, Any]) -> Iterator[Examined]:
-        for story in shard.stories():
+        for story in received(self.work, shard).stories():
             read["stories"] += 1
             if "file" in story.meta:
                 read["files"][story.id] = story.meta["file"]

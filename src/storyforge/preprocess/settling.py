@@ -75,7 +75,7 @@ class Settler:
         part, parts = item
         work, held_out = self.spool.kept("works"), self.spool.kept("held_out")
         mine = held_out | (work % np.uint64(parts) == part)
-        numbers = self.spool.kept("texts")[mine]
+        numbers = self.spool.kept("compared")[mine]
         rows = map(
             overlap.Row,
             numbers.tolist(),

@@ -8,11 +8,10 @@ A draft has a number: its place among all drafts, in the order of the raw storie
 """
 
 import json
-import platform
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from storyforge.core.errors import UserError
-from storyforge.core.files import dumps, published, published_folder, read_json, read_jsonl, write_json
+from storyforge.core.files import dumps, read_json, read_jsonl, write_json
 from storyforge.core.records import Story
+from storyforge.core.storage import Work
 from storyforge.preprocess.corpus import Bands, Candidate
 from storyforge.preprocess.overlap import Sketch
 
@@ -34,7 +34,7 @@ CARD = np.dtype(
     + [("start", np.int64), ("sketched", np.int32), ("rejected", bool), ("by_prompt", bool)]
 )
 LEAST_BYTES, MOST_BYTES, MOST = 1 << 18, 8 << 20, 64  # of a shard's stories; shards until those are reached
-WorkFolder = Path
+WHOLE = "read.json"  # of a shard's files the last
 Numbers = np.ndarray  # (bands.numbers,) uint32
 
 
@@ -88,19 +88,36 @@ class Examined:
     sketch: Sketch | None
 
 
+def sent(work: Work, shard: Shard) -> Shard:
+    """The same, once nodes that do not see its file can read it."""
+    if work.is_stored:
+        with shard.path.open("rb") as file, work.publishing(_raw(shard)) as piece:
+            file.seek(shard.start)
+            piece.write(file.read(shard.end - shard.start))
+    return shard
+
+
+def received(work: Work, shard: Shard) -> Shard:
+    """As a node reads it: of a store the file begins with it."""
+    if not work.is_stored:
+        return shard
+    return replace(shard, path=work.read(_raw(shard)), start=0, end=shard.end - shard.start)
+
+
+def _raw(shard: Shard) -> str:
+    return f"raw/{shard.number:06}/{shard.path.name}"
+
+
 def store(
-    work: Path, shard: Shard, examined: Iterable[Examined], read: Mapping[str, Any], bands: Bands
+    work: Work, shard: Shard, examined: Iterable[Examined], read: Mapping[str, Any], bands: Bands
 ) -> None:
     """The folder of the shard, whole or not at all; `read` is complete once `examined` has ended.
 
     UserError on a machine that does not see the work folder.
     """
-    if not (work / "lock").is_file():
-        raise UserError(
-            f"{platform.node()} does not see {work}: give engine.yaml a `work` in a folder that all nodes see"
-        )
+    work.require()
     cards, texts, prompts, sketches = [], [], [], [np.empty(0, np.uint32)]
-    with published_folder(_folder(work, shard)) as folder:
+    with work.publishing_folder(_folder(shard), WHOLE) as folder:
         with (folder / "drafts.jsonl").open("wb") as file:
             for each in examined:
                 sketch = sketches[0] if each.sketch is None else each.sketch
@@ -115,20 +132,21 @@ def store(
             whole = np.array(numbers, np.uint32).reshape(-1, *bands)
             np.save(folder / f"{name}.npy", np.ascontiguousarray(whole.swapaxes(0, 1)))
         np.save(folder / "sketches.npy", np.concatenate(sketches))
-        write_json(folder / "read.json", read)
+        write_json(folder / WHOLE, read)
 
 
 @dataclass(frozen=True)
 class Spool:
     """All drafts of the shards that were examined."""
 
-    work: Path
+    work: Work
     shards: tuple[Shard, ...]
     starts: tuple[int, ...]  # number of each shard's first draft; last, how many there are
 
     @classmethod
-    def of(cls, work: Path, shards: Sequence[Shard]) -> "Spool":
-        counts = [len(np.load(_folder(work, shard) / "cards.npy", mmap_mode="r")) for shard in shards]
+    def of(cls, work: Work, shards: Sequence[Shard]) -> "Spool":
+        _fetch(work, shards, "cards.npy", WHOLE)
+        counts = [len(_array(work, shard, "cards")) for shard in shards]
         return cls(work, tuple(shards), (0, *map(int, np.cumsum(counts))))
 
     def __len__(self) -> int:
@@ -148,20 +166,21 @@ class Spool:
         return found
 
     def keep(self, name: str, array: np.ndarray) -> None:
-        """For tasks that need it beside their items."""
-        with published(self.work / f"{name}.npy") as file:
+        """For tasks that need it beside their items; under a name once, as all that lies there."""
+        with self.work.publishing(f"{name}.npy") as file:
             np.save(file, array)
 
     def kept(self, name: str) -> np.ndarray:
-        return np.load(self.work / f"{name}.npy")
+        return np.load(self.work.read(f"{name}.npy"))
 
     def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Source and what was counted as it was read, of each shard."""
         for shard in self.shards:
-            yield shard.path.stem, read_json(_folder(self.work, shard) / "read.json")
+            yield shard.path.stem, read_json(_file(self.work, shard, WHOLE))
 
     def band(self, kind: str, band: int, among: np.ndarray) -> np.ndarray:
         """(drafts, rows) uint32: the band's numbers, of the texts or the prompts, of the drafts `among`."""
+        _fetch(self.work, self.shards, f"{kind}.npy")
         return np.concatenate(
             [_array(self.work, shard, kind)[band, mine] for shard, mine in self._shares(among)]
         )
@@ -197,44 +216,54 @@ class Spool:
         """A draft by its number, and its line."""
         place = bisect(self.starts, number) - 1
         shard = self.shards[place]
-        with (_folder(self.work, shard) / "drafts.jsonl").open("rb") as file:
+        with _file(self.work, shard, "drafts.jsonl").open("rb") as file:
             file.seek(_starts(self.work, shard)[number - self.starts[place]])
             return Candidate(**json.loads(file.readline())), file.readline()
 
     def drafts(self, shard: Shard) -> Iterator[tuple[Candidate, bytes]]:
         """All of a shard."""
-        with (_folder(self.work, shard) / "drafts.jsonl").open("rb") as file:
+        with _file(self.work, shard, "drafts.jsonl").open("rb") as file:
             for known in file:
                 yield Candidate(**json.loads(known)), file.readline()
 
 
-def is_stored(work: Path, shard: Shard) -> bool:
-    return _folder(work, shard).is_dir()
+def is_whole(names: set[str], shard: Shard) -> bool:
+    """Whether all that is to be examined of it is among the names of the work folder."""
+    return f"{_folder(shard)}/{WHOLE}" in names
 
 
-def _folder(work: Path, shard: Shard) -> Path:
-    return work / f"{shard.number:06}"
+def _folder(shard: Shard) -> str:
+    return f"{shard.number:06}"
 
 
-def _array(work: Path, shard: Shard, name: str) -> np.ndarray:
-    return np.load(_folder(work, shard) / f"{name}.npy", mmap_mode="r")
+def _file(work: Work, shard: Shard, name: str) -> Path:
+    return work.read(f"{_folder(shard)}/{name}")
+
+
+def _fetch(work: Work, shards: Sequence[Shard], *names: str) -> None:
+    work.fetch(f"{_folder(shard)}/{name}" for shard in shards for name in names)
+
+
+def _array(work: Work, shard: Shard, name: str) -> np.ndarray:
+    return np.load(_file(work, shard, f"{name}.npy"), mmap_mode="r")
 
 
 @lru_cache(maxsize=256)
-def _starts(work: Path, shard: Shard) -> np.ndarray:
+def _starts(work: Work, shard: Shard) -> np.ndarray:
     return np.array(_array(work, shard, "cards")["start"])
 
 
 @contextmanager
-def lines_of(work: Path, shard: Shard, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
+def lines_of(work: Work, shard: Shard, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
     """A file of the shard for each of the names, to be `joined`."""
-    folder = _folder(work, shard)
     with ExitStack() as stack:
-        yield {name: stack.enter_context(published(folder / f"{name}.jsonl")) for name in names}
+        files = (work.publishing(f"{_folder(shard)}/{name}.jsonl") for name in names)
+        yield {name: stack.enter_context(file) for name, file in zip(names, files, strict=True)}
 
 
-def joined(work: Path, shards: Sequence[Shard], name: str) -> Iterator[bytes]:
+def joined(work: Work, shards: Sequence[Shard], name: str) -> Iterator[bytes]:
     """The lines of those files of all shards."""
+    _fetch(work, shards, f"{name}.jsonl")
     for shard in shards:
-        with (_folder(work, shard) / f"{name}.jsonl").open("rb") as lines:
+        with _file(work, shard, f"{name}.jsonl").open("rb") as lines:
             yield from lines

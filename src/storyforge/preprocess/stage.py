@@ -7,6 +7,7 @@ Writes  data/processed: train.jsonl, val.jsonl and test.jsonl in the order of th
 Params  preprocess
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -21,17 +22,18 @@ from storyforge.core.files import dumps, published_folder, write_json
 from storyforge.core.launch import launch
 from storyforge.core.on_ray import identity
 from storyforge.core.records import read_prompts
-from storyforge.core.runner import running
+from storyforge.core.runner import everywhere, running
 from storyforge.core.splits import write_split
 from storyforge.core.text import printable
 from storyforge.core.work import work_folder
+from storyforge.core.workers import Run
 from storyforge.preprocess.accounts import Account, Read, outlook, report, summary
 from storyforge.preprocess.drafts import Profile
 from storyforge.preprocess.examiner import Examiner, PreprocessParams
 from storyforge.preprocess.guards import heavy_rules, require_moderate_rules, strangers
 from storyforge.preprocess.heldout import held_out_prompts
 from storyforge.preprocess.settling import FILES, RULES, Settler
-from storyforge.preprocess.shards import Shard, Spool, cut, is_stored, joined
+from storyforge.preprocess.shards import Shard, Spool, cut, is_whole, joined, sent
 from storyforge.preprocess.verdicts import Verdicts
 
 WORTH_PROCESSES = 2_000_000  # bytes of raw stories; fewer are done sooner than processes start
@@ -51,10 +53,7 @@ def preprocess(
     key |= {"raw": [(path.name, digest(path)) for path in files]}
     named = sha256(dumps(key).encode()).hexdigest()[:16]
     with work_folder(run_by.work, named) as work, running(run_by) as run:
-        left = [shard for shard in shards if not is_stored(work, shard)]
-        examined = run(Examiner(params, held_out, work).examine, left, Shard.named)
-        for _ in tqdm(examined, "preprocess", len(left), unit=" shards", disable=None):
-            pass
+        _examine(Examiner(params, held_out, work), shards, run)
         spool = Spool.of(work, shards)
         if line := strangers(len(spool), params.corpus.bands):
             print(line)
@@ -72,8 +71,26 @@ def preprocess(
         for source, counted in spool.read():
             read.stories[source] += counted["stories"]
             read.files |= counted["files"]
+        if work.is_stored:
+            everywhere(run_by, work.forget)
     require_moderate_rules(made, params.max_rule_share)
     return made, read
+
+
+def _examine(examiner: Examiner, shards: Sequence[Shard], run: Run) -> None:
+    """Into the work folder, what is not there yet."""
+    there = examiner.work.names()
+    left = deque(shard for shard in shards if not is_whole(there, shard))
+    given = (sent(examiner.work, shard) for shard in tuple(left))
+    examined = run(examiner.examine, given, Shard.named)
+    try:
+        for _ in tqdm(examined, "preprocess", len(left), unit=" shards", disable=None):
+            left.popleft()
+    except UserError:
+        if examiner.work.is_stored:  # a node has the shard alone: in our file its lines have their numbers
+            for _ in left[0].stories():
+                pass
+        raise
 
 
 def raw_files(raw: Path, profiles: Mapping[str, Profile]) -> list[Path]:
@@ -94,7 +111,7 @@ def main(raw: Path, prompts: Path, processed: Path, metrics: Path) -> dict[str, 
     held_out = [prompt.prompt for prompt in read_prompts(prompts)]
     files = raw_files(raw, params.profiles)
     large = sum(path.stat().st_size for path in files) >= WORTH_PROCESSES
-    run_by = chosen if large else chosen.model_copy(update={"kind": "local", "workers": 1})
+    run_by = chosen if large else chosen.model_copy(update={"kind": "local", "workers": 1, "work": None})
     with published_folder(processed) as folder:
         metadata, read = preprocess(files, held_out, params, folder, run_by)
         write_json(folder / "metadata.json", metadata)

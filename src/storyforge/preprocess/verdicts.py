@@ -115,7 +115,7 @@ class Verdicts:
 
     def _drop_held_out_text(self) -> None:
         staying, spool = self.staying(), self.settler.spool
-        spool.keep("texts", staying)
+        spool.keep("compared", staying)
         work = self.cluster.copy()
         for source, mine in spool.of_source().items():
             work[mine] ^= np.uint64(rank(source, self.settler.params.split.salt))
