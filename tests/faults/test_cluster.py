@@ -158,11 +158,11 @@ def test_a_process_killed_in_the_middle_of_it_changes_no_byte_and_costs_little(c
 
 def test_nodes_that_share_a_store_and_no_disk_make_the_same_bytes(cluster, raw, store, monkeypatch):
     whole = preprocessed(raw, "alone", Engine(workers=1))
-    monkeypatch.setattr(stage, "Examiner", tasks.BlindExaminer)
+    monkeypatch.setattr(stage, "Examiner", tasks.MeetingExaminer)
     assert preprocessed(raw, "ray", STORED) == whole
     fetched = Counter(path.partition("/")[2] for path in store.paths("GET"))
-    assert fetched["000000/texts.npy"] == 1  # by the node that did not write it; the driver needs it never
-    assert fetched["texts.npy"] == 2  # which the driver wrote
+    assert any(name.endswith("/texts.npy") for name in fetched)  # one node's, by the other
+    assert fetched["texts.npy"]  # the driver's
     assert Work(bucket.URL).names() == set()
     assert not list(Path(cluster.folder).glob("*/work/*"))
 

@@ -36,18 +36,8 @@ MAY_IMPORT = {
 COMMANDS = {*MAY_IMPORT, "commands"}  # these, the command line and the demo may import everything
 TORCH = {"engine", "model", "train", "sampling", "evaluate", "export", *SECOND_PHASE}
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors.torch")
-GROUND = {
-    "filelock",
-    "pydantic",
-    "ruamel",
-    "httpx2",
-    "huggingface_hub",
-    "tqdm",
-    "wandb",
-    "ray",
-    "pyarrow",
-    "storyforge",
-}
+GROUND = {"filelock", "pydantic", "ruamel", "httpx2", "huggingface_hub", "tqdm", "wandb", "ray", "storyforge"}
+GROUND |= {"pyarrow"}
 OUTSIDE = {
     "os",
     "io",

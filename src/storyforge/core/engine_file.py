@@ -26,7 +26,7 @@ class Engine(Slice):
     workers: Count | None = None  # tasks at a time; None: a task a processor
     address: str | None = None  # HOST:PORT of Ray's head; None: $RAY_ADDRESS, else the Ray of this machine
     work: str | None = (
-        None  # folder that all nodes see, or s3://…, for what lies between tasks; None: the clone
+        None  # what lies between tasks: a folder that all nodes see, or s3://…; None: the clone
     )
     gpus: Count | None = None  # that train and evaluate, a process each; None: all that are visible
 

@@ -123,13 +123,12 @@ def _connected(address: str, said_by: str) -> Any:
     require(address, said_by)
     import ray
 
-    place_of_store = {
-        name: os.environ[name] for name in PLACE if name in os.environ
-    }  # keys are the node's own
+    # The keys of the store are each node's own.
+    of_store = {name: os.environ[name] for name in PLACE if name in os.environ}
     try:
         ray.init(
             address,
-            runtime_env={"py_modules": [str(PACKAGE)], "env_vars": place_of_store},
+            runtime_env={"py_modules": [str(PACKAGE)], "env_vars": of_store},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

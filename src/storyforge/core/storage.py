@@ -196,7 +196,7 @@ def _connected(url: str | None, url_s3: str | None, *regions: str | None) -> "S3
     from pyarrow import fs  # 0.2 s
 
     return fs.S3FileSystem(
-        endpoint_override=url_s3 or url,
+        endpoint_override=url_s3 or url or None,
         region=next(filter(None, regions), None),
         connect_timeout=CONNECT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES),
