@@ -25,9 +25,7 @@ class Engine(Slice):
     kind: Literal["local", "ray"] = "local"  # who runs tasks: processes of this machine, or Ray
     workers: Count | None = None  # tasks at a time; None: a task a processor
     address: str | None = None  # HOST:PORT of Ray's head; None: $RAY_ADDRESS, else the Ray of this machine
-    work: str | None = (
-        None  # what lies between tasks: a folder that all nodes see, or s3://…; None: the clone
-    )
+    work: str | None = None  # a folder that all nodes see, or s3://BUCKET/PREFIX; None: the clone
     gpus: Count | None = None  # that train and evaluate, a process each; None: all that are visible
 
     @field_validator("work")
