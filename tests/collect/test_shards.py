@@ -247,3 +247,16 @@ def test_a_card_is_what_is_packed():
         2,
         3,
     )
+
+
+def test_with_an_object_store_this_machine_alone_reads_with_as_many_processes_as_it_has(
+    collected, files, monkeypatch, tmp_path, capsys
+):
+    whole, asked = collected(files, 100), []
+    monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(stage, "running", lambda engine: asked.append(engine) or workers.running(1))
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    for kind in ("ray", "local"):
+        assert collected(files, 100, kind=kind, workers=64, work="s3://b/x") == whole
+        assert "collect runs on this machine: " in capsys.readouterr().out
+    assert asked == [Engine(), Engine(workers=64)]

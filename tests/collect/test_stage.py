@@ -377,6 +377,13 @@ def test_column_of_another_type_is_named(work, serve):
         work.run(tinystories=None)
 
 
+def test_column_that_is_there_twice_is_named(tmp_path):
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match="^twice: column 'text' is there more than once: rename one$"):
+        list(reading.tables({"twice": tmp_path / "twice.parquet"}, ("text",)))
+
+
 TABLE = hub.parquet(text=TEXTS)
 
 

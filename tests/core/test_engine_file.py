@@ -50,6 +50,8 @@ def test_it_is_found_above_and_dvc_names_the_main_repository(here, monkeypatch):
         ("work: gs://bucket/x", "work = 'gs://bucket/x': give a folder that all nodes see, or s3://BUCKET/"),
         ("work: s3://key:word@bucket", "work = 's3://key:word@bucket': give a folder that all nodes see"),
         ("work: s3://bucket//x", "work = 's3://bucket//x': give a folder that all nodes see"),
+        ("work: s3://bucket/../other", "work = 's3://bucket/../other': give a folder that all nodes see"),
+        ("work: s3:/bucket/x", "work = 's3:/bucket/x': give a folder that all nodes see, or s3://BUCKET/"),
         ("work: s3://", "work = 's3://': give a folder that all nodes see"),
         ("- 1", r"\[1\]: Input should be a valid dictionary"),
         ("kind: [", "cannot be read"),
@@ -64,7 +66,12 @@ def test_a_mistake_is_one_line_with_file_key_and_value(here, text, said):
 
 @pytest.mark.parametrize(
     ("work", "place"),
-    [("s3://my.bucket-1", "s3://my.bucket-1"), ("s3://b0/x/y.z/", "s3://b0/x/y.z"), ("../x/", "../x/")],
+    [
+        ("s3://my.bucket-1", "s3://my.bucket-1"),
+        ("s3://b0/x/y.z/", "s3://b0/x/y.z"),
+        ("s3://b/.x", "s3://b/.x"),
+        ("../x/", "../x/"),
+    ],
 )
 def test_work_is_a_folder_or_a_place_in_a_store(here, work, place):
     (here / NAME).write_text(f"work: {work}\n")

@@ -548,6 +548,7 @@ def test_prompts_of_another_shape_are_said(workplace):
         ("split.val", 0.7, "preprocess.split.val = 0.7"),
         ("corpus.min_jaccard", 0.1, "preprocess.corpus.min_jaccard = 0.1"),
         ("corpus.bands", [8, 16], "preprocess.corpus.bands = [8, 16]: they find 3% of the pairs as alike"),
+        ("corpus.bands", [5, 1], "preprocess.corpus.bands = [5, 1]: they find 83% of the pairs as alike"),
         ("corpus.bands", [32], "preprocess.corpus.bands.1 is missing"),
     ],
 )

@@ -109,7 +109,7 @@ class Table:
 def tables(files: Mapping[str, Path], columns: tuple[str, ...]) -> Iterator[Table]:
     """All rows of parquet files, in shares of about TABLE_BYTES of a file that end where row groups do.
 
-    UserError where a file is broken, a column is missing or holds something else than text.
+    UserError where a file is broken, a column is missing, there twice, or holds something else than text.
     """
     for name, path in files.items():
         with _readable(name), pyarrow.parquet.ParquetFile(path, pre_buffer=False) as table:
@@ -138,6 +138,8 @@ def _require_columns(schema: pyarrow.Schema, columns: tuple[str, ...], name: str
     for column in columns:
         if column not in schema.names:
             raise UserError(f"{name}: column '{column}' is missing; there are: {', '.join(schema.names)}")
+        if schema.names.count(column) > 1:
+            raise UserError(f"{name}: column '{column}' is there more than once: rename one")
         if schema.field(column).type not in (pyarrow.string(), pyarrow.large_string()):
             raise UserError(f"{name}: column '{column}' holds {schema.field(column).type}, not text")
 

@@ -5,6 +5,7 @@ change it makes nothing stale.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from storyforge.core.storage import BUCKET
 from storyforge.core.workers import processors
 
 NAME = "engine.yaml"
+URL = re.compile(r"\w+:/|s3:", re.IGNORECASE)  # s3:/ is no folder, either: one would be made in the clone
 Count = Annotated[int, Field(gt=0, strict=True)]
 
 
@@ -31,7 +33,7 @@ class Engine(Slice):
     @field_validator("work")
     @classmethod
     def _is_a_place(cls, work: str | None) -> str | None:
-        if not work or "://" not in work:
+        if not work or not URL.match(work):
             return work
         if not BUCKET.fullmatch(work := work.rstrip("/")):
             raise ValueError("give a folder that all nodes see, or s3://BUCKET/PREFIX")

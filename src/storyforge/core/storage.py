@@ -27,7 +27,7 @@ from storyforge.core.files import published, published_folder
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
-BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]*(/[^/?#\s]+)*")
+BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]*(/(?!\.{1,2}(/|$))[^/?#\s]+)*")  # "..": a client takes it away
 # Where the store is: a node gets the driver's; the keys are its own.
 PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 CONNECT_S, TRIES, AT_ONCE, BLOCK = 3, 3, 8, 4 << 20

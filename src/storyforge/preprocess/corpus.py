@@ -4,6 +4,7 @@ Works on candidates, which hold no text: the texts together may not fit in memor
 """
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +42,15 @@ class Bands(NamedTuple):
         return self.bands * self.rows
 
     def found(self, similarity: float) -> float:
-        """The probability that two texts of this Jaccard similarity are compared."""
+        """The probability that two texts of this Jaccard similarity share a band."""
         return 1 - (1 - similarity**self.rows) ** self.bands
+
+    def compared(self, similarity: float) -> float:
+        """At least so probably they are compared: they share a band, and LEAST_EQUAL of their numbers."""
+        few = range(math.ceil(LEAST_EQUAL * self.numbers))
+        n, other = self.numbers, 1 - similarity
+        fewer = sum(math.comb(n, k) * similarity**k * other ** (n - k) for k in few)
+        return max(0.0, self.found(similarity) - fewer)
 
 
 class CorpusParams(Slice):
@@ -54,7 +62,7 @@ class CorpusParams(Slice):
     @field_validator("bands")
     @classmethod
     def _find_what_is_alike(cls, bands: Bands, info: ValidationInfo) -> Bands:
-        if (found := bands.found(similarity := info.data.get("min_jaccard", 1.0))) < LEAST_FOUND:
+        if (found := bands.compared(similarity := info.data.get("min_jaccard", 1.0))) < LEAST_FOUND:
             raise ValueError(
                 f"they find {found:.0%} of the pairs as alike as min_jaccard, {similarity}, of which "
                 f"{LEAST_FOUND:.0%} are wanted: give more bands, or fewer numbers in each"
