@@ -258,5 +258,5 @@ def test_with_an_object_store_this_machine_alone_reads_with_as_many_processes_as
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     for kind in ("ray", "local"):
         assert collected(files, 100, kind=kind, workers=64, work="s3://b/x") == whole
-        assert "collect runs on this machine: " in capsys.readouterr().out
+        assert "collect runs on this machine alone: " in capsys.readouterr().out
     assert asked == [Engine(), Engine(workers=64)]

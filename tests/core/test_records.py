@@ -141,7 +141,9 @@ def test_file_is_synced_before_it_is_renamed_and_its_name_after(tmp_path, monkey
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):
-    with pytest.raises(UserError, match="rows.jsonl: No space left on device: nothing was written there"):
+    with pytest.raises(
+        UserError, match="rows.jsonl: No space left on device: nothing was written there: make room$"
+    ):
         write_jsonl(tmp_path / "rows.jsonl", [STORY])
     assert list(tmp_path.iterdir()) == []
 

@@ -137,6 +137,17 @@ def test_a_store_that_stays_busy_is_one_line(store):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("AWS_ENDPOINT_URL", "http://… "), ("AWS_REGION", "no such region")]
+)
+def test_what_can_be_no_address_names_the_variables(store, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        UserError, match=r"^s3://\S+: .*: see that \$AWS_ENDPOINT_URL and \$AWS_REGION are right$"
+    ):
+        Work(URL).names()
+
+
+@pytest.mark.parametrize(
     "ask", [Work.names, Work.remove, lambda work: work.read("one"), lambda w: put(w, "x", b"")]
 )
 def test_a_refusal_is_one_line_with_a_remedy(store, ask):

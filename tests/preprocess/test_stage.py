@@ -549,7 +549,9 @@ def test_prompts_of_another_shape_are_said(workplace):
         ("corpus.min_jaccard", 0.1, "preprocess.corpus.min_jaccard = 0.1"),
         ("corpus.bands", [8, 16], "preprocess.corpus.bands = [8, 16]: they find 3% of the pairs as alike"),
         ("corpus.bands", [5, 1], "preprocess.corpus.bands = [5, 1]: they find 83% of the pairs as alike"),
-        ("corpus.bands", [32], "preprocess.corpus.bands.1 is missing"),
+        ("corpus.bands", [32], "preprocess.corpus.bands = [32]: give how many bands, and how many"),
+        ("corpus.bands", 32, "preprocess.corpus.bands = 32: give how many bands"),
+        ("corpus.bands", [32, "x"], "preprocess.corpus.bands.1 = 'x'"),
     ],
 )
 def test_a_wrong_param_is_said(workplace, key, value, said):

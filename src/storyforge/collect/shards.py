@@ -88,7 +88,7 @@ class Maker:
         return self.folder(share).is_dir()
 
     def choice(self, shares: Sequence[Share], wanted: int | None) -> "Choice":
-        """Which stories of these shards stay; 9 bytes a story are held while it is decided."""
+        """Which stories of these shards stay; some 10 bytes a story are held while it is decided."""
         sizes = [(self.folder(share) / "cards").stat().st_size for share in shares]
         ranks, end = np.empty(sum(sizes) // CARD.itemsize, np.uint64), 0
         for share in shares:
@@ -121,7 +121,7 @@ class Choice:
 
     @classmethod
     def among(cls, ranks: np.ndarray, wanted: int | None) -> "Choice":
-        """The `wanted` lowest, None all. `ranks` are sorted in place, and a byte beside each is held."""
+        """The `wanted` lowest, None all. `ranks` are sorted in place, and two bytes beside each are held."""
         ranks.sort()
         new = np.ones(len(ranks), bool)
         np.not_equal(ranks[1:], ranks[:-1], out=new[1:])

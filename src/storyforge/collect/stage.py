@@ -124,7 +124,7 @@ def _alone(beside: Path) -> Iterator[tuple[Path, Run]]:
 def _shared(key: dict[str, Any], run_by: Engine) -> Iterator[tuple[Path, Run]]:
     """By whom engine.yaml says, in its work folder; on this machine alone where that is an object store."""
     if run_by.work and "://" in run_by.work:
-        print(f"collect runs on this machine: what tables there are lies in its cache, not in {run_by.work}")
+        print(f"collect runs on this machine alone: its tables are in the local cache, not in {run_by.work}")
         workers = run_by.workers if run_by.kind == "local" else None  # as many as a cluster has are too many
         run_by = run_by.model_copy(update={"kind": "local", "workers": workers, "work": None})
     named = sha256(dumps(key | {"made by": identity()}).encode()).hexdigest()[:16]

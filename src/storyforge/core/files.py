@@ -88,7 +88,8 @@ def _workplace(path: Path) -> Iterator[Path]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield place
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}: nothing was written there") from error
+        more = ": make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise UserError(f"{path}: {error.strerror or error}: nothing was written there{more}") from error
     finally:
         if place:
             _discard(place)

@@ -30,7 +30,7 @@ def write_split(folder: Path, name: str, lines: Iterable[bytes]) -> None:
 
 def split_files(processed: Path, name: str) -> list[Path]:
     """In their order; the path of the one file where there is none. UserError where some are missing."""
-    whole, parts = processed / f"{name}.jsonl", sorted(processed.glob(f"{name}-*.jsonl"))
+    whole, parts = processed / f"{name}.jsonl", sorted(processed.glob(f"{name}-[0-9]*.jsonl"))
     if not parts:
         return [whole]
     wanted = [_part(processed, name, number) for number in range(len(parts))]

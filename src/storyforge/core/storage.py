@@ -33,11 +33,13 @@ PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_R
 CONNECT_S, TRIES, AT_ONCE, BLOCK = 3, 3, 8, 4 << 20
 GOES_ON = "the same command goes on from there"
 RIGHTS = "give every node keys ($AWS_ACCESS_KEY_ID, ~/.aws, a role) that may list, read, write, delete there"
+PLACED = "see that $AWS_ENDPOINT_URL and $AWS_REGION are right"
 REMEDIES = {
     "ACCESS_DENIED": RIGHTS,
     "INVALID_ACCESS_KEY_ID": RIGHTS,
     "SIGNATURE_DOES_NOT_MATCH": RIGHTS,
     "NO_SUCH_BUCKET": "make that bucket, or correct `work` in engine.yaml",
+    "VALIDATION": PLACED,
     "NETWORK_CONNECTION": f"see that it answers at $AWS_ENDPOINT_URL, else in $AWS_REGION; {GOES_ON}",
 }
 _held: dict[Path, BinaryIO] = {}  # locks of the folders that this process keeps what it fetched in
@@ -221,6 +223,7 @@ def _answering(url: str) -> Iterator[str]:
 def _said(error: str) -> str:
     found = re.search(r"AWS Error (\w+) during (\w+) operation: (.*?)(\(Request ID|$)", error, re.DOTALL)
     if not found:
-        return f"{error[:300]}: {GOES_ON}"
+        remedy = GOES_ON if "HTTP status" in error else PLACED  # nothing was asked
+        return f"{' '.join(error.split())[:300]}: {remedy}"
     code, operation, words = (" ".join(part.split())[:300] for part in found.groups()[:3])
     return f"{code} in {operation}: {words.rstrip('.')}: {REMEDIES.get(code, GOES_ON)}"

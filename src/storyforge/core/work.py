@@ -27,7 +27,8 @@ def work_folder(chosen: str | None, key: str) -> Iterator[Work]:
     try:
         lock = locked(root / key, ALONE)
     except OSError as error:
-        raise UserError(f"{root}: {error.strerror}: give engine.yaml a `work` you may write to") from None
+        remedy = "make it one you may write to" if url else "give engine.yaml a `work` you may write to"
+        raise UserError(f"{root}: {error.strerror}: {remedy}") from None
     if not lock:
         raise UserError(f"{root / key}: another process is at this very work: wait for it or stop it")
     with lock:

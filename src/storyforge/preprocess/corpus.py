@@ -8,7 +8,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator
 from rensa import RMinHash, RMinHashLSH
@@ -58,6 +58,13 @@ class CorpusParams(Slice):
     min_jaccard: Annotated[float, Field(ge=0.6, le=1)]  # LEAST_EQUAL would miss less similar pairs
     bands: Bands
     max_stories_a_prompt: Annotated[int, Field(ge=1, strict=True)] | None
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _are_two(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple) or len(given) != 2:
+            raise ValueError("give how many bands, and how many numbers in each, such as [32, 4]")
+        return given
 
     @field_validator("bands")
     @classmethod

@@ -39,8 +39,8 @@ def main(processed: Path, adapter: Path, metrics: Path, train_curve: Path, val_c
         encode = partial(encoder.exchange, max_tokens=params.max_tokens)
         stories, val = encoded_once(this.work, files, encode, this.require_unchanged)
         if not stories:
-            (file,) = files["train"]
-            raise UserError(f"{file} is empty: metadata.json beside it says what was dropped and why")
+            empty = files["train"][0]
+            raise UserError(f"{empty} is empty: metadata.json beside it says what was dropped and why")
         plan, measured = [singly(rows) for rows in batches(stories, params)], validated(val, params)
         if this.main:
             print(*encoder.chat.remarks, lengths("stories", len(stories), [*stories, *val], params), sep="\n")
