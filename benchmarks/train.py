@@ -63,6 +63,7 @@ ENGINES = {
 }
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "trl", "unsloth", "unsloth_zoo", "dvc")
 STEPS, WARM_UP, BATCH = 6, 2, 16
+DTYPE = str(FASTEST).removeprefix("torch.")  # of the others
 TOKENS = range(260, 381)  # of a passage with its prompt
 HELD_OUT, SCORED = 16, 24
 CHOSEN = {
@@ -154,7 +155,7 @@ def job(steps: int, encoder: Encoder, params: ModelParams) -> tuple[dict[str, An
     told = {
         "base": str(base_dir(params)),
         "threads": params.threads,
-        "dtype": str(FASTEST).removeprefix("torch."),
+        "dtype": DTYPE,
         "train": {**CHOSEN, "max_steps": steps, "seed": train.seed},
         "exchanges": [asdict(story) for story, _ in chosen],
         "steps": [[_as_tokens(encoded) for encoded in step] for step in plan],
@@ -290,7 +291,7 @@ def main(steps: int, names: Sequence[str]) -> None:
         versions=versions(),
         base=params.name,
         precision=precision(params),
-        dtype=str(FASTEST).removeprefix("torch."),
+        dtype=DTYPE,
         batch=BATCH,
         warm_up=WARM_UP,
         held_out=HELD_OUT,

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from storyforge.collect.shards import Maker
 from storyforge.core.errors import UserError
 from storyforge.core.storage import Work
 from storyforge.preprocess.examiner import Examiner
+
+EXAMINE = Examiner.examine
 
 
 def squared(number: int) -> int:
@@ -52,6 +55,30 @@ class KilledExaminer(Examiner):
                 mark.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().of_story(story)
+
+
+def ended_at(patch, number: int) -> Callable[[], list[int]]:
+    """Ends a run at that shard, as Ctrl-C does.
+
+    What is returned lets the next one go on, and gives a list that its shards are entered in.
+    """
+    again = []
+
+    def ended(examiner, shard):
+        if shard.number == number:
+            raise KeyboardInterrupt
+        EXAMINE(examiner, shard)
+
+    def noted(examiner, shard):
+        again.append(shard.number)
+        EXAMINE(examiner, shard)
+
+    def gone_on() -> list[int]:
+        patch.setattr(Examiner, "examine", noted)
+        return again
+
+    patch.setattr(Examiner, "examine", ended)
+    return gone_on
 
 
 class KilledMaker(Maker):

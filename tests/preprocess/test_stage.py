@@ -242,31 +242,19 @@ def test_stories_that_kill_every_process_are_named_in_one_line(workplace, params
 
 
 def test_a_run_that_was_ended_goes_on_where_it_was(workplace, params, monkeypatch, small_shards):
-    stories, again = prompted(100), []
+    stories = prompted(100)
     whole = made(stories, params, "whole")
-    examine = stage.Examiner.examine
-
-    def ended(examiner, shard):
-        if shard.number == 3:
-            raise KeyboardInterrupt
-        examine(examiner, shard)
-
-    def noted(examiner, shard):
-        again.append(shard.number)
-        examine(examiner, shard)
-
-    monkeypatch.setattr(stage.Examiner, "examine", ended)
+    gone_on = tasks.ended_at(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         made(stories, params, "ended")
-    monkeypatch.setattr(stage.Examiner, "examine", noted)
+    again = gone_on()
     assert made(stories, params, "again") == whole
     assert again[0] == 3 and again == sorted(again) and not Path(".work").exists()
     other = params.model_copy(update={"max_rule_share": 0.99})
-    monkeypatch.setattr(stage.Examiner, "examine", ended)
+    gone_on = tasks.ended_at(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         made(stories, params, "ended")
-    monkeypatch.setattr(stage.Examiner, "examine", noted)
-    again.clear()
+    again = gone_on()
     made(stories, other, "other")
     assert again[0] == 0 and not Path(".work").exists()
 

@@ -91,24 +91,13 @@ def test_what_is_published_under_a_name_is_always_the_same(store, monkeypatch):
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on another machine"])
 def test_a_run_that_was_killed_goes_on(store, monkeypatch, elsewhere):
-    whole, examine, again = made("folder"), stage.Examiner.examine, []
-
-    def ended(examiner, shard):
-        if shard.number == 3:
-            raise KeyboardInterrupt
-        examine(examiner, shard)
-
-    def noted(examiner, shard):
-        again.append(shard.number)
-        examine(examiner, shard)
-
-    monkeypatch.setattr(stage.Examiner, "examine", ended)
+    whole, gone_on = made("folder"), tasks.ended_at(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         made("store", work=URL)
     if elsewhere:
         shutil.rmtree(".work")
         shutil.rmtree("cache")
-    monkeypatch.setattr(stage.Examiner, "examine", noted)
+    again = gone_on()
     assert made("store", work=URL) == whole
     assert again[0] == 3 and len(again) == again[-1] - 2
     assert left() == set()
