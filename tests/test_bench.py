@@ -81,7 +81,9 @@ def test_spread_is_the_median_and_the_least(figures):
 
 def test_an_engine_that_takes_too_long_for_a_step_is_ended_and_says_so(monkeypatch, tmp_path):
     race = loaded("race", monkeypatch)
-    asleep = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    asleep = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     engine = race.Engine("slow", "A slow one", tmp_path / "job", tmp_path)
     monkeypatch.setattr(race.Engine, "_started", lambda self: asleep)
     monkeypatch.setattr(race, "PATIENCE", 0.2)

@@ -149,8 +149,8 @@ class Fused:
             for layer in self.layers:
                 for part in layer:
                     part.refresh()
-        # h is the residual stream, (distinct tokens, width). `delta`, what the part before computed, is added to it in
-        # the kernel of the next norm: one pass over memory where there would be two.
+        # h is the residual stream, (distinct tokens, width). `delta`, what the part before computed, is added
+        # to it in the kernel of the next norm: one pass over memory where there would be two.
         h, delta = self.embedding[laid.ids], None
         for layer in self.layers:
             # x: (tokens, width), what the three projections share.
