@@ -32,7 +32,7 @@ slow: dev ## the tests that take minutes, or the real base model
 lint: dev ## style and format
 	$(BIN)/ruff check && $(BIN)/ruff format --check
 
-bench: repro $(PEERS)/.ready ## our engine beside TRL and Unsloth on this CPU; writes benchmarks/RESULTS.md
+bench: repro $(PEERS)/.ready ## our engine beside TRL and Unsloth on this CPU; writes benchmarks/results
 	$(BIN)/python benchmarks/train.py
 
 verify: setup ## the bytes of dvc.lock again, built in another way; ALL=1 trains too

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PEERS = Path(sys.prefix) / "peers"
+PATIENCE = 300  # seconds for a step, its start included
 QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -49,7 +51,10 @@ class Engine:
         else:
             with suppress(BrokenPipeError):
                 print("go", file=self.process.stdin, flush=True)
-        if line := self.process.stdout.readline():
+        if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+            self.error = f"a step takes more than {PATIENCE} s"
+            self.end()
+        elif line := self.process.stdout.readline():
             self.answers.append(json.loads(line))
         else:
             said = (self.folder / "log").read_text("utf-8", errors="replace").strip().splitlines()

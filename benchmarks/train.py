@@ -4,7 +4,8 @@
 
 The engines take one step in turn, on the same stories: what else the machine does, it does to all of them.
 Needs data/processed and models/tuned, as `make repro` leaves them, and the peers of requirements-peers.txt in
-.venv/peers; of a peer that is not there the table says so. Writes RESULTS.md if all engines were asked for.
+.venv/peers; of a peer that is not there the table says so. If all engines were asked for it writes
+results/DTYPE.md, after what the others compute in on such a processor.
 """
 
 import json
@@ -29,6 +30,7 @@ from inference import (
     BATCH_TOKENS,
     FASTEST,
     NEW_TOKENS,
+    NONE,
     REPEATS,
     SCORED_AT_ONCE,
     STREAMS,
@@ -90,7 +92,7 @@ HEAD = [
     "mean loss",
     "held out",
 ]
-RESULTS = """# Side by side on CPU
+RESULTS = """# Side by side on a CPU, others in {dtype}
 
 Written by `make bench` on {today}, in {minutes:.0f} minutes, at {commit}.
 {machine}; {threads} threads. {versions}.
@@ -240,12 +242,12 @@ def training(steps: int, names: Sequence[str], encoder: Encoder, params: ModelPa
             raise SystemExit(f"error: {engines[0].title}: {engines[0].error}")
         ceiling = max(limits) / flops
         rows = [
-            [engine.title, "does not run", *["–"] * (len(HEAD) - 2)]
+            [engine.title, *[NONE] * (len(HEAD) - 1)]
             if engine.error
             else training_row(engine, engines[0], tokens, ceiling, nll(engine.adapter, unseen, params))
             for engine in engines
         ]
-    failures = [f"{engine.title} does not run: {engine.error[:200]}" for engine in engines if engine.error]
+    failures = [f"{engine.title}: {engine.error[:200]}" for engine in engines if engine.error]
     return {
         "training": "\n\n".join([table(HEAD, rows), *failures]),
         "steps": steps,
@@ -303,7 +305,7 @@ def main(steps: int, names: Sequence[str]) -> None:
     )
     print(text)
     if list(names) == list(ENGINES):
-        with published(REPOSITORY / "benchmarks/RESULTS.md") as results:
+        with published(REPOSITORY / f"benchmarks/results/{DTYPE}.md") as results:
             results.write(text.encode())
 
 

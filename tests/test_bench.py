@@ -79,6 +79,20 @@ def test_spread_is_the_median_and_the_least(figures):
     assert figures.spread([3.0, 1.0, 2.5]) == "2.50 (least 1.00)"
 
 
+def test_an_engine_that_takes_too_long_for_a_step_is_ended_and_says_so(monkeypatch, tmp_path):
+    race = loaded("race", monkeypatch)
+    asleep = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    engine = race.Engine("slow", "A slow one", tmp_path / "job", tmp_path)
+    monkeypatch.setattr(race.Engine, "_started", lambda self: asleep)
+    monkeypatch.setattr(race, "PATIENCE", 0.2)
+    engine.turn()
+    assert engine.error == "a step takes more than 0.2 s" and asleep.poll() is not None
+    engine.turn()  # the others go on without it
+    assert engine.answers == []
+
+
 def test_columns_of_a_table_line_up(figures):
     assert figures.table(["", "rate"], [["ours", "7"], ["a peer", "11.5"]]).splitlines() == [
         "|        | rate |",

@@ -5,6 +5,7 @@ import gc
 import shutil
 import weakref
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -19,6 +20,7 @@ from storyforge.engine.attention import Heads, Laid, attend
 from storyforge.engine.decoding import _Past, logits
 from storyforge.engine.linear import expand, paired, project
 from storyforge.engine.llama import Tape, fused
+from storyforge.engine.rows import distinct
 from storyforge.model.bases import described
 from storyforge.model.encoding import collate
 from storyforge.model.likelihood import add_gradients, reply_nll, story_nll
@@ -126,6 +128,22 @@ def test_stories_score_alone_as_in_company(model, encoded):
     together = story_nll(model, encoded)
     for row, nll in zip(encoded, together, strict=True):
         assert story_nll(model, [row]) == pytest.approx([nll], rel=1e-3)
+
+
+def test_what_stories_begin_with_alike_is_computed_once(model, encoded, monkeypatch):
+    alike = encoded[0].ids[:40]
+    texts = ([*alike, 5, 6, 7], [*alike, 5, 8], [9, *alike], [*alike, 5, 6, 7])
+    rows = [SimpleNamespace(ids=ids, reply_start=len(ids) - 1) for ids in texts]
+    found, computed = fused(model), []
+    norm = found.norm
+    monkeypatch.setattr(found, "norm", lambda h, *rest: computed.append(len(h)) or norm(h, *rest))
+    together = story_nll(model, rows)
+    *each_layer, scored = computed
+    assert set(each_layer) == {40 + 3 + 1 + 41} and scored == 4  # tokens of which the past is another one
+    assert together == pytest.approx([nll for row in rows for nll in story_nll(model, [row])], rel=1e-3)
+    first, which = distinct(texts)
+    ids = torch.tensor([token for ids in texts for token in ids])
+    assert torch.equal(ids[first][which], ids) and distinct(texts[1:3]) is None
 
 
 @each_family

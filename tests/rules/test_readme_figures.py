@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README, RESULTS = (ROOT / name for name in ("README.md", "benchmarks/RESULTS.md"))
+README, RESULTS = (ROOT / name for name in ("README.md", "benchmarks/results/bfloat16.md"))
 Rows = list[list[str]]
 Metrics = dict[str, dict]  # by stage
 

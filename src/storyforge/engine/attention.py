@@ -22,9 +22,18 @@ class Heads:
 class Laid:
     """Stories one after another, without padding."""
 
-    ids: Tensor  # (tokens,)
+    ids: Tensor  # (distinct tokens,)
     lengths: list[int]
     angles: tuple[Tensor, Tensor]  # cosine and sine, (longest, half a head) float32
+    repeats: tuple[Tensor, Tensor] | None = None  # as `rows.distinct` has them; None: all tokens are distinct
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(distinct tokens, …) → (tokens, …)."""
+        return x if self.repeats is None else x[self.repeats[1]]
+
+    def distinct(self, x: Tensor) -> Tensor:
+        """(tokens, …) → (distinct tokens, …)."""
+        return x if self.repeats is None else x[self.repeats[0]]
 
     def shares(self, heads: Heads) -> list[int]:
         """Where in one tensor each story's attention probabilities begin.

@@ -76,7 +76,7 @@ class _Past:
     def read(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """(texts, width): the last hidden state of each, which has the next rows from now on."""
         # They go through at once, without padding: h is (tokens of all texts, width).
-        laid = self.model.laid(texts)
+        laid = self.model.laid(texts, once=True)
         h = self.model.forward(laid, _Reader(self, laid))
         self.rows += len(texts)
         return h[torch.tensor(laid.lengths).cumsum(0) - 1]

@@ -24,7 +24,7 @@ from storyforge.engine.attention import (
 )
 from storyforge.engine.fits import EMULATED, causal, emulated, fits
 from storyforge.engine.linear import Adapted
-from storyforge.engine.rows import Row, by_story, spread, targets_of
+from storyforge.engine.rows import Row, by_story, distinct, spread, targets_of
 
 # By what a story's gradient is multiplied: a number for all, or one for each, once their NLLs are known.
 Weigh = float | Callable[[list[float]], list[float]]
@@ -124,15 +124,16 @@ class Fused:
     @torch.no_grad()
     def token_nll(self, rows: Sequence[Row]) -> Tensor:
         """(reply tokens,) float32: the NLL of each, in nats, story after story."""
-        h = self.forward(self.laid([row.ids for row in rows]), None)
+        h = self.forward(self.laid([row.ids for row in rows], once=True), None)
         return self._loss(h, rows, None)[0]
 
-    def laid(self, stories: Sequence[Sequence[int]]) -> Laid:
-        lengths = [len(story) for story in stories]
+    def laid(self, stories: Sequence[Sequence[int]], *, once: bool = False) -> Laid:
+        """`once`: what several stories begin with is computed once, which backward does not know."""
+        ids, lengths = torch.tensor([token for story in stories for token in story]), list(map(len, stories))
         # Positions begin at 0 in each story, so the longest one's angles serve all.
-        return Laid(
-            torch.tensor([token for story in stories for token in story]), lengths, self.angles(max(lengths))
-        )
+        laid = Laid(ids, lengths, self.angles(max(lengths)), distinct(stories) if once else None)
+        laid.ids = laid.distinct(ids)
+        return laid
 
     def angles(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine, (length, half a head) each."""
@@ -148,15 +149,17 @@ class Fused:
             for layer in self.layers:
                 for part in layer:
                     part.refresh()
-        # h is the residual stream, (tokens, width). `delta`, what the part before computed, is added to it in
-        # the kernel of the next norm: one pass over memory where there would be two.
+        # h is the residual stream, (distinct tokens, width). `delta`, what the part before computed, is added
+        # to it in the kernel of the next norm: one pass over memory where there would be two.
         h, delta = self.embedding[laid.ids], None
         for layer in self.layers:
             # x: (tokens, width), what the three projections share.
             h, x = self.norm(h, delta, layer.norms[0])
             # (tokens, q heads | k heads | v heads): one product for three; rotation happens in `attend`.
             qkv, low_qkv = layer.qkv(x)
+            qkv = laid.spread(qkv)  # a text attends to its own past alone
             mixed, shares = attend(self.normed(qkv, layer), laid, self.heads)
+            mixed = laid.distinct(mixed)
             o, low_o = layer.o(mixed)
             h2, x2 = self.norm(h, o, layer.norms[1])
             # (tokens, gate | up) → (tokens, inner)
@@ -169,7 +172,7 @@ class Fused:
                 lows = (low_qkv, low_o, low_gate_up, low_down)
                 tapes.append(Tape(h, x, qkv, shares, mixed, h2, x2, gate_up, lows))
             h = h2
-        return h + delta
+        return laid.spread(h + delta)
 
     def normed(self, qkv: Tensor, layer: Layer) -> Tensor:
         """What attention is given: qkv, in Qwen3 with each query and key head normalised."""

@@ -37,3 +37,21 @@ def targets_of(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     return torch.tensor(positions), torch.tensor(
         [token for row in rows for token in row.ids[row.reply_start :]]
     )
+
+
+def distinct(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor] | None:
+    """Tokens with the same past are one: (distinct tokens,) where each stands first, (tokens,) which each is.
+
+    None where no two texts begin alike.
+    """
+    known: dict[tuple[int, int], int] = {}  # by the token before and its own number: a tree of beginnings
+    first, which = [], []
+    for text in texts:
+        at = -1
+        for token in text:
+            if (at, token) not in known:
+                known[at, token] = len(first)
+                first.append(len(which))
+            at = known[at, token]
+            which.append(at)
+    return (torch.tensor(first), torch.tensor(which)) if len(first) < len(which) else None
