@@ -209,11 +209,11 @@ def test_a_machine_that_sees_no_work_folder_or_no_table_says_what_to_set(tmp_pat
 def test_no_line_is_written_of_what_will_hardly_be_wanted(collected, files, monkeypatch, tmp_path):
     shards_of, made = {}, []
 
-    def looked_at(maker, shares, *rest):
+    def looked_at(maker, shares, *rest, **own):
         paths = [maker.folder(share) / "stories.jsonl" for share in shares]
         shards_of[spare] = sum(path.read_bytes().count(b"\n") for path in paths)
         made.append(sum(1 for path in Path(maker.work.root).iterdir()) // len(shares))
-        return joined(maker, shares, *rest)
+        return joined(maker, shares, *rest, **own)
 
     joined = stage.joined
     monkeypatch.setattr(stage, "joined", looked_at)

@@ -150,7 +150,8 @@ def joined(
     choice: Choice,
     counts: Counts,
     rejects: BinaryIO,
-    own: bool = False,
+    *,
+    own: bool,
 ) -> Iterator[memoryview]:
     """The lines of the stories that stay, in the order of the source, as many at once as lie side by side.
 
@@ -177,8 +178,6 @@ def joined(
                 counts.enter(story)
             if place in samples:
                 counts.sample(story, int(cards["rank"][place]))
-        # What stays has a line; what has none takes no room between those that have.
-        side_by_side = np.flatnonzero(np.diff(stay | (cards["line"] == 0), prepend=False, append=False))
-        for first, after in side_by_side.reshape(-1, 2):
-            if starts[first] < ends[after - 1]:
-                yield lines[starts[first] : ends[after - 1]]
+        side_by_side = np.flatnonzero(np.diff(stay, prepend=False, append=False)).reshape(-1, 2)
+        for first, after in side_by_side:
+            yield lines[starts[first] : ends[after - 1]]

@@ -100,7 +100,7 @@ def collect(
             counts = Counts()
             with published(raw / f"{each.name}.jsonl") as file:
                 own = each.listing is not None
-                for lines in joined(maker, each.shares, choice, counts, rejects, own):
+                for lines in joined(maker, each.shares, choice, counts, rejects, own=own):
                     file.write(lines)
             _require_few_rejects(each.name, counts, params.max_reject_share)
             licence = SOURCES[each.name].licence
