@@ -14,6 +14,7 @@ from storyforge.core.storage import Work
 from storyforge.preprocess.examiner import Examiner
 
 EXAMINE = Examiner.examine
+SILENT_S = 60
 
 
 def squared(number: int) -> int:
@@ -22,6 +23,13 @@ def squared(number: int) -> int:
 
 def mistaken(number: int) -> None:
     raise UserError(f"file {number}: mend it")
+
+
+def mistaken_or_silent(number: int) -> None:
+    """The first is mistaken, the others wait."""
+    if number:
+        time.sleep(SILENT_S)
+    mistaken(number)
 
 
 def process(_: int) -> int:

@@ -25,6 +25,7 @@ from storyforge.core.choice import HIGHEST_RANK, rank
 from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
 from storyforge.core.files import dumps
+from storyforge.core.storage import Work
 
 SEED = 7
 BAD = (None, b" ", b"a\xffb", b"a\0b")
@@ -197,7 +198,7 @@ def test_tables_of_a_few_megabytes_start_no_process(collected, files, monkeypatc
 def test_a_machine_that_sees_no_work_folder_or_no_table_says_what_to_set(tmp_path, files):
     share = Share("writingprompts", 0, "a", lambda: iter([Record("a", 1, None, (b"p", b"s"))]))
     with pytest.raises(UserError, match=r"does not see .*elsewhere: give engine.yaml a `work` in a folder"):
-        Maker(tmp_path / "elsewhere", SEED).make(share)
+        Maker(Work(str(tmp_path / "elsewhere")), SEED).make(share)
     assert not (tmp_path / "elsewhere").exists()
     each = next(reading.tables(files, ("story",)))
     files["0.parquet"].unlink()
@@ -208,11 +209,11 @@ def test_a_machine_that_sees_no_work_folder_or_no_table_says_what_to_set(tmp_pat
 def test_no_line_is_written_of_what_will_hardly_be_wanted(collected, files, monkeypatch, tmp_path):
     shards_of, made = {}, []
 
-    def looked_at(maker, shares, *rest):
+    def looked_at(maker, shares, *rest, **own):
         paths = [maker.folder(share) / "stories.jsonl" for share in shares]
         shards_of[spare] = sum(path.read_bytes().count(b"\n") for path in paths)
-        made.append(sum(1 for path in maker.work.iterdir()) // len(shares))
-        return joined(maker, shares, *rest)
+        made.append(sum(1 for path in Path(maker.work.root).iterdir()) // len(shares))
+        return joined(maker, shares, *rest, **own)
 
     joined = stage.joined
     monkeypatch.setattr(stage, "joined", looked_at)
@@ -242,10 +243,11 @@ def test_to_choose_takes_two_bytes_a_story_at_most():
 
 
 def test_a_card_is_what_is_packed():
-    assert np.frombuffer(shards.PACKED.pack(HIGHEST_RANK, 2, 3), shards.CARD)[0].item() == (
+    assert np.frombuffer(shards.PACKED.pack(HIGHEST_RANK, 2, 3, 4), shards.CARD)[0].item() == (
         HIGHEST_RANK,
         2,
         3,
+        4,
     )
 
 

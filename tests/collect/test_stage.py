@@ -575,7 +575,7 @@ def test_process_ends_with_one_line_and_status_1(work):
 
 def test_report_counts_words_and_bytes_of_what_is_kept():
     counts = accounts.Counts()
-    cards = np.array([(5, 14, 3), (4, 11, 2), (4, 11, 2), (6, 1, 1), (7, 1, 1)], shards.CARD)
+    cards = np.array([(5, 14, 3, 9), (4, 11, 2, 9), (4, 11, 2, 9), (6, 1, 1, 9), (7, 1, 1, 9)], shards.CARD)
     counts.choose(cards, np.array([True, True, False, False, False]), limit=5)
     counts.reject(accounts.Reject("tinystories", "a.jsonl", 1, 0, "nul", "0" * 64, 30))
     counts.reject(accounts.Reject("tinystories", "a.jsonl", 2, 9, "not_json", "0" * 64, 30))

@@ -113,7 +113,8 @@ def test_a_split_in_parts_is_looked_at_as_one(clone, monkeypatch):
     lines = file.read_bytes().splitlines(keepends=True)
     file.unlink()
     monkeypatch.setattr(splits, "PART_BYTES", 1)
-    splits.write_split(file.parent, "train", lines)
+    count = splits.write_split(file.parent, "train", lines)
+    write_json(file.parent / "metadata.json", {"parts": {"train": count}})
     assert len(list(file.parent.glob("train-*"))) == len(lines) > 1
     assert {row["id"] for row in chosen("train", 99, 1)} == {json.loads(line)["id"] for line in lines}
 

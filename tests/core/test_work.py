@@ -10,7 +10,7 @@ from bucket import DENIED, URL
 
 from storyforge.core.errors import UserError
 from storyforge.core.storage import Work
-from storyforge.core.work import work_folder
+from storyforge.core.work import key_of, work_folder
 
 
 def test_it_stays_after_an_error_and_goes_after_the_end(tmp_path):
@@ -33,7 +33,8 @@ def test_another_run_takes_away_what_was_left_but_not_what_is_in_use_nor_what_is
     with pytest.raises(KeyError), work_folder(str(tmp_path), "left"):
         raise KeyError
     with work_folder(str(tmp_path), "used"), work_folder(str(tmp_path), "new"):
-        assert sorted(path.name for path in (tmp_path / ".work").iterdir()) == ["new", "of somebody", "used"]
+        names = {path.name for path in (tmp_path / ".work").iterdir()}
+        assert names == {key_of("new"), "of somebody", key_of("used")}
     assert [path.name for path in (tmp_path / ".work").iterdir()] == ["of somebody"]
     assert (tmp_path / "of somebody/lock").exists()
 
@@ -45,7 +46,7 @@ def test_two_processes_at_the_same_work_are_one_too_many(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True)
     assert process.stdout.readline() == "there\n"
-    said = "one: another process is at this very work: wait"
+    said = f"{key_of('one')}: another process is at this very work: wait"
     with pytest.raises(UserError, match=said), work_folder(str(tmp_path), "one"):
         pass
     process.kill()
@@ -56,8 +57,8 @@ def test_two_processes_at_the_same_work_are_one_too_many(tmp_path):
 
 def test_it_lies_beside_the_main_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    with work_folder(None, "key") as work:
-        assert work == Work(str(tmp_path / ".work/key"))
+    with work_folder(None, "one") as work:
+        assert work == Work(str(tmp_path / ".work" / key_of("one")))
 
 
 def test_a_file_in_its_place_is_named(tmp_path):
@@ -85,7 +86,7 @@ def test_in_a_store_it_stays_after_an_error_and_goes_after_the_end(clone, store)
         result(work)
         raise KeyError
     with work_folder(URL, "one") as again:
-        assert again == work == Work(f"{URL}/one") and again.read("result").read_bytes() == b"1"
+        assert again == work == Work(f"{URL}/{key_of('one')}") and again.read("result").read_bytes() == b"1"
     assert Work(URL).names() == set() and list(clone.iterdir()) == []
 
 
@@ -97,8 +98,8 @@ def test_another_run_takes_away_what_this_clone_left_in_a_store_and_nothing_else
             raise KeyError
     with work_folder(str(tmp_path / "folder"), "new"):
         pass
-    of_another = {"of another clone/result"}
-    assert Work(URL).names() == {"deeper/same/begun", "deeper/same/result"} | of_another
+    of_another, deeper = {"of another clone/result"}, f"deeper/{key_of('same')}"
+    assert Work(URL).names() == {f"{deeper}/begun", f"{deeper}/result"} | of_another
     with work_folder(None, "same"):
         assert Work(URL).names() == of_another
 
@@ -107,10 +108,19 @@ def test_a_store_that_keeps_what_is_done_with_is_said(clone, store, capsys):
     with work_folder(URL, "one") as work:
         result(work)
         store.refuse = lambda method, path: DENIED if method != "GET" else None
-    assert re.search(f"^note: {URL}/one stays: {URL}/one: ACCESS_DENIED in ", capsys.readouterr().out)
+    said = f"^note: {URL}/{key_of('one')} stays: {URL}/{key_of('one')}: ACCESS_DENIED in "
+    assert re.search(said, capsys.readouterr().out)
 
 
 def test_a_store_that_cannot_be_written_is_said_before_anything_is_done(clone, store):
     store.refuse = lambda method, path: DENIED if method != "GET" else None
     with pytest.raises(UserError, match="ACCESS_DENIED in PutObject"), work_folder(URL, "one"):
         raise AssertionError
+
+
+def test_the_key_is_of_all_that_decides_the_bytes(monkeypatch):
+    key = key_of([{"a": 1, "b": 2}, "seed"])
+    assert key == key_of([{"b": 2, "a": 1}, "seed"]) and len(key) == 16
+    assert key != key_of([{"a": 1, "b": 3}, "seed"])
+    monkeypatch.setattr("storyforge.core.work.identity", lambda: {"storyforge": "another"})
+    assert key != key_of([{"a": 1, "b": 2}, "seed"])

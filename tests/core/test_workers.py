@@ -71,6 +71,13 @@ def test_an_error_of_the_task_is_its_own():
         list(shared(tasks.squared, ["text"], 2, named))
 
 
+def test_an_error_does_not_wait_for_what_the_others_are_at():
+    start = time.monotonic()
+    with pytest.raises(UserError, match="file 0: mend it"):
+        list(shared(tasks.mistaken_or_silent, range(10), 2, named))
+    assert time.monotonic() - start < tasks.SILENT_S
+
+
 @pytest.mark.skipif(not hasattr(workers.os, "sched_getaffinity"), reason="this system gives a process all")
 def test_as_many_processors_as_the_process_was_given(monkeypatch):
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda process: {3, 8, 9})

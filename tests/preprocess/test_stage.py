@@ -212,6 +212,9 @@ def test_a_large_split_is_cut_where_its_bytes_say_whatever_the_shards(workplace,
             main(*paths)
             found.append({path.name: path.read_bytes() for path in Path("processed").glob("train*")})
             assert list(read_split(Path("processed"), "train")) == all_rows
+            Path("processed/train-00003.jsonl").unlink()
+            with pytest.raises(UserError, match="train-00003.jsonl: missing, of 4 files of one split: "):
+                list(read_split(Path("processed"), "train"))
     assert found[0] == found[1] and len(found[0]) == 4
     assert b"".join(found[0][name] for name in sorted(found[0])) == whole
     assert run()["train.jsonl"] == whole and len(list(Path("processed").glob("train*"))) == 1

@@ -14,7 +14,7 @@ from pipeline import stories
 from storyforge.collect.sources import folder_text
 from storyforge.core.engine_file import Engine
 from storyforge.core.errors import UserError
-from storyforge.core.files import write_jsonl
+from storyforge.core.files import dumps, write_jsonl
 from storyforge.core.storage import Work
 from storyforge.preprocess import shards, stage
 from storyforge.preprocess.stage import PreprocessParams, preprocess
@@ -165,7 +165,7 @@ def test_a_broken_line_has_its_number_in_the_file_of_the_clone(store):
 def test_a_story_of_another_source_is_named_in_the_file_of_the_clone(store):
     story = folder_text("x.txt", "Once.")
     with RAW.open("a") as file:
-        file.write(stage.dumps(replace(story, source="other")) + "\n")
+        file.write(dumps(replace(story, source="other")) + "\n")
     with pytest.raises(
         UserError, match="^/.*/raw/folder.jsonl: story .* is of source 'other', not of 'folder'"
     ):

@@ -7,7 +7,7 @@ A shard is what one task makes of some records. Of each there are, in the order 
 """
 
 import json
-import platform
+import mmap
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,14 @@ from storyforge.collect.accounts import SAMPLES, Counts, Reject, reject_of
 from storyforge.collect.reading import Record, Unusable
 from storyforge.collect.sources import SOURCES
 from storyforge.core.choice import HIGHEST_RANK, rank
-from storyforge.core.errors import UserError
 from storyforge.core.files import dumps, published_folder, read_jsonl
 from storyforge.core.records import Story
+from storyforge.core.storage import Work
 
-CARD = np.dtype([("rank", "<u8"), ("bytes", "<u4"), ("words", "<u4")])  # words: 0 of what has no line
+# Rank, bytes and words of the story, bytes of its line; of what has no line the last two are 0.
+CARD = np.dtype([("rank", "<u8"), ("bytes", "<u4"), ("words", "<u4"), ("line", "<u4")])
 SPARE = 100  # stories beside those that are wanted
-PACKED = struct.Struct("<QII")
+PACKED = struct.Struct("<QIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,13 @@ class Share:
 class Maker:
     """The task, and what it needs besides its item."""
 
-    work: Path
+    work: Work  # a folder
     seed: int
     highest: int = HIGHEST_RANK
 
     def make(self, share: Share, *, quiet: bool = True) -> None:
         """The shard of these records, whole or not at all. UserError on a machine that sees no `work`."""
-        if not self.work.is_dir():
-            remedy = "give engine.yaml a `work` in a folder that all nodes see"
-            raise UserError(f"{platform.node()} does not see {self.work}: {remedy}")
+        self.work.require()
         found = tqdm(share.stories(), share.source, unit=" stories", disable=quiet or None)
         with (
             published_folder(self.folder(share)) as folder,
@@ -75,14 +74,14 @@ class Maker:
                 if isinstance(each, Reject):
                     rejects.write(dumps(each).encode() + b"\n")
                     continue
-                place, size, words = rank(each.id, self.seed), len(each.text.encode()), 0
+                place, size, words, line = rank(each.id, self.seed), len(each.text.encode()), 0, 0
                 if place <= self.highest:
-                    stories.write(dumps(each).encode() + b"\n")
+                    line = stories.write(dumps(each).encode() + b"\n")
                     words = len(each.text.split())
-                cards.write(PACKED.pack(place, size, words))
+                cards.write(PACKED.pack(place, size, words, line))
 
     def folder(self, share: Share) -> Path:
-        return self.work / f"{share.source}-{share.number:05}-{self.highest:016x}"
+        return Path(self.work.root, f"{share.source}-{share.number:05}-{self.highest:016x}")
 
     def is_made(self, share: Share) -> bool:
         return self.folder(share).is_dir()
@@ -146,9 +145,18 @@ class Choice:
 
 
 def joined(
-    maker: Maker, shares: Sequence[Share], choice: Choice, counts: Counts, rejects: BinaryIO
-) -> Iterator[bytes]:
-    """The lines of the stories that stay, in the order of the source; all is counted, rejects are written."""
+    maker: Maker,
+    shares: Sequence[Share],
+    choice: Choice,
+    counts: Counts,
+    rejects: BinaryIO,
+    *,
+    own: bool,
+) -> Iterator[memoryview]:
+    """The lines of the stories that stay, in the order of the source, as many at once as lie side by side.
+
+    All is counted, and entered one by one where they are one's own; rejects are written.
+    """
     for share in shares:
         cards, folder = maker.cards(share), maker.folder(share)
         stay = choice.stay(cards["rank"])
@@ -156,13 +164,20 @@ def joined(
         for reject in read_jsonl(folder / "rejects.jsonl", Reject):
             counts.reject(reject)
             rejects.write(dumps(reject).encode() + b"\n")
-        written = cards["rank"] <= maker.highest
-        ranks, stay = cards["rank"][written], stay[written]
-        kept = np.flatnonzero(stay)
-        samples = set(kept[np.argsort(ranks[kept])[:SAMPLES]].tolist())
-        with (folder / "stories.jsonl").open("rb") as lines:
-            for place, (line, stays) in enumerate(zip(lines, stay.tolist(), strict=True)):
-                if stays:
-                    yield line
-                if place in samples:
-                    counts.sample(json.loads(line), int(ranks[place]))
+        if not len(kept := np.flatnonzero(stay)):
+            continue
+        samples = kept[np.argsort(cards["rank"][kept])[:SAMPLES]].tolist()
+        ends = np.cumsum(cards["line"], dtype=np.int64)
+        starts = ends - cards["line"]
+        with (folder / "stories.jsonl").open("rb") as file:
+            lines = memoryview(mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ))
+        assert len(lines) == ends[-1], f"{folder} has other lines than cards"
+        for place in kept.tolist() if own else samples:
+            story = json.loads(bytes(lines[starts[place] : ends[place]]))
+            if own:
+                counts.enter(story)
+            if place in samples:
+                counts.sample(story, int(cards["rank"][place]))
+        side_by_side = np.flatnonzero(np.diff(stay, prepend=False, append=False)).reshape(-1, 2)
+        for first, after in side_by_side:
+            yield lines[starts[first] : ends[after - 1]]

@@ -5,12 +5,10 @@ Writes  data/raw: SOURCE.jsonl of each wanted source, rejects.jsonl, collection_
 Params  collect
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +27,11 @@ from storyforge.collect.sources import ADD, SOURCES, HubParams, PackageParams, S
 from storyforge.core.cache import digest
 from storyforge.core.engine_file import Engine, engine
 from storyforge.core.errors import UserError
-from storyforge.core.files import dumps, published, published_folder, write_json
+from storyforge.core.files import published, published_folder, write_json
 from storyforge.core.launch import launch
-from storyforge.core.on_ray import identity
 from storyforge.core.params import Params, Slice
 from storyforge.core.runner import running
+from storyforge.core.storage import Work
 from storyforge.core.text import printable
 from storyforge.core.work import work_folder
 from storyforge.core.workers import Run
@@ -93,18 +91,17 @@ def collect(
     ]
     if not collections:
         raise UserError("params.yaml: collect names no source with stories, so there is nothing to collect")
-    key = {"seed": params.seed, "files": {each.name: each.files for each in collections}}
+    made_of = [params.seed, {each.name: each.files for each in collections}]
     small = sum(each.bytes for each in collections) < WORTH_PROCESSES
-    working = _alone(raw.parent) if small else _shared(key, run_by)
+    working = _alone(raw.parent) if small else _shared(made_of, run_by)
     with working as (work, run), published(raw / "rejects.jsonl") as rejects:
         for each in collections:
             maker, choice = made(each, Maker(work, params.seed), run)
             counts = Counts()
             with published(raw / f"{each.name}.jsonl") as file:
-                for line in joined(maker, each.shares, choice, counts, rejects):
-                    file.write(line)
-                    if each.listing:
-                        counts.enter(json.loads(line))
+                own = each.listing is not None
+                for lines in joined(maker, each.shares, choice, counts, rejects, own=own):
+                    file.write(lines)
             _require_few_rejects(each.name, counts, params.max_reject_share)
             licence = SOURCES[each.name].licence
             about = {"licence": licence, "origin": each.origin, "sha256": each.files}
@@ -114,22 +111,21 @@ def collect(
 
 
 @contextmanager
-def _alone(beside: Path) -> Iterator[tuple[Path, Run]]:
+def _alone(beside: Path) -> Iterator[tuple[Work, Run]]:
     """One process, and a folder that any kill takes along with the outputs."""
     with TemporaryDirectory(dir=beside) as work, running(Engine(workers=1)) as run:
-        yield Path(work), run
+        yield Work(work), run
 
 
 @contextmanager
-def _shared(key: dict[str, Any], run_by: Engine) -> Iterator[tuple[Path, Run]]:
+def _shared(made_of: Any, run_by: Engine) -> Iterator[tuple[Work, Run]]:
     """By whom engine.yaml says, in its work folder; on this machine alone where that is an object store."""
     if run_by.work and "://" in run_by.work:
         print(f"collect runs on this machine alone: its tables are in the local cache, not in {run_by.work}")
         workers = run_by.workers if run_by.kind == "local" else None  # as many as a cluster has are too many
         run_by = run_by.model_copy(update={"kind": "local", "workers": workers, "work": None})
-    named = sha256(dumps(key | {"made by": identity()}).encode()).hexdigest()[:16]
-    with work_folder(run_by.work, named) as work, running(run_by) as run:
-        yield Path(work.root), run
+    with work_folder(run_by.work, made_of) as work, running(run_by) as run:
+        yield work, run
 
 
 def fetched(name: str, params: SourceParams, folder: Path) -> Collection:

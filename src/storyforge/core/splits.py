@@ -8,14 +8,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from storyforge.core.errors import UserError
-from storyforge.core.files import published, read_jsonl
+from storyforge.core.files import published, read_json, read_jsonl
 from storyforge.core.records import Exchange
 
 PART_BYTES = 1 << 30
 
 
-def write_split(folder: Path, name: str, lines: Iterable[bytes]) -> None:
-    """Lines that end in a newline, into a folder with none of this name; a longer one is a part by itself."""
+def write_split(folder: Path, name: str, lines: Iterable[bytes]) -> int:
+    """Lines that end in a newline, into a folder with none of this name; a longer one is a part by itself.
+
+    Returns how many files they are in; what is more than one belongs in `parts` of the metadata.json there.
+    """
     lines, paths = iter(lines), []
     line = next(lines, b"")
     while line or not paths:
@@ -26,18 +29,25 @@ def write_split(folder: Path, name: str, lines: Iterable[bytes]) -> None:
                 size += file.write(line)
     if len(paths) == 1:
         paths[0].rename(folder / f"{name}.jsonl")
+    return len(paths)
 
 
 def split_files(processed: Path, name: str) -> list[Path]:
-    """In their order; the path of the one file where there is none. UserError where some are missing."""
+    """In their order; the path of the one file where there is none.
+
+    UserError where some of those that metadata.json counts are missing, or others are there.
+    """
     whole, parts = processed / f"{name}.jsonl", sorted(processed.glob(f"{name}-[0-9]*.jsonl"))
     if not parts:
         return [whole]
-    wanted = [_part(processed, name, number) for number in range(len(parts))]
-    if whole.exists() or parts != wanted:
-        odd = whole if whole.exists() else next(b for a, b in zip(wanted, parts, strict=True) if a != b)
-        raise UserError(f"{odd}: does not belong with the others there: run `dvc repro`")
-    return parts
+    count = read_json(processed / "metadata.json").get("parts", {}).get(name, 0)
+    wanted = [_part(processed, name, number) for number in range(count)]
+    if odd := ({whole} if whole.exists() else set(parts)) - set(wanted):
+        raise UserError(f"{min(odd)}: does not belong with the others there: run `dvc repro`")
+    if missing := set(wanted) - set(parts):
+        remedy = "`dvc checkout` brings it back, else `dvc repro preprocess`"
+        raise UserError(f"{min(missing)}: missing, of {count} files of one split: {remedy}")
+    return wanted
 
 
 def read_split(processed: Path, name: str) -> Iterator[Exchange]:

@@ -31,6 +31,7 @@ BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]*(/(?!\.{1,2}(/|$))[^/?#\s]+)*")  #
 # Where the store is: a node gets the driver's; the keys are its own.
 PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 CONNECT_S, TRIES, AT_ONCE, BLOCK = 3, 3, 8, 4 << 20
+SILENT_S = 5  # of a try; some 7 more where bytes were under way, which curl counts by their mean speed
 GOES_ON = "the same command goes on from there"
 RIGHTS = "give every node keys ($AWS_ACCESS_KEY_ID, ~/.aws, a role) that may list, read, write, delete there"
 PLACED = "see that $AWS_ENDPOINT_URL and $AWS_REGION are right"
@@ -61,7 +62,7 @@ class Work:
 
     def require(self) -> None:
         """UserError on a machine that does not see the folder; a store is asked when it is needed."""
-        if not self.is_stored and not Path(self.root, "lock").is_file():
+        if not self.is_stored and not Path(self.root).is_dir():
             raise UserError(
                 f"{node()} does not see {self.root}: give engine.yaml a `work` in a folder that all nodes "
                 "see, or s3://BUCKET/PREFIX"
@@ -201,6 +202,7 @@ def _connected(url: str | None, url_s3: str | None, *regions: str | None) -> "S3
         endpoint_override=url_s3 or url or None,
         region=next(filter(None, regions), None),
         connect_timeout=CONNECT_S,
+        request_timeout=SILENT_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES),
         allow_delayed_open=True,  # a small file is one request
     )

@@ -1,26 +1,31 @@
 """Work folders: the results of a run's tasks, which the same run goes on from after it was killed."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from storyforge.core.errors import UserError
+from storyforge.core.files import dumps
+from storyforge.core.on_ray import identity
 from storyforge.core.storage import Work, locked
 
 ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 @contextmanager
-def work_folder(chosen: str | None, key: str) -> Iterator[Work]:
-    """The run's own folder, locked against a second process; it goes when the block ends.
+def work_folder(chosen: str | None, made_of: Any) -> Iterator[Work]:
+    """The folder of a run that is made of this and our code, locked against a second process.
 
-    An error leaves it, as a kill does; a run of another key then takes it away. It lies in .work of the
-    folder `chosen`, else of the main repository; of a URL, in the store, and there the lock alone. UserError
-    where another has it, or nothing can be written.
+    It goes when the block ends. An error leaves it, as a kill does; a run that is made of something else then
+    takes it away. It lies in .work of the folder `chosen`, else of the main repository; of a URL, in the
+    store, and there the lock alone. UserError where another has it, or nothing can be written.
     """
+    key = key_of(made_of)
     url = f"{chosen}/{key}" if chosen and "://" in chosen else ""
     around = chosen if chosen and not url else os.environ.get("DVC_ROOT", ".")
     root = Path(around, ".work").resolve()  # where all is ours to delete
@@ -42,6 +47,11 @@ def work_folder(chosen: str | None, key: str) -> Iterator[Work]:
         shutil.rmtree(root / key, ignore_errors=True)
         with suppress(OSError):  # another run's work is there
             root.rmdir()
+
+
+def key_of(made_of: Any) -> str:
+    """The name of that folder: 16 hex digits of what decides the bytes in it."""
+    return hashlib.sha256(dumps([made_of, identity()]).encode()).hexdigest()[:16]
 
 
 def _begun(folder: Path, url: str) -> Work:

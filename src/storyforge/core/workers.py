@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -30,10 +31,17 @@ def processors() -> int:
 
 @contextmanager
 def running(processes: int) -> Iterator[Run]:
-    """As `runner.running`. A pool starts with the first task, and ends with the block."""
-    pools = _Pools(processes)
+    """As `runner.running`. A pool starts with the first task, and ends with the block.
+
+    An error ends its processes, too, whatever they are at: each might wait for a store that is silent.
+    """
+    stop, stopper = get_context("spawn").Pipe(duplex=False)
+    pools = _Pools(processes, stop)
     try:
         yield partial(_shared, pools) if processes > 1 else lambda task, items, named: map(task, items)
+    except BaseException:
+        stopper.close()
+        raise
     finally:
         pools.end()
 
@@ -43,12 +51,14 @@ class _Pools:
     """Of so many processes, one after the other: one that broke is of no more use."""
 
     processes: int
+    stop: Connection  # once its other end is closed, the processes end
     pool: ProcessPoolExecutor | None = None
 
     def submitted(self, task: Callable[[Item], Result], item: Item) -> tuple[ProcessPoolExecutor, Future]:
         """The result to come; that of a pool that is broken already says so when it is asked for."""
         if not self.pool:
-            self.pool = ProcessPoolExecutor(self.processes, get_context("spawn"), initializer=_begin)
+            how = {"initializer": _begin, "initargs": (self.stop,)}
+            self.pool = ProcessPoolExecutor(self.processes, get_context("spawn"), **how)
         try:
             return self.pool, self.pool.submit(task, item)
         except BrokenProcessPool as error:
@@ -94,12 +104,12 @@ def _shared(
             future.cancel()
 
 
-def _begin() -> None:
-    """In each process: Ctrl-C is the parent's to answer, and its death ends the process, too."""
+def _begin(stop: Connection) -> None:
+    """In each process: Ctrl-C is the parent's to answer, and its error or death ends the process, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    parent_process().join()
+def _end_with_parent(stop: Connection) -> None:
+    wait([parent_process().sentinel, stop])
     os._exit(1)

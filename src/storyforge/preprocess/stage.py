@@ -9,7 +9,6 @@ Params  preprocess
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from tqdm import tqdm
 from storyforge.core.cache import digest
 from storyforge.core.engine_file import Engine, engine
 from storyforge.core.errors import UserError
-from storyforge.core.files import dumps, published_folder, write_json
+from storyforge.core.files import published_folder, write_json
 from storyforge.core.launch import launch
-from storyforge.core.on_ray import identity
 from storyforge.core.records import read_prompts
 from storyforge.core.runner import everywhere, running
 from storyforge.core.splits import write_split
@@ -49,10 +47,8 @@ def preprocess(
     """
     held_out = held_out_prompts(prompts, params.corpus.shingle_words, params.corpus.min_jaccard)
     shards = cut(files)
-    key = {"params": params.model_dump(), "prompts": prompts, "made by": identity()}
-    key |= {"raw": [(path.name, digest(path)) for path in files]}
-    named = sha256(dumps(key).encode()).hexdigest()[:16]
-    with work_folder(run_by.work, named) as work, running(run_by) as run:
+    made_of = [params.model_dump(), prompts, [(path.name, digest(path)) for path in files]]
+    with work_folder(run_by.work, made_of) as work, running(run_by) as run:
         _examine(Examiner(params, held_out, work), shards, run)
         spool = Spool.of(work, shards)
         if line := strangers(len(spool), params.corpus.bands):
@@ -65,9 +61,10 @@ def preprocess(
             shards, run(settler.write, verdicts.shares(), lambda share: share.shard.named()), strict=True
         ):
             accounts.setdefault(shard.path.stem, Account(RULES)).add(account)
-        for name in FILES:
-            write_split(folder, name, joined(work, shards, name))
+        written = {name: write_split(folder, name, joined(work, shards, name)) for name in FILES}
         made, read = report(accounts, verdicts.families(), params.split), Read()
+        if parts := {name: count for name, count in written.items() if count > 1}:
+            made["parts"] = parts
         for source, counted in spool.read():
             read.stories[source] += counted["stories"]
             read.files |= counted["files"]
